@@ -20,6 +20,7 @@ import torch
 import vlmlab.capture as reducers
 from vlmlab.capture.capture import capture
 from vlmlab.capture.hooks import Hooks
+from vlmlab.capture.module_tower import towers_of
 from vlmlab.capture.sites import resolve
 from vlmlab.capture.sources import open_source
 from vlmlab.models.load import load
@@ -56,7 +57,7 @@ def variant(vlm, images, sites, keep):
             with fast_path_off():
                 vlm.encode_image(images)
         return off, None
-    wanted = resolve(sites, {"image": vlm.image.depth, "text": vlm.text.depth})
+    wanted = resolve(sites, towers_of(vlm))
     source = open_source(vlm, images, "image", None, len(images))
     hooks = Hooks(source, wanted, {w.name: keep for w in wanted}, torch.float32)
 

@@ -267,7 +267,7 @@ def test_float16_record(vlm, images):
 # --- errors -------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize(("sites", "options", "message"), [
-    ("image.resid.pots", {}, "there are image.embed"),
+    ("image.resid.pots", {}, "it has image.embed"),
     (["image.final", "text.final"], {}, "once for each tower"),
     ("image.resid.post", {"keep": capture.roles("promt")}, "no token has role promt.*cls, patch"),
     ("image.resid.post", {"keep": {"image.attn.*": capture.norms}}, "the sites asked for are image.resid"),
@@ -292,7 +292,7 @@ def test_nan_in_an_image_is_an_error_with_its_id(vlm, split):
 
 
 def test_training_mode_and_wrong_data(vlm, mmrlpp, images):
-    with pytest.raises(ValueError, match="need a Split or a float tensor"):
+    with pytest.raises(ValueError, match=r"image sites need a tensor .*a Split or a map-style dataset"):
         grab(vlm, ["a cat"], "image.final")
     with pytest.raises(ValueError, match="own class prompts"):
         grab(mmrlpp, ["a cat"], "text.final")

@@ -155,7 +155,7 @@ def test_everything_is_removed_after_an_exception(vlm, images, hooks_left):
 @pytest.mark.parametrize(("sites", "message"), [
     ({"image.resid.mid": capture.ablate()}, "what can be edited is image.resid.pre"),
     ({"image.attn.*": capture.ablate()}, "asks to edit image.attn.q"),
-    ({"image.resid.pots": capture.ablate()}, "no site matches"),
+    ({"image.resid.pots": capture.ablate()}, "no site .image.resid.pots"),
     ({"image.resid.post[9]": capture.ablate()}, "does not exist"),
     ({"image.resid.post[2]": torch.zeros(1)}, "patch.values. makes one"),
     ({"image.resid.post[2]": lambda x, t: x[:, :3]}, r"post\[2\] returned shape \(5, 3, 64\); .*5, 17"),

@@ -1,8 +1,12 @@
+import types
+
 import pytest
 
 from vlmlab.capture.sites import names, resolve
+from vlmlab.models.families import FAMILIES, Family
 
-DEPTHS = {"image": 12, "text": 4}
+TOWERS = {"image": types.SimpleNamespace(depth=12, family=FAMILIES["open_clip ViT"]),
+          "text": types.SimpleNamespace(depth=4, family=FAMILIES["open_clip text"])}
 
 
 @pytest.mark.parametrize(("pattern", "layers"), [
@@ -19,20 +23,20 @@ DEPTHS = {"image": 12, "text": 4}
     ("image.final", None),
 ])
 def test_layers_are_block_numbers(pattern, layers):
-    (wanted,) = resolve(pattern, DEPTHS)
+    (wanted,) = resolve(pattern, TOWERS)
     assert wanted.layers == layers
 
 
 def test_globs_and_merging():
-    found = resolve(["image.resid.*[2]", "image.resid.post[5]"], DEPTHS)
+    found = resolve(["image.resid.*[2]", "image.resid.post[5]"], TOWERS)
     assert {w.name: w.layers for w in found} == {
         "image.resid.pre": (2,), "image.resid.mid": (2,), "image.resid.post": (2, 5)}
-    assert [w.name for w in resolve("*.attn.q", DEPTHS)] == ["image.attn.q", "text.attn.q"]
+    assert [w.name for w in resolve("*.attn.q", TOWERS)] == ["image.attn.q", "text.attn.q"]
 
 
 @pytest.mark.parametrize(("pattern", "message"), [
     ("image.resid.pots", "image.resid.post"),   # the list of what there is
-    ("resid.post", "no site matches"),
+    ("resid.post", "no site 'resid.post'"),
     ("image.resid.post[13]", "blocks are 1 to 12"),
     ("image.resid.post[0]", "does not exist"),
     ("image.resid.post[6:14]", "does not exist"),
@@ -45,9 +49,19 @@ def test_globs_and_merging():
 ])
 def test_wrong_sites_say_what_there_is(pattern, message):
     with pytest.raises(ValueError, match=message):
-        resolve(pattern, DEPTHS)
+        resolve(pattern, TOWERS)
 
 
 def test_nothing_asked_for():
-    with pytest.raises(ValueError, match=names()[0]):
-        resolve([], DEPTHS)
+    with pytest.raises(ValueError, match=names(TOWERS)[0]):
+        resolve([], TOWERS)
+
+
+def test_only_the_sites_of_the_family_are_there():
+    family = Family("blocks", {"resid.post": ("", "out")})
+    towers = {"image": types.SimpleNamespace(depth=2, family=family)}
+    tapped = [f"image.attn.{x}" for x in ("q", "k", "v", "z", "probs")]
+    assert names(towers) == ["image.embed", "image.resid.post", *tapped, "image.final"]
+    for pattern in ("image.mlp.act", "text.resid.post"):
+        with pytest.raises(ValueError, match=f"no site '{pattern}'; it has image.embed, image.resid.post"):
+            resolve(pattern, towers)

@@ -71,11 +71,16 @@ def test_text_roles_depend_on_the_sample():
                               ["sos", "prompt", "word", "word", "word", "eos"]]
 
 
-def test_two_images_confirm_the_layouts_of_clip_and_of_mid_network_tokens(vlm, mmrlpp, hooks_left):
-    assert describe_layout(check_layout(vlm.image)[4]) == "cls patch:16"
-    found = check_layout(vlm.image, run=mmrlpp.encode_image)
+@pytest.fixture
+def noise():
+    return torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_two_images_confirm_the_layouts_of_clip_and_of_mid_network_tokens(vlm, mmrlpp, noise, hooks_left):
+    assert describe_layout(check_layout(vlm.image, noise, vlm.image)[4]) == "cls patch:16"
+    found = check_layout(vlm.image, noise, mmrlpp.encode_image)
     assert [describe_layout(found[i]) for i in (2, 3, 4)] == ["cls patch:16"] + ["cls prompt:2 patch:16"] * 2
-    assert check_layout(vlm.image, run=mmrlpp.encode_image, layouts=MMRL) == found
+    assert check_layout(vlm.image, noise, mmrlpp.encode_image, layouts=MMRL) == found
     assert not hooks_left(vlm)
 
 
@@ -86,18 +91,18 @@ def test_two_images_confirm_the_layouts_of_clip_and_of_mid_network_tokens(vlm, m
     ({1: "patch* cls", 3: "cls prompt:2 patch*"}, r"block 1: token 0 is called patch\[0\]"),
     ({1: "cls prompt:2 patch*"}, r"block 1: token 1 is called prompt\[0\]"),
 ])
-def test_two_images_refute_a_wrong_layout(vlm, mmrlpp, layouts, message, hooks_left):
+def test_two_images_refute_a_wrong_layout(vlm, mmrlpp, noise, layouts, message, hooks_left):
     with pytest.raises(ValueError, match=message):
-        check_layout(vlm.image, run=mmrlpp.encode_image, layouts=layouts)
+        check_layout(vlm.image, noise, mmrlpp.encode_image, layouts=layouts)
     assert not hooks_left(vlm)
 
 
-def test_the_check_needs_the_whole_tower(vlm, hooks_left):
+def test_the_check_needs_the_whole_tower(vlm, noise, hooks_left):
     with pytest.raises(ValueError, match=r"only blocks \[1, 2\]"):
-        check_layout(vlm.image, run=lambda x: vlm.image.run(vlm.image.embed(x), stop=2))
+        check_layout(vlm.image, noise, lambda x: vlm.image.run(vlm.image.embed(x), stop=2))
     assert not hooks_left(vlm)
 
 
 def test_equal_images_are_noticed(vlm):
     with pytest.raises(ValueError, match="equal for two different images"):
-        check_layout(vlm.image, torch.zeros(2, 3, 32, 32))
+        check_layout(vlm.image, torch.zeros(2, 3, 32, 32), vlm.image)

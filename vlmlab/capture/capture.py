@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from .. import __version__ as vlmlab_version
 from .edit import is_edited, now
 from .hooks import Hooks
+from .module_tower import ModuleTower, towers_of
 from .record import Column, Record, assemble, plan_columns
 from .reducers import cls_row, mean, norms, roles, row
 from .sites import Wanted, resolve
@@ -30,12 +31,16 @@ TOLERANCE = {"fp32": 1e-5, "amp_bf16": 2e-2, "amp_fp16": 2e-3}
 
 def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: int | None = None,
             batch_size: int = 64, dtype: str = "float32", budget: int = 2 * 2**30,
-            progress: bool = True, out: str | os.PathLike | None = None) -> Record:
+            progress: bool = True, out: str | os.PathLike | None = None, family=None,
+            preprocess: Callable | None = None) -> Record:
     """Run one tower of a model over data and return what the sites hold.
 
-    model: a VLM or a Method, in evaluation mode. data: for `image.` sites a Split or a tensor of
-    preprocessed images (image, 3, height, width); for `text.` sites a list of texts or a Split (its
-    class prompts); a Method's text tower runs its own class prompts, data is None.
+    model: in evaluation mode, a VLM, a Method, or a module of open_clip, timm or Hugging Face. Another
+    module needs family=, a `models.families.Family` that says where its blocks are.
+    data: for `image.` sites a Split, a tensor of preprocessed images (image, 3, height, width) or a map-style
+    dataset of such; for `text.` sites a list of texts or a Split (its class prompts), of another library's
+    module what its tokenizer returns (a mapping of tensors). A Method's text tower runs its own class
+    prompts, data is None. preprocess: picture -> tensor, for a Split and another library's module.
     sites: names with layers, see `sites.py`: ["image.resid.post[6:]", "image.attn.probs[-1]"].
     keep: None (everything), one reducer for all sites, or {site pattern: reducer}; reducers run on the
     device. `final` is always kept whole. limit: at most so many samples, evenly spaced over the data.
@@ -50,21 +55,18 @@ def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: i
     above the budget, a layout that contradicts the two-image check, an output changed by capture, or an out=
     folder that holds another record or a damaged one.
     """
-    vlm = getattr(model, "vlm", model)
-    wanted = resolve(sites, {"image": vlm.image.depth, "text": vlm.text.depth})
-    tower, dtype = one_tower(wanted), float_type(dtype)
-    source = open_source(model, data, tower, limit, batch_size)
-    if model.training:
-        raise ValueError(f"{source.model} is in training mode; call model.eval() before capture")
+    wanted, dtype = resolve(sites, towers_of(model, family)), float_type(dtype)
+    how = {"kind": one_tower(wanted), "limit": limit, "family": family, "preprocess": preprocess}
+    source = open_source(model, data, batch_size=batch_size, **how)
     hooks, store = Hooks(source, wanted, reducers_by_site(keep, wanted), getattr(torch, dtype.name)), None
     if out is not None:
         store = store_of(out, model, data, hooks, dtype)
         if store.complete:
             return open_run(out)
         batch_size = store.batch_size(batch_size)
-        hooks.source = source = open_source(model, data, tower, limit, batch_size)
-    with torch.no_grad(), vlm.autocast(), source.exact():
-        columns, branches, attrs = fill(hooks, dtype, budget, vlm.precision, progress, store, batch_size)
+        hooks.source = source = open_source(model, data, batch_size=batch_size, **how)
+    with torch.no_grad(), source.autocast(), source.exact():
+        columns, branches, attrs = fill(hooks, dtype, budget, source.precision, progress, store, batch_size)
     return open_run(out) if store else assemble(columns, source.coords, branches, hooks.eos_in_words(), attrs)
 
 
@@ -73,7 +75,7 @@ def store_of(out: str | os.PathLike, model, data, hooks: Hooks, dtype: np.dtype)
     if is_edited(hooks.source.tower):
         raise ValueError("out= inside `edit` is not possible: a later call could not tell the edited record "
                          "from a plain one; capture in memory")
-    return Store(out, run_key(model, data, hooks.source, hooks.describe(), hooks.keep, dtype))
+    return Store(out, run_key(data, hooks.source, hooks.describe(), hooks.keep, dtype))
 
 
 def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool, store: Store | None,
@@ -85,7 +87,8 @@ def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: b
                leave=False)
     with bar:
         for start, batch in source.batches(first):
-            with now(first=start, total=len(source)):
+            ends = source.tower.ends(batch) if isinstance(source.tower, ModuleTower) else None
+            with now(first=start, total=len(source), eos=ends):
                 plain = None if columns else plain_run(source, batch)
                 hooks.eos = source.eos(batch)
                 with hooks:
@@ -146,8 +149,18 @@ def plain_run(source: Source, batch) -> dict[str, Tensor]:
     """The first batch without hooks, after the layout check of an image tower."""
     if source.kind == "image":
         with now(paused=True):
-            check_layout(source.tower, run=source.run)
+            check_layout(source.tower, noise_like(batch), source.run)
     return source.run(batch)
+
+
+def noise_like(batch: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
+    """Two images of noise in the shape of a batch's, everything else as of its first sample."""
+    if isinstance(batch, Mapping):
+        return {name: noise_like(x) for name, x in batch.items()}
+    if not batch.is_floating_point() or batch.ndim != 4:
+        return batch[:1].expand(2, *batch.shape[1:])
+    noise = torch.randn(2, *batch.shape[1:], generator=torch.Generator().manual_seed(0))
+    return noise.to(batch)
 
 
 def compare(plain: dict[str, Tensor], output: dict[str, Tensor], precision: str) -> float:

@@ -13,8 +13,10 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from ..models.families import at
+from .module_tower import ModuleTower, first, tokens_first, towers_of, unwrapped
 from .reducers import Axis, Table
-from .sites import OPEN_CLIP, SITES, resolve
+from .sites import SITES, resolve
 from .tokens import size, tokens_of
 
 EDITABLE = ("resid.pre", "resid.post", "attn.out", "mlp.out")
@@ -23,14 +25,16 @@ Edit = Callable[[Tensor, Table], Tensor]
 
 class _Now(threading.local):
     """What capture tells open edits: the number of the batch's first sample, how many there are in all
-    (None outside capture), and whether edits rest (the layout check is about the model as it is)."""
+    (None outside capture), where its texts end, and whether edits rest (the layout check is about the model
+    as it is)."""
     first: int | None = None
     total: int | None = None
+    eos: Tensor | None = None
     paused: bool = False
 
 
 NOW = _Now()
-_OPEN: list[nn.Module] = []  # towers with open edits
+_OPEN: list[nn.Module] = []  # first blocks of towers with open edits
 
 
 @contextlib.contextmanager
@@ -46,34 +50,37 @@ def now(**values) -> Iterator[None]:
 
 def is_edited(tower: nn.Module) -> bool:
     """Whether an `edit` is open on this tower."""
-    return any(tower is open_ for open_ in _OPEN)
+    return any(tower.blocks[0] is open_ for open_ in _OPEN)
 
 
 @contextlib.contextmanager
-def edit(model, edits: Mapping[str, Edit]) -> Iterator[None]:
+def edit(model, edits: Mapping[str, Edit], family=None) -> Iterator[None]:
     """Change what named sites hold in every run of the model inside the block.
 
-    model: a VLM or a Method. edits: {site with layers: fn}, e.g. {"image.resid.post[5]": ablate("prompt"),
-    "image.attn.out[-1]": lambda x, table: x + 3 * direction}. fn(tensor, table) gets a copy of the tensor
-    (batch, token, feature), `table` says which token is which, and returns a tensor of the same shape.
+    model, family: as in `capture`. edits: {site with layers: fn}, e.g. {"image.resid.post[5]":
+    ablate("prompt"), "image.attn.out[-1]": lambda x, table: x + 3 * direction}. fn(tensor, table) gets a copy
+    of the tensor (batch, token, feature), `table` says which token is which, and returns a tensor of the same
+    shape.
     Two edits of one site apply in the order given. `capture` inside the block sees edited values. Exact
     shortcuts of the towers are off meanwhile. Everything is removed at the end, after an exception too.
 
     Writable: resid.pre, resid.post, attn.out, mlp.out. The others raise ValueError: resid.mid is read at the
     norm behind which it goes on unchanged (edit attn.out), embed is resid.pre[1], and attention is not
     written. ValueError too for another shape, and at the end for an edit that no run has reached.
+    In texts of another library's module, eos and pad are known inside `capture` only; elsewhere all tokens
+    behind the first are of role "word".
     """
-    vlm = getattr(model, "vlm", model)
-    towers = {"image": vlm.image, "text": vlm.text}
+    towers = towers_of(model, family)
     writers = writers_of(edits, towers)
-    used = [towers[kind] for kind in dict.fromkeys(w.kind for w in writers)]
+    used = [towers[kind] for kind in dict.fromkeys(w.tower.kind for w in writers)]
     with contextlib.ExitStack() as stack:
         for tower in towers.values():
             stack.callback(setattr, tower, "shortcuts", tower.shortcuts)
             tower.shortcuts = False
         for tower in used:
-            _OPEN.append(tower)
+            _OPEN.append(tower.blocks[0])
             stack.callback(_close, tower)
+            stack.enter_context(tower.watch())
             stack.enter_context(watched_eos(tower, [w for w in writers if w.tower is tower]))
         for writer in writers:
             stack.callback(writer.hook().remove)
@@ -85,21 +92,22 @@ def edit(model, edits: Mapping[str, Edit]) -> Iterator[None]:
 
 
 def _close(tower: nn.Module) -> None:
-    _OPEN.pop(next(i for i, open_ in enumerate(_OPEN) if open_ is tower))
+    _OPEN.pop(next(i for i, open_ in enumerate(_OPEN) if open_ is tower.blocks[0]))
 
 
 def writers_of(edits: Mapping[str, Edit], towers: Mapping[str, nn.Module]) -> list["Writer"]:
     """One writer per site and block, in the order given; ValueError for a site that cannot be written."""
     out = []
     for pattern, fn in edits.items():
-        for wanted in resolve(pattern, {kind: tower.depth for kind, tower in towers.items()}):
+        for wanted in resolve(pattern, towers):
             if wanted.site not in EDITABLE:
+                there = [s for s in EDITABLE if s in towers[wanted.tower].family.sites]
                 raise ValueError(f"{pattern!r} asks to edit {wanted.name}; what can be edited is "
-                                 f"{', '.join(f'{wanted.tower}.{site}' for site in EDITABLE)}")
+                                 f"{', '.join(f'{wanted.tower}.{site}' for site in there)}")
             if not callable(fn):
                 raise ValueError(f"the edit of {pattern!r} is a {type(fn).__name__}, not a function "
                                  "(tensor, table) -> tensor; patch(values) makes one of an array")
-            out += [Writer(wanted.tower, towers[wanted.tower], wanted.site, n, fn) for n in wanted.layers]
+            out += [Writer(towers[wanted.tower], wanted.site, n, fn) for n in wanted.layers]
     return out
 
 
@@ -109,7 +117,7 @@ def watched_eos(tower: nn.Module, writers: list["Writer"]) -> Iterator[None]:
 
     Blocks only see the tensor; what `run` is given knows.
     """
-    if tower.kind != "text":
+    if tower.kind != "text" or isinstance(tower, ModuleTower):
         yield
         return
     run, before = tower.run, tower.__dict__.get("run")
@@ -131,8 +139,7 @@ def watched_eos(tower: nn.Module, writers: list["Writer"]) -> Iterator[None]:
 @dataclasses.dataclass(eq=False)
 class Writer:
     """One edit of one block. eos: (positions (batch,), tokens there) at the start of the text run."""
-    kind: str
-    tower: nn.Module
+    tower: object
     site: str
     layer: int
     fn: Edit
@@ -141,37 +148,47 @@ class Writer:
 
     @property
     def name(self) -> str:
-        return f"{self.kind}.{self.site}"
+        return f"{self.tower.kind}.{self.site}"
 
     def hook(self):
         """Register on the block; returns the handle."""
-        path, side = OPEN_CLIP.sites[self.site]
-        module = self.tower.blocks[self.layer - 1].get_submodule(path)
+        path, side = self.tower.family.sites[self.site]
+        module = at(self.tower.blocks[self.layer - 1], path)
         if side == "in":
-            def replace(module, args):
-                return None if NOW.paused else (self.write(args[0]), *args[1:])
-            return module.register_forward_pre_hook(replace)
+            def replace(module, args, kwargs):
+                if NOW.paused:
+                    return None
+                x = self.write(unwrapped(args, kwargs))
+                return ((swapped(args[0], x), *args[1:]), kwargs) if args else (
+                    args, {name: x if i == 0 else value for i, (name, value) in enumerate(kwargs.items())})
+            return module.register_forward_pre_hook(replace, with_kwargs=True)
 
         def replace(module, args, output):
-            return None if NOW.paused else self.write(output)
+            return None if NOW.paused else swapped(output, self.write(first(output)))
         return module.register_forward_hook(replace)
 
     def write(self, x: Tensor) -> Tensor:
         """The edited tensor, on the device and in the dtype of the model."""
         self.hits += 1
+        x = tokens_first(x, self.tower.family)
         out, where = self.fn(x.clone(), self.table()), f"the edit of {self.name}[{self.layer}]"
         if not isinstance(out, Tensor) or out.shape != x.shape:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(f"{where} returned {what}; expected a tensor of shape {tuple(x.shape)} "
                              "(batch, token, feature)")
-        return out.to(x)
+        return tokens_first(out.to(x), self.tower.family)  # swapped back: the same two axes
 
     def table(self) -> Table:
-        layout, eos = self.tower.layouts[self.layer], None
+        layout, eos = self.tower.layouts[self.layer], NOW.eos if self.tower.kind == "text" else None
         if self.eos is not None:  # tokens inserted since the start of the run stand before EOS
             eos = self.eos[0] + (size(layout) - self.eos[1])
         axis = Axis(tokens_of(layout), whole=True)
         return Table(self.name, self.layer, ("sample", *SITES[self.site]), axis, eos)
+
+
+def swapped(given, x: Tensor):
+    """What a module took or returned, a tensor or a list or tuple that begins with one, with x instead."""
+    return x if isinstance(given, Tensor) else type(given)([x, *given[1:]])
 
 
 def ablate(*roles: str, values: str | xr.DataArray | np.ndarray | Tensor = "mean") -> Edit:

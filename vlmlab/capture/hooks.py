@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..models.families import at
 from .attention_tap import Attention, attention_tap
+from .module_tower import first, tokens_first, unwrapped
 from .record import Column
 from .reducers import Axis, Kept, Table, apply
-from .sites import OPEN_CLIP, SITES, TAPPED, Family, Wanted
+from .sites import SITES, TAPPED, Wanted
 from .sources import Source
 from .tokens import size, tokens_of
 
@@ -26,7 +28,6 @@ class Hooks:
     wanted: list[Wanted]
     keep: dict[str, Callable | None]
     dtype: torch.dtype
-    family: Family = OPEN_CLIP
     eos: Tensor | None = None                                     # of the current batch, at the last block
 
     def __post_init__(self):
@@ -39,11 +40,12 @@ class Hooks:
         self.kept.clear()
         self.stack = contextlib.ExitStack()
         try:
+            self.stack.enter_context(self.source.tower.watch())  # first: labels before values
             if any(site in TAPPED for site in self.sites):
                 self.stack.enter_context(attention_tap(self.on_attention))
                 self._mark_blocks()
             for wanted in self.wanted:
-                if wanted.site in self.family.sites or wanted.site == "embed":
+                if wanted.site in self.source.tower.family.sites or wanted.site == "embed":
                     self._hook_blocks(wanted)
         except BaseException:
             self.stack.close()
@@ -71,17 +73,17 @@ class Hooks:
                     self._add(module.register_forward_pre_hook(token_first))
 
     def _hook_blocks(self, wanted: Wanted) -> None:
-        path, side = ("", "in") if wanted.site == "embed" else self.family.sites[wanted.site]
+        tower = self.source.tower
+        path, side = ("", "in") if wanted.site == "embed" else tower.family.sites[wanted.site]
         for layer in wanted.layers or (1,):
-            module = self.source.tower.blocks[layer - 1].get_submodule(path)
-            label = layer if wanted.layers else None
+            module, label = at(tower.blocks[layer - 1], path), layer if wanted.layers else None
             if side == "in":
                 def look(module, args, kwargs, label=label):
-                    self.take(wanted.site, label, args[0] if args else next(iter(kwargs.values())))
+                    self.take(wanted.site, label, tokens_first(unwrapped(args, kwargs), tower.family))
                 self._add(module.register_forward_pre_hook(look, with_kwargs=True))
             else:
                 def look(module, args, output, label=label):
-                    self.take(wanted.site, label, output[0] if isinstance(output, (tuple, list)) else output)
+                    self.take(wanted.site, label, tokens_first(first(output), tower.family))
                 self._add(module.register_forward_hook(look))
 
     def on_attention(self, call: Attention) -> None:
@@ -107,13 +109,18 @@ class Hooks:
         tower, dims = self.source.tower, ("sample", *SITES[site])
         layout, eos = tower.layouts[layer or 1], None
         tokens = tokens_of(layout)
+        axes = [axis for axis, dim in enumerate(dims) if dim in ("token", "query")]
+        if x.ndim != len(dims) or any(x.shape[axis] < len(tokens) for axis in axes):
+            raise ValueError(f"{self.sites[site].name} of block {layer or 1} has shape {tuple(x.shape)}; "
+                             f"expected {dims} with the {len(tokens)} tokens that enter the block (attention "
+                             "over windows, or a family that does not describe this module)")
         if self.eos is not None:
             # EOS stands so many places earlier as tokens are inserted in later blocks.
-            eos = self.eos - (size(tower.layouts[tower.depth]) - size(layout))
-            tokens = tokens[:self.source.longest - (size(tower.layouts[tower.depth]) - size(layout))]
-        for axis, dim in enumerate(dims):
-            if dim in ("token", "query"):
-                x = x.narrow(axis, 0, len(tokens))
+            later = size(tower.layouts.get(tower.depth, layout)) - size(layout)
+            eos = self.eos - later
+            tokens = tokens if self.source.longest is None else tokens[:self.source.longest - later]
+        for axis in axes:
+            x = x.narrow(axis, 0, len(tokens))
         return x, Table(self.sites[site].name, layer, dims, Axis(tokens, whole=True), eos)
 
     def kept_of(self, wanted: Wanted, output: dict[str, Tensor]) -> dict[int | None, Kept]:

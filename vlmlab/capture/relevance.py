@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..models.towers import Tokens
 from .attention_tap import Attention, attention_tap
+from .module_tower import first
 from .record import Record, assemble, plan_columns
 from .reducers import Axis, Kept
 from .sources import open_source
@@ -24,12 +25,14 @@ DIMS = ("layer", "sample", "head", "query", "token")
 PROBS, GRADS = "image.attn.probs", "image.attn.grads"
 
 
-def attention_grads(model, images, target: Callable, each_layer: bool = False) -> Record:
+def attention_grads(model, images, target: Callable, each_layer: bool = False, family=None,
+                    preprocess: Callable | None = None) -> Record:
     """Attention probabilities A of the image tower and the gradients of a score with respect to them.
 
-    model: a VLM or a Method, in evaluation mode. images: a Split or a tensor (image, 3, height, width), run
+    model, family, preprocess: as in `capture`. images: a Split or a tensor (image, 3, height, width), run
     as one batch: all of A and its graph are in memory, so pass few. target: what `model.encode_image`
-    returns -> the score of every sample, (sample,), for example the cosine with a text. each_layer: block l's
+    returns, or the features (sample, joint) of another library's module -> the score of every sample,
+    (sample,), for example the cosine with a text. each_layer: block l's
     gradient is that of the score read from the tokens behind block l through the model's own final norm
     and projection, as LeGrad wants it; only for a VLM.
 
@@ -38,27 +41,27 @@ def attention_grads(model, images, target: Callable, each_layer: bool = False) -
     mode, or attention that is not part of the graph.
     """
     many = max(1, len(images)) if hasattr(images, "__len__") else 1
-    vlm, source = getattr(model, "vlm", model), open_source(model, images, "image", None, many)
-    if model.training:
-        raise ValueError(f"{source.model} is in training mode; call model.eval() before attention_grads")
-    if each_layer and model is not vlm:
-        raise ValueError(f"each_layer reads features behind every block of a VLM; {source.model} is a method "
-                         "with a read-out of its own, leave each_layer out or pass its vlm")
+    source = open_source(model, images, "image", None, many, family, preprocess)
+    tower = source.tower
+    if each_layer and not hasattr(model, "image"):
+        raise ValueError(f"each_layer reads features behind every block of a VLM; {source.model} has a "
+                         "read-out of its own, leave each_layer out (or pass a method's vlm)")
+    encode = model.encode_image if hasattr(tower, "prefix") else lambda x: tower.run(x)["output"]
     (_, batch), = source.batches()
     probs: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
-    graph = in_graph(vlm.image, probs, outputs)
-    with torch.inference_mode(False), torch.enable_grad(), vlm.autocast(), graph:
-        features = model.encode_image(batch.detach().clone().requires_grad_())
-        check_graph(probs, vlm.image.depth)
+    graph = in_graph(tower, probs, outputs)
+    with torch.inference_mode(False), torch.enable_grad(), source.autocast(), graph, tower.watch():
+        features = encode(batch.detach().clone().requires_grad_())
+        check_graph(probs, tower.depth)
         if each_layer:
-            grads = [torch.autograd.grad(score(target, read(vlm.image, layer, x), len(batch)).sum(),
+            grads = [torch.autograd.grad(score(target, read(tower, layer, x), len(batch)).sum(),
                                          probs[layer], retain_graph=True)[0] for layer, x in outputs.items()]
         else:
             grads = torch.autograd.grad(score(target, features, len(batch)).sum(), list(probs.values()),
                                         allow_unused=True)
     attrs = {**source.attrs, "each_layer": str(each_layer)}
-    return labelled(vlm.image, probs, dict(zip(probs, grads)), source.coords, attrs)
+    return labelled(tower, probs, dict(zip(probs, grads)), source.coords, attrs)
 
 
 @contextlib.contextmanager
@@ -82,12 +85,13 @@ def in_graph(tower: nn.Module, probs: dict[int, Tensor], outputs: dict[int, Tens
 
             def leave(module, args, output, layer=layer):
                 running.pop()
-                outputs[layer] = output
+                outputs[layer] = first(output)
             stack.callback(block.register_forward_pre_hook(enter).remove)
             stack.callback(block.register_forward_hook(leave).remove)
         stack.enter_context(attention_tap(on_attention, gradient=True))
-        tower.prefix = with_graph
-        stack.callback(tower.__dict__.pop, "prefix")
+        if hasattr(tower, "prefix"):
+            tower.prefix = with_graph
+            stack.callback(tower.__dict__.pop, "prefix")
         yield
 
 
@@ -117,15 +121,15 @@ def labelled(tower: nn.Module, probs: dict[int, Tensor], grads: dict[int, Tensor
              coords: dict[str, np.ndarray], attrs: dict) -> Record:
     """The Record of both, every token at its label. A block that the score does not depend on has
     gradient 0."""
-    first: dict[str, dict] = {PROBS: {}, GRADS: {}}
+    found: dict[str, dict] = {PROBS: {}, GRADS: {}}
     for layer, p in sorted(probs.items()):
         axis, grad = Axis(tokens_of(tower.layouts[layer]), whole=True), grads[layer]
         for name, x in ((PROBS, p), (GRADS, torch.zeros_like(p) if grad is None else grad)):
-            first[name][layer] = Kept(x.detach(), ("sample", *DIMS[2:]), {"query": axis, "token": axis})
-    columns = plan_columns(first, {PROBS: None, GRADS: None}, len(coords["id"]))
+            found[name][layer] = Kept(x.detach(), ("sample", *DIMS[2:]), {"query": axis, "token": axis})
+    columns = plan_columns(found, {PROBS: None, GRADS: None}, len(coords["id"]))
     for column in columns:
         column.allocate(np.dtype(np.float32))
-        for layer, kept in first[column.name].items():
+        for layer, kept in found[column.name].items():
             column.write(0, layer, kept)
     return assemble(columns, coords, [], None, attrs)
 

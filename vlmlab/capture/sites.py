@@ -1,4 +1,4 @@
-"""Names of the places where a tower can be read, and where a family of blocks keeps them.
+"""Names of the places where a tower can be read (`models/families.py` says where a model keeps them).
 
 A site is `image.` or `text.` and a name below; layers follow in brackets and are block numbers,
 counted from 1 as everywhere in vlmlab: `[3]` is block 3, `[-1]` the last block, `[2:6]` blocks 2 to 5,
@@ -31,27 +31,6 @@ SITES: dict[str, tuple[str, ...]] = {
 }
 TAPPED = ("attn.q", "attn.k", "attn.v", "attn.z", "attn.probs")  # read where the attention kernel is called
 ONCE = ("embed", "final")  # sites without layers
-TOWERS = ("image", "text")
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """Where the blocks of one library keep their sites.
-
-    sites: name -> (submodule path inside a block, "in" for its input or "out" for its output);
-    the empty path is the block itself. Tapped sites need no entry.
-    """
-    sites: Mapping[str, tuple[str, str]]
-
-
-OPEN_CLIP = Family({
-    "resid.pre": ("", "in"),
-    "resid.mid": ("ln_2", "in"),
-    "resid.post": ("", "out"),
-    "attn.out": ("ls_1", "out"),   # after the layer scale, which is the identity in CLIP
-    "mlp.act": ("mlp.gelu", "out"),
-    "mlp.out": ("ls_2", "out"),
-})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,26 +45,27 @@ class Wanted:
         return f"{self.tower}.{self.site}"
 
 
-def names() -> list[str]:
-    """All site names."""
-    return [f"{tower}.{site}" for tower in TOWERS for site in SITES]
+def names(towers: Mapping[str, object]) -> list[str]:
+    """All sites of some towers: those of their family, those of the attention kernel, embed and final."""
+    return [f"{kind}.{site}" for kind, tower in towers.items() for site in SITES
+            if site in tower.family.sites or site in TAPPED or site in ONCE]
 
 
-def resolve(patterns: str | Sequence[str], depths: Mapping[str, int]) -> list[Wanted]:
+def resolve(patterns: str | Sequence[str], towers: Mapping[str, object]) -> list[Wanted]:
     """Requested sites in the order asked for; what is asked twice is merged.
 
-    depths: blocks per tower, {"image": 12, "text": 12}. Raises ValueError for a pattern that matches
-    nothing (lists the sites), bad brackets, or a block that does not exist.
+    towers: {"image": tower, "text": tower} with `depth` and `family`. Raises ValueError for a pattern that
+    matches nothing (lists the sites), bad brackets, or a block that does not exist.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    patterns, there = [patterns] if isinstance(patterns, str) else list(patterns), names(towers)
     if not patterns:
-        raise ValueError(f"no site was asked for; there are {', '.join(names())}")
+        raise ValueError(f"no site was asked for; there are {', '.join(there)}")
     found: dict[str, Wanted] = {}
     for pattern in patterns:
         name, bracket = split_pattern(pattern)
-        for match in matching(name):
+        for match in matching(name, there):
             tower, site = match.split(".", 1)
-            layers = None if site in ONCE else block_numbers(bracket, depths[tower], pattern)
+            layers = None if site in ONCE else block_numbers(bracket, towers[tower].depth, pattern)
             if site in ONCE and bracket is not None:
                 raise ValueError(f"{match} has no layers; leave out {bracket!r} in {pattern!r}")
             old = found[match].layers if match in found else ()
@@ -101,11 +81,11 @@ def split_pattern(pattern: str) -> tuple[str, str | None]:
     return parts[1], parts[2]
 
 
-def matching(pattern: str) -> list[str]:
+def matching(pattern: str, there: list[str]) -> list[str]:
     """Site names that a glob matches; ValueError lists what there is when none does."""
-    matches = [name for name in names() if fnmatch.fnmatchcase(name, pattern)]
+    matches = [name for name in there if fnmatch.fnmatchcase(name, pattern)]
     if not matches:
-        raise ValueError(f"no site matches {pattern!r}; there are {', '.join(names())}")
+        raise ValueError(f"this model has no site {pattern!r}; it has {', '.join(there)}")
     return matches
 
 

@@ -1,11 +1,18 @@
-"""What capture runs: a model's tower over batches of data, with ids and labels."""
+"""What capture runs: one tower of a model over batches of data, with ids and labels."""
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..models.fingerprint import fingerprint
+from .module_tower import ModuleTower, towers_of
+from .rows import Rows, rows_of
+
+PRECISION = {torch.float16: "amp_fp16", torch.bfloat16: "amp_bf16"}  # of a module, by its weights; else fp32
 
 
 @dataclasses.dataclass
@@ -15,17 +22,24 @@ class Source:
     run: batch -> features per branch, {"cls": (batch, joint), ...}; runs the tower exactly once.
     batches: (first=0) -> (number of the first sample, batch), from sample `first` on. eos: batch -> EOS
     positions at the last block, or None.
-    longest: tokens at the last block up to the last EOS of all texts. coords: arrays on the sample axis.
+    longest: tokens at the last block up to the last EOS of all texts, None to keep all. coords: arrays on
+    the sample axis. key: () -> what determines the outputs besides the data, in named parts.
     """
     model: str
-    kind: str
-    tower: torch.nn.Module
+    tower: object
     run: Callable[..., dict[str, Tensor]]
     batches: Callable[..., Iterator[tuple[int, object]]]
     coords: dict[str, np.ndarray]
     attrs: dict[str, str]
+    key: Callable[[], dict[str, str]]
+    precision: str = "fp32"
+    autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     eos: Callable[[object], Tensor | None] = lambda batch: None
-    longest: int = 0
+    longest: int | None = None
+
+    @property
+    def kind(self) -> str:
+        return self.tower.kind
 
     def __len__(self) -> int:
         return len(self.coords["id"])
@@ -40,98 +54,117 @@ class Source:
             self.tower.shortcuts = before
 
 
-def open_source(model, data, kind: str, limit: int | None, batch_size: int) -> Source:
-    """The source of a VLM or Method (anything with `encode_image` giving branches) for one tower.
+def open_source(model, data, kind: str, limit: int | None, batch_size: int, family=None,
+                preprocess: Callable | None = None) -> Source:
+    """The source of a VLM, a Method (anything with a `vlm`) or another library's module, for one tower.
 
-    Raises ValueError for data that this tower cannot take.
+    Raises ValueError for data that this tower cannot take, and for a model in training mode.
     """
     if not isinstance(batch_size, int) or batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size!r} and limit {limit!r} must be at least 1")
+    tower = towers_of(model, family)[kind]
+    if model.training:
+        raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
+    if isinstance(tower, ModuleTower):
+        return of_module(model, tower, data, limit, batch_size, preprocess)
     is_method = hasattr(model, "class_features")
     vlm = model.vlm if is_method else model
     attrs = {"model": vlm.name, "tower": kind, "method": type(model).__name__ if is_method else ""}
     if is_method:
         attrs["config"] = str(getattr(model, "config", ""))
+    common = {"attrs": attrs, "precision": vlm.precision, "autocast": vlm.autocast,
+              "key": lambda: key_of(model, vlm, kind)}
     if kind == "image":
-        return images(model, vlm, is_method, data, limit, batch_size, attrs)
+        return images(model, vlm, rows_of(data, kind, limit, vlm.preprocess), batch_size, common)
     if is_method:
-        return class_prompts(model, vlm, data, limit, attrs)
-    return texts(vlm, data, limit, batch_size, attrs)
+        return class_prompts(model, vlm, data, limit, common)
+    return texts(vlm, data, limit, batch_size, common)
 
 
-def spread(n: int, limit: int | None) -> np.ndarray:
-    """At most `limit` of n positions, evenly spaced, so that sorted classes are all met."""
-    return np.arange(n) if limit is None or limit >= n else np.linspace(0, n - 1, limit).round().astype(int)
-
-
-def images(model, vlm, is_method: bool, data, limit, batch_size, attrs) -> Source:
-    is_split = hasattr(data, "ids") and hasattr(data, "labels")
-    if not is_split and not (isinstance(data, Tensor) and data.ndim == 4 and data.is_floating_point()):
-        what = f"{data.dtype} tensor {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
-        raise ValueError("image sites need a Split or a float tensor of preprocessed images "
-                         f"(image, 3, height, width), got {what}")
-    chosen = spread(len(data), limit)
-    if not len(chosen):
-        raise ValueError("the data holds no image")
-    ids = [data.ids[i] for i in chosen] if is_split else [str(i) for i in chosen]
-
+def batches_of(rows: Rows, batch_size: int, device: torch.device) -> Callable[..., Iterator]:
+    """`Source.batches` of rows, on a device. ValueError names the first sample that holds NaN."""
     def batches(first=0):
-        for start in range(first, len(chosen), batch_size):
-            part = chosen[start:start + batch_size]
-            batch = torch.stack([vlm.preprocess(data.image(i)) for i in part]) if is_split else data[part]
-            bad = ~batch.isfinite().flatten(1).all(dim=1)
-            if bad.any():
-                first = ids[start + int(bad.nonzero()[0])]
-                raise ValueError(f"{int(bad.sum())} images hold NaN or infinity, the first is {first!r}")
-            yield start, batch.to(vlm.device)
+        for start in range(first, len(rows.ids), batch_size):
+            batch = rows.take(range(start, min(start + batch_size, len(rows.ids))))
+            for x in batch.values() if isinstance(batch, Mapping) else [batch]:
+                bad = ~x.isfinite().flatten(1).all(dim=1) if x.is_floating_point() else torch.zeros(1)
+                if bad.any():
+                    name = str(rows.ids[start + int(bad.nonzero()[0])])
+                    raise ValueError(f"{int(bad.sum())} images hold NaN or infinity, the first is {name!r}")
+            yield start, ({k: x.to(device) for k, x in batch.items()} if isinstance(batch, Mapping)
+                          else batch.to(device))
+    return batches
 
+
+def images(model, vlm, rows: Rows, batch_size: int, common: dict) -> Source:
     def run(batch):
         out = model.encode_image(batch)
-        return {k: v for k, v in out.items() if v is not None} if is_method else {"cls": out}
+        return {"cls": out} if model is vlm else {k: v for k, v in out.items() if v is not None}
 
-    coords = {"id": np.array(ids)} | ({"label": np.asarray(data.labels)[chosen]} if is_split else {})
-    return Source(attrs["method"] or vlm.name, "image", vlm.image, run, batches, coords, attrs)
+    return Source(common["attrs"]["method"] or vlm.name, vlm.image, run,
+                  batches_of(rows, batch_size, vlm.device), rows.coords, **common)
 
 
-def texts(vlm, data, limit, batch_size, attrs) -> Source:
+def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) -> Source:
+    rows, weight = rows_of(data, tower.kind, limit, preprocess), next(model.parameters())
+    attrs = {"model": type(model).__name__, "tower": tower.kind, "method": ""}
+
+    def key():
+        return {"weights": fingerprint(model), "method": "", "precision": str(weight.dtype),
+                "pixels": f"{type(model).__name__} {tower.given}"}
+
+    return Source(attrs["model"], tower, tower.run, batches_of(rows, batch_size, weight.device), rows.coords,
+                  attrs, key, PRECISION.get(weight.dtype, "fp32"), eos=tower.ends)
+
+
+def texts(vlm, data, limit, batch_size, common) -> Source:
     labels = None
     if hasattr(data, "prompts"):
         data, labels = data.prompts, np.arange(len(data.prompts))
     if not isinstance(data, (list, tuple)) or not data or not all(isinstance(t, str) for t in data):
         raise ValueError(f"text sites need a list of texts or a Split, got {type(data).__name__}")
-    chosen = spread(len(data), limit)
-    every = vlm.tokenize([data[i] for i in chosen])
-    ends = every.argmax(dim=1)
-    every = every[:, :int(ends.max()) + 1]  # one cut for all batches: exact, the tower is causal
-
-    def batches(first=0):
-        for start in range(first, len(every), batch_size):
-            yield start, every[start:start + batch_size]
-
-    coords = {"id": np.array([data[i] for i in chosen])}
-    if labels is not None:
-        coords["label"] = labels[chosen]
-    return Source(vlm.name, "text", vlm.text, lambda ids: {"eos": vlm.text(ids)}, batches, coords, attrs,
-                  eos=lambda ids: ids.argmax(dim=1), longest=every.shape[1])
+    rows = rows_of(vlm.tokenize(list(data)), "text", limit)
+    rows.ids = np.array([data[int(i)] for i in rows.ids])
+    ends = rows.take(range(len(rows.ids))).argmax(dim=1)
+    longest = int(ends.max()) + 1  # one cut for all batches: exact, the tower is causal
+    rows.take = lambda part, take=rows.take: take(part)[:, :longest]
+    coords = rows.coords | ({} if labels is None else {"label": labels[rows.chosen]})
+    return Source(vlm.name, vlm.text, lambda ids: {"eos": vlm.text(ids)},
+                  batches_of(rows, batch_size, vlm.device), coords, **common,
+                  eos=lambda ids: ids.argmax(dim=1), longest=longest)
 
 
-def class_prompts(model, vlm, data, limit, attrs) -> Source:
+def class_prompts(model, vlm, data, limit, common) -> Source:
     if limit is not None or not (data is None or list(getattr(data, "classnames", [])) == model.classnames):
         raise ValueError("a method's text tower runs its own class prompts: pass data=None and no limit "
                          "(set_classes changes the classes)")
     coords = {"id": np.array(model.classnames), "label": np.arange(len(model.classnames))}
+    name = common["attrs"]["method"]
 
     def run(_):
         vlm.text.last_eos = None
         features = {"eos": model.class_features()}
         if vlm.text.last_eos is None:
-            raise ValueError(f"{attrs['method']} does not run the text tower: it has no text sites")
+            raise ValueError(f"{name} does not run the text tower: it has no text sites")
         return features
 
-    source = Source(attrs["method"], "text", vlm.text, run, lambda first=0: iter([(0, None)]), coords, attrs)
+    source = Source(name, vlm.text, run, lambda first=0: iter([(0, None)]), coords, **common)
 
     def eos(_):  # known after the plain run of the only batch
         source.longest = int(vlm.text.last_eos.max()) + 1
         return vlm.text.last_eos
     source.eos = eos
     return source
+
+
+def key_of(model, vlm, kind: str) -> dict[str, str]:
+    """`Source.key` of a VLM or a Method: weights of both, the method's settings and classes, pixels."""
+    method = ""
+    if model is not vlm:
+        own = hashlib.sha256(f"{model.prompts()}".encode())
+        for name, value in sorted(model.state_dict().items()):
+            if not name.startswith("vlm."):
+                own.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
+        method = f"{type(model).__name__} {model.config} {own.hexdigest()}"
+    pixels = f"{vlm.image_size} {vlm.mean} {vlm.std}" if kind == "image" else ""
+    return {"weights": vlm.fingerprint(), "method": method, "precision": vlm.precision, "pixels": pixels}

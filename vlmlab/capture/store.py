@@ -10,7 +10,7 @@ import json
 import os
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -181,30 +181,23 @@ def shape_of(c: Column) -> tuple:
     return c.name, c.layers, c.dims, c.axes, c.shape
 
 
-def run_key(model, data, source, sites: list[str], keep: dict[str, Callable | None], dtype: np.dtype) -> dict:
+def run_key(data, source, sites: list[str], keep: dict[str, Callable | None], dtype: np.dtype) -> dict:
     """What determines a record, in named parts, so that an error can say which one differs.
 
     Weights of the model and of the method on it, sites, reducers, data, dtype, precision. Data are known by
     their own fingerprint (a Split), by all values (a tensor), by their text; else by ids and labels.
     """
-    vlm, digest = getattr(model, "vlm", model), hashlib.sha256()
+    digest = hashlib.sha256()
     for name, values in source.coords.items():
         digest.update(f"{name}{values.tolist()}".encode())
     if hasattr(data, "fingerprint"):
         digest.update(data.fingerprint().encode())
-    elif hasattr(data, "detach"):
-        digest.update(data.detach().float().cpu().contiguous().numpy().tobytes())
-    method = ""
-    if model is not vlm:
-        own = hashlib.sha256(f"{model.prompts()}".encode())
-        for name, value in sorted(model.state_dict().items()):
-            if not name.startswith("vlm."):
-                own.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-        method = f"{type(model).__name__} {model.config} {own.hexdigest()}"
-    pixels = f"{vlm.image_size} {vlm.mean} {vlm.std}" if source.kind == "image" else ""
-    return {"weights": vlm.fingerprint(), "method": method, "sites": " ".join(sites),
+    for name, x in (data.items() if isinstance(data, Mapping) else [("", data)]):
+        if hasattr(x, "detach"):
+            digest.update(name.encode() + x.detach().float().cpu().contiguous().numpy().tobytes())
+    return {**source.key(), "sites": " ".join(sites),
             "keep": "; ".join(f"{name}: {describe(f)}" for name, f in keep.items()),
-            "data": digest.hexdigest(), "pixels": pixels, "dtype": dtype.name, "precision": vlm.precision}
+            "data": digest.hexdigest(), "dtype": dtype.name}
 
 
 def describe(reducer: Callable | None) -> str:

@@ -129,27 +129,23 @@ def roles_of(x: xr.DataArray, dim: str = "token") -> list[str]:
     return list(dict.fromkeys(x["role" if dim == "token" else f"{dim}_role"].values.ravel().tolist()))
 
 
-def check_layout(tower, images=None, run: Callable | None = None,
-                 layouts: str | Mapping[int, str] | None = None) -> dict[int, Layout]:
+def check_layout(tower, images, run: Callable, layouts: str | Mapping[int, str] | None = None
+                 ) -> dict[int, Layout]:
     """Check an image tower's layouts against physics, with two different images.
 
     What must hold at the input of every block: patch tokens differ between the images; tokens that
     enter there (at block 1: all but the patches; later: those that the block before did not have)
     carry nothing of the image yet, so they are equal.
 
-    tower: with `blocks` and, unless `layouts` is given, `layouts`. images: (2, 3, height, width),
-    different in every patch; default noise. run: images -> anything, runs the tower once with its
-    edits (a method's encode_image); default `tower(images)`. layouts: a string or {block: string}.
+    tower: with `blocks`, `watch` and, after a run, `layouts`. images: two, different in every patch, as
+    `run` takes them; run: runs the tower once with its edits (a method's encode_image). layouts: a string
+    or {block: string} to check instead of the tower's own.
     Returns the layouts by block. ValueError names the block and the token that breaks the rule.
     """
     import torch
-    weight = next(tower.parameters())
-    if images is None:
-        noise = torch.Generator().manual_seed(0)
-        images = torch.randn(2, 3, *tower.visual.image_size, generator=noise)
     seen = {}
-    with torch.no_grad(), _inputs_of_blocks(tower, seen):
-        (run or tower)(images.to(weight.device))
+    with torch.no_grad(), tower.watch(), _inputs_of_blocks(tower, seen):
+        run(images)
     if set(seen) != set(range(1, len(tower.blocks) + 1)):
         raise ValueError(f"only blocks {sorted(seen)} of {len(tower.blocks)} ran; the check needs all")
     counts = {layer: x.shape[1] for layer, x in sorted(seen.items())}
@@ -179,10 +175,12 @@ def _check_block(layer: int, tokens: tuple[Token, ...], before: tuple[Token, ...
 def _inputs_of_blocks(tower, seen: dict):
     """Hooks that put the input (batch, token, width) of every block into `seen` while the context is open."""
     import contextlib
+
+    from .module_tower import tokens_first, unwrapped
     stack = contextlib.ExitStack()
     for layer, block in enumerate(tower.blocks, start=1):
-        def look(module, args, layer=layer):
-            seen[layer] = args[0]
-        handle = block.register_forward_pre_hook(look)
+        def look(module, args, kwargs, layer=layer):
+            seen[layer] = tokens_first(unwrapped(args, kwargs), tower.family)
+        handle = block.register_forward_pre_hook(look, with_kwargs=True)
         stack.callback(handle.remove)
     return stack

@@ -1,6 +1,5 @@
 """`load`: one frozen vision-language model, from any source, with device and precision decided here."""
 import contextlib
-import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from .fingerprint import fingerprint
 from .towers import ImageTower, TextTower
 
 EMBEDDED = Path(__file__).parents[2] / "data/models"
@@ -89,14 +89,9 @@ class VLM(nn.Module):
 
     def fingerprint(self) -> str:
         """sha256 of all frozen weights with names and shapes; computed again after a write to one."""
-        state = sorted(self.clip.state_dict().items())
-        versions = [value._version for _, value in state]
+        versions = [value._version for value in self.clip.state_dict().values()]
         if self._digest is None or self._digest[0] != versions:
-            digest = hashlib.sha256()
-            for name, value in state:
-                digest.update(f"{name}{tuple(value.shape)}".encode())
-                digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-            self._digest = versions, digest.hexdigest()
+            self._digest = versions, fingerprint(self.clip)
         return self._digest[1]
 
 

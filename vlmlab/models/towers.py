@@ -4,11 +4,14 @@ A tower wraps the modules of the model it is given; nothing is copied, folded or
 hooks, autocast and new library versions keep working. Blocks are numbered 1 to depth.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from .families import FAMILIES
 
 Layout = tuple[tuple[str, int], ...]
 
@@ -46,6 +49,7 @@ class Tower(nn.Module):
 
     kind: str
     causal = False
+    family = FAMILIES["open_clip ViT"]
 
     def __init__(self, blocks: nn.ModuleList, width: int, heads: int):
         super().__init__()
@@ -56,6 +60,10 @@ class Tower(nn.Module):
     @property
     def depth(self) -> int:
         return len(self.blocks)
+
+    def watch(self) -> contextlib.AbstractContextManager:
+        """Nothing to do: `run` notes the layouts itself."""
+        return contextlib.nullcontext()
 
     def run(
         self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1, stop: int | None = None
@@ -147,6 +155,7 @@ class TextTower(Tower):
     """
 
     kind, causal = "text", True
+    family = FAMILIES["open_clip text"]
 
     def __init__(self, text: nn.Module):
         check_text(text)
