@@ -7,10 +7,13 @@ forward's of the same round, the peak of tensor memory divided by the raw forwar
 On the CPU one thread, and CPU time, so that a busy machine disturbs little. The raw forward uses the
 native attention op of nn.MultiheadAttention. "fast path off" is the module's other path as it is, which
 projects a strided view slowly; capture hands it the same input in a better memory order.
-The last line is a whole `capture` call of four batches.
+The last line is a whole `capture` call of four batches. Peers are measured where they are installed
+(pip install nnsight torch_cka), on a copy of the tower, because what they leave on a model stays there.
 """
 import argparse
 import contextlib
+import copy
+import importlib.util
 import logging
 import statistics
 import time
@@ -67,6 +70,42 @@ def variant(vlm, images, sites, keep):
     return hooked, hooks
 
 
+def nnsight_peer(visual, images):
+    """Class tokens of all blocks by nnsight's trace."""
+    import nnsight
+
+    model = nnsight.NNsight(visual)
+
+    def run():
+        with model.trace(images):
+            nnsight.save([block.output[:, 0] for block in model.transformer.resblocks])
+    return run
+
+
+def torch_cka_peer(visual, images):
+    """The block outputs that torch_cka's hooks keep; no CKA is computed here (benchmarks/cka.py does)."""
+    import torch_cka
+
+    blocks = [f"transformer.resblocks.{i}" for i in range(len(visual.transformer.resblocks))]
+    torch_cka.CKA(visual, visual, model1_layers=blocks, device=images.device)
+    return lambda: visual(images)
+
+
+PEERS = {"nnsight": ("nnsight, class token", nnsight_peer),
+         "torch_cka": ("torch_cka hooks, everything", torch_cka_peer)}
+
+
+def peers(vlm, images) -> dict:
+    """The installed peers as further variants."""
+    found = {}
+    for module, (name, make) in PEERS.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"{module} is not installed: left out")
+            continue
+        found[name] = make(copy.deepcopy(vlm.clip.visual), images), None
+    return found
+
+
 def seconds(run, device) -> float:
     if device.type != "cuda":
         start = time.process_time()
@@ -109,7 +148,7 @@ def main() -> None:
     torch.manual_seed(0)
     vlm = load(options.model, device=options.device, precision="fp32")
     images = torch.randn(options.batch, 3, vlm.image_size, vlm.image_size, device=vlm.device)
-    runs = {name: variant(vlm, images, *what) for name, what in VARIANTS.items()}
+    runs = {name: variant(vlm, images, *what) for name, what in VARIANTS.items()} | peers(vlm, images)
     with torch.no_grad():
         report(vlm, images, runs, options.rounds)
         whole_call(vlm, images)

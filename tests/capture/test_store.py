@@ -1,4 +1,3 @@
-import json
 import signal
 import subprocess
 import sys
@@ -11,7 +10,8 @@ import xarray as xr
 
 import vlmlab
 from vlmlab import capture
-from vlmlab.capture.store import Store, describe
+from vlmlab.capture import store
+from vlmlab.capture.store_key import describe
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a cat", "a photo of a very big dog", "two birds"]
@@ -96,18 +96,18 @@ def test_trained_parameters_and_class_names_are_part_of_the_key(mmrlpp, images, 
 
 CHILD = """
 import os, signal, sys
-import numpy as np, torch, vlmlab
+import torch, vlmlab
 from vlmlab.capture import store
-out = sys.argv[1]
+out, store.SYNC_EVERY = sys.argv[1], 0
 vlm = vlmlab.load("tiny", device="cpu")
 images = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-advance, calls = store.Store.advance, []
-def killed(self, rows, eos):
-    calls.append(rows)
+sync, calls = store.Store._sync, []
+def killed(self):
+    calls.append(self.todo)
     if len(calls) == 3:  # rows of the third batch are written, but not counted
         os.kill(os.getpid(), signal.SIGKILL)
-    advance(self, rows, eos)
-store.Store.advance = killed
+    sync(self)
+store.Store._sync = killed
 vlmlab.capture(vlm, images, ["image.resid.post", "image.attn.probs[-1]", "image.final"],
                keep={"*.resid.*": vlmlab.capture.roles("cls"), "*.probs": vlmlab.capture.cls_row},
                batch_size=2, progress=False, out=out)
@@ -118,7 +118,7 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
     cut = subprocess.run([sys.executable, "-c", CHILD, tmp_path / "cut"], cwd=ROOT, capture_output=True,
                          text=True, check=False)
     assert cut.returncode == -signal.SIGKILL, cut.stderr
-    with pytest.warns(UserWarning, match="interrupted run: 4 of 11 samples"):
+    with pytest.warns(UserWarning, match="7 of 11 samples are missing, rows 4:11"):
         part = capture.open_run(tmp_path / "cut")
     assert part.sizes["sample"] == 4 and part["image.final"].notnull().all()
     vlm = vlmlab.load("tiny", device="cpu")
@@ -134,10 +134,10 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
 
 
 def test_a_run_that_ended_before_it_was_described_begins_again(vlm, images, tmp_path, monkeypatch):
-    def interrupted(self):
+    def interrupted(folder, info):
         raise KeyboardInterrupt
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Store, "_write_info", interrupted)
+        patched.setattr(store, "write_info", interrupted)
         grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
     assert (tmp_path / "image.final.npy").exists() and not (tmp_path / "run.json").exists()
     disk = grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
@@ -157,7 +157,7 @@ def test_text_goes_on_after_an_interruption(vlm, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         grab(vlm, texts, "text.resid.post", batch_size=1, out=tmp_path)
     monkeypatch.undo()
-    assert json.loads((tmp_path / "run.json").read_text())["rows"] == 2
+    assert np.load(tmp_path / "done.npy").tolist() == [True, True, False, False]
     disk = grab(vlm, texts, "text.resid.post", batch_size=1, out=tmp_path)
     xr.testing.assert_identical(disk, grab(vlm, texts, "text.resid.post", batch_size=1))
 
@@ -167,6 +167,8 @@ def test_text_goes_on_after_an_interruption(vlm, tmp_path, monkeypatch):
 @pytest.mark.parametrize(("name", "keep_bytes", "message"), [
     ("image.resid.post.npy", 3000, "image.resid.post.npy is missing, damaged or truncated"),
     ("image.final.npy", 0, "image.final.npy is missing, damaged or truncated"),
+    ("done.npy", 100, "done.npy is missing, damaged or truncated"),
+    ("sample.id.npy", 100, "sample.id.npy is missing, damaged or truncated"),
     ("run.json", 40, "run.json is damaged"),
 ])
 def test_a_truncated_file_is_one_clear_error(vlm, images, tmp_path, name, keep_bytes, message):

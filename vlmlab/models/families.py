@@ -159,6 +159,6 @@ def families_of(module: Any) -> dict[str, Family]:
             found[family.kind] = family
     if not found:
         raise ValueError(f"{type(module).__name__} is of no family that vlmlab knows "
-                         f"({', '.join(FAMILIES)}); describe its blocks with vlmlab.models.families.Family and "
-                         "pass family=")
+                         f"({', '.join(FAMILIES)}); describe its blocks with a vlmlab.models.families.Family "
+                         "and pass family=")
     return found
