@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from .. import methods
 from ..git import git_state
 from ..models.load import VLM
+from ..tasks.split import Split
 from ..tasks.task import Task
-from .data import train_loader
+from .data import test_loader, train_loader
 from .run import (
     Run,
     damaged,
@@ -45,6 +46,7 @@ class Options:
     warmup_epochs: int = 1
     crop: tuple[float, float] = (0.5, 1.0)
     max_steps: int | None = None
+    eps: float = 1e-8               # of Adam and AdamW
 
     def __post_init__(self):
         if self.optimiser not in OPTIMISERS:
@@ -54,7 +56,7 @@ class Options:
         whole("warmup_epochs", self.warmup_epochs, 0)
         if self.max_steps is not None:
             whole("max_steps", self.max_steps, 1)
-        for name in ("lr", "weight_decay"):
+        for name in ("lr", "weight_decay", "eps"):
             value = getattr(self, name)
             if not is_number(value) or not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
@@ -131,6 +133,15 @@ def fit(method: str, vlm: VLM, task: Task, *, out: str | Path = "runs", study: s
     return Run(path).attach(vlm, task)
 
 
+@torch.no_grad()
+def features(method: torch.nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    """(image, joint) features of a split without augmentation, and its labels."""
+    batches = [(method.encode_image(images.to(method.vlm.device))["cls"], labels)
+               for images, labels in test_loader(split, method.vlm, batch_size=256)]
+    x, y = zip(*batches)
+    return torch.cat(x), torch.cat(y)
+
+
 class Trainer:
     """One run in progress: method, optimiser, position."""
 
@@ -145,10 +156,11 @@ class Trainer:
             raise ValueError(f"{job['method']} trains, but {task.id} under {task.protocol} has no training "
                              "images; choose another protocol")
         self.rates = learning_rates(options.epochs, options.lr, options.warmup_epochs)
-        momentum = {"momentum": 0.9} if options.optimiser == "sgd" else {}
-        if self.parameters:
+        own = {"momentum": 0.9} if options.optimiser == "sgd" else {"eps": options.eps}
+        self.stepped = bool(self.parameters) and not hasattr(self.method, "solve")
+        if self.stepped:
             self.optimiser = OPTIMISERS[options.optimiser](
-                list(self.parameters.values()), lr=options.lr, weight_decay=options.weight_decay, **momentum)
+                list(self.parameters.values()), lr=options.lr, weight_decay=options.weight_decay, **own)
         scaled = vlm.precision == "amp_fp16" and vlm.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(vlm.device.type, enabled=scaled)
         self.epoch, self.step, self.log = 0, 0, []
@@ -159,12 +171,14 @@ class Trainer:
 
     def train(self) -> None:
         """From the last saved epoch to the end; run.json tells how it went."""
-        if self.parameters:
+        if self.stepped:
             self.resume()
         write_json(self.path / "run.json", self.record)
         try:
-            if self.parameters:
+            if self.stepped:
                 self.epochs()
+            elif self.parameters:
+                self.solve()
             checkpoint = self.frozen | {"method": self.job["method"], "config": self.job["config"]}
             write_tensors(self.path / "trainables.safetensors", self.tensors(), checkpoint)
         except BaseException as e:
@@ -184,6 +198,15 @@ class Trainer:
         if isinstance(e, KeyboardInterrupt):
             print(f"stopped; {self.epoch} of {self.options.epochs} epochs are kept in {self.path}, "
                   "the same call goes on from there")
+
+    def solve(self) -> None:
+        """A method that is solved, not stepped, gets the features of all training and validation images."""
+        if self.task.val is None or not len(self.task.val):
+            raise ValueError(f"{self.job['method']} chooses its strength on validation images, and "
+                             f"{self.task.id} has none")
+        self.method.eval()
+        found = [features(self.method, split) for split in (self.task.train, self.task.val)]
+        self.record["solved"] = self.method.solve(*found)
 
     def epochs(self) -> None:
         o, n = self.options, len(self.task.train)
