@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parents[2] / "data" / "published" / "alignednorm"
 TOLERANCE = 0.02
 COUNTS = {1: 360, 2: 72, 3: 36, 4: 25, 5: 16, 6: 12, 7: 15, 8: 22, 9: 15, 10: 252, 11: 110}
 ELEVEN = {
-    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "flowers102", "food101",
+    "imagenet", "caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "food101",
     "fgvc_aircraft", "sun397", "dtd", "eurosat", "ucf101",
 }
 SHIFTS = {"imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r"}

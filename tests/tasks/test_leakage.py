@@ -36,7 +36,7 @@ def test_only_training_emoji_carry_class_and_emotion_words():
     assert said > 500
 
 
-@pytest.mark.parametrize("id", tasks.names())
+@pytest.mark.parametrize("id", emoji_tasks.names())
 def test_train_and_test_share_no_emoji(id):
     data, split = emoji_tasks.dataset(id), emoji.concepts().set_index("hexcode")["split"]
     train = {parse(i)[:2] for i in data.train.ids}
@@ -54,7 +54,7 @@ def test_train_and_test_share_no_emoji(id):
             assert {split[h] for _, h in shown} == ({"novel"} if name == "novel" else {"test"})
 
 
-@pytest.mark.parametrize("id", tasks.names())
+@pytest.mark.parametrize("id", emoji_tasks.names())
 def test_no_test_shows_what_pretraining_has_seen(id):
     data = emoji_tasks.dataset(id)
     split = emoji.concepts().set_index("hexcode")["split"]
@@ -66,7 +66,7 @@ def test_no_test_shows_what_pretraining_has_seen(id):
 
 
 def test_shifts_are_in_the_style_they_say():
-    for id in tasks.names():
+    for id in emoji_tasks.names():
         shifts = emoji_tasks.dataset(id).shifts
         for style in emoji.SHIFT_STYLES:
             assert {parse(i)[0] for i in shifts[style].ids} == {style}

@@ -1,44 +1,9 @@
-"""CoOp's few-shot lists and base/new halves."""
-import json
+"""CoOp's few-shot lists and base/new halves; test_coop_published.py has the published lists."""
 import random
-from pathlib import Path
 
 import pytest
 
 from vlmlab.tasks import sampling
-
-PUBLISHED = Path(__file__).parents[3] / "shared/data/coop_splits"     # of linzhiqiu/cross_modal_adaptation
-# images per class of the train lists; validation lists have 2/5 of that
-COUNTS = {"eurosat": [1500, 1500, 1500, 1250, 1250, 1000, 1250, 1500, 1250, 1500], "dtd": [60] * 47,
-          "food101": [500] * 101}
-SPLITS = {"eurosat": "EuroSAT", "dtd": "DescribableTextures"}
-
-
-def labels_of(counts):
-    return [label for label, n in enumerate(counts) for _ in range(n)]
-
-
-@pytest.mark.parametrize(("name", "first"), [("eurosat", [275, 1165, 129]), ("dtd", [8, 36, 54]),
-                                             ("food101", [68, 291, 433])])
-def test_first_published_indices(name, first):
-    labels, val_labels = labels_of(COUNTS[name]), labels_of(n * 2 // 5 for n in COUNTS[name])
-    train, val = sampling.few_shot(labels, val_labels, 16, 1)
-    assert train[:3] == first
-    assert len(train) == 16 * len(COUNTS[name]) and len(val) == 4 * len(COUNTS[name])
-
-
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists are not here")
-@pytest.mark.parametrize("name", SPLITS)
-def test_all_published_lists(name):
-    official = json.loads((PUBLISHED / f"splits/split_zhou_{SPLITS[name]}.json").read_text())
-    labels = {part: [label for _, label, _ in official[part]] for part in ("train", "val")}
-    lists = sorted((PUBLISHED / "indices" / name).glob("shot_*-seed_*.json"))
-    assert len(lists) == 9
-    for path in lists:
-        shots, seed = (int(part.split("_")[1]) for part in path.stem.split("-"))
-        drawn = sampling.few_shot(labels["train"], labels["val"], shots, seed)
-        published = json.loads(path.read_text())
-        assert drawn == (published["train"]["indices"], published["val"]["indices"]), path.name
 
 
 def test_classes_are_walked_in_order_of_appearance():

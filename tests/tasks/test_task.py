@@ -7,15 +7,15 @@ import vlmlab.tasks as tasks
 from vlmlab.tasks import emoji, emoji_pictures, emoji_tasks
 from vlmlab.tasks.split import Dataset, Split
 
-SUBGROUPS = [n for n in tasks.names() if not n.endswith(("-fine", "emotions"))]
+SUBGROUPS = [n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotions"))]
 
 
 def test_names():
-    assert len(tasks.names()) == len(set(tasks.names())) == 17
-    assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions"} <= set(tasks.names())
+    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 15
+    assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions", "caltech101"} <= set(tasks.names())
 
 
-@pytest.mark.parametrize("id", tasks.names())
+@pytest.mark.parametrize("id", emoji_tasks.names())
 def test_every_task_is_sound(id):
     data = emoji_tasks.dataset(id)
     for split in (data.train, data.test, data.whole or data.test, *data.shifts.values()):
@@ -77,17 +77,18 @@ def test_base_and_new_divide_the_classes(id):
 
 def test_other_protocols():
     cross = tasks.task("emoji/animals", protocol="cross_dataset", shots=1)
-    assert list(cross.tests) == [n for n in SUBGROUPS if n != "emoji/animals"]
+    assert list(cross.tests) == ["emoji/animals", *(n for n in SUBGROUPS if n != "emoji/animals")]
     food = tasks.task("emoji/food", protocol="few_shot").tests["test"]
     assert cross.tests["emoji/food"].classnames == food.classnames
     assert cross.tests["emoji/food"].ids == food.ids
     shift = tasks.task("emoji/animals", protocol="domain_shift", shots=1)
-    assert list(shift.tests) == ["fluent-3d", "fluent-hc", "noise", "novel"]
+    assert list(shift.tests) == ["emoji/animals", "fluent-3d", "fluent-hc", "noise", "novel"]
     assert all(emoji_pictures.parse(i)[2].startswith("noise") for i in shift.tests["noise"].ids)
     zero = tasks.task("emoji/animals")
     assert len(zero.train) == 0 and zero.train.classnames == shift.train.classnames
     assert list(zero.tests) == ["test"]
-    assert shift.train.ids == cross.train.ids and shift.val is None
+    assert shift.train.ids == cross.train.ids and shift.val.ids == cross.val.ids
+    assert not {*shift.val.ids} & {*shift.train.ids}
 
 
 def test_shots():

@@ -1,4 +1,5 @@
 """`capture`: run a model over data once and bring back what named sites hold, as labelled arrays."""
+import contextlib
 import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from .record import Column, Record, assemble, plan_columns
 from .reducers import cls_row, mean, norms, roles, row
 from .sites import Wanted, resolve
 from .sources import Source, open_source
-from .store import Store, open_run, run_key
+from .store import Store
+from .store_key import run_key
 from .tokens import check_layout
 
 __all__ = ["capture", "cls_row", "mean", "norms", "roles", "row"]
@@ -31,8 +33,8 @@ TOLERANCE = {"fp32": 1e-5, "amp_bf16": 2e-2, "amp_fp16": 2e-3}
 
 def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: int | None = None,
             batch_size: int = 64, dtype: str = "float32", budget: int = 2 * 2**30,
-            progress: bool = True, out: str | os.PathLike | None = None, family=None,
-            preprocess: Callable | None = None) -> Record:
+            progress: bool = True, out: str | os.PathLike | None = None, part: tuple[int, int] = (1, 1),
+            family=None, preprocess: Callable | None = None) -> Record:
     """Run one tower of a model over data and return what the sites hold.
 
     model: in evaluation mode, a VLM, a Method, or a module of open_clip, timm or Hugging Face. Another
@@ -46,47 +48,57 @@ def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: i
     device. `final` is always kept whole. limit: at most so many samples, evenly spaced over the data.
     dtype: of the record, a float type. budget: bytes the record may take in memory. out: a folder that the
     record is written to, batch by batch, and opened from (`store.py`): it may be larger than the memory, a
-    killed call goes on where it was, the same call on a finished folder only opens it.
+    killed call goes on where it was, the same call on a finished folder only opens it. part: (i, n) fills
+    the i-th of n ranges of rows, i from 1: the same call in n processes, one for each GPU, fills one folder,
+    bit for bit as one process would. It returns the whole record if the other parts are done, else its own
+    rows. Rows that one call left out any other call fills, whole or in parts.
 
     Returns a Record (xarray.Dataset), dims as documented there. Its attributes name the model, the sites,
-    versions, and `difference`: how far the output with hooks was from the output without, in the first batch.
+    versions, and `difference`: how far the output with hooks was from the output without, in the first
+    batch of the process that began it.
 
     Raises ValueError for unknown or never-hit sites, data of the other tower, NaN in the images, a record
-    above the budget, a layout that contradicts the two-image check, an output changed by capture, or an out=
-    folder that holds another record or a damaged one.
+    above the budget, a layout that contradicts the two-image check, an output changed by capture, an out=
+    folder that holds another record or a damaged one, or rows that another process is writing. OSError when
+    the folder cannot be written; rows that are done are kept.
     """
     wanted, dtype = resolve(sites, towers_of(model, family)), float_type(dtype)
     how = {"kind": one_tower(wanted), "limit": limit, "family": family, "preprocess": preprocess}
     source = open_source(model, data, batch_size=batch_size, **how)
     hooks, store = Hooks(source, wanted, reducers_by_site(keep, wanted), getattr(torch, dtype.name)), None
     if out is not None:
-        store = store_of(out, model, data, hooks, dtype)
-        if store.complete:
-            return open_run(out)
-        batch_size = store.batch_size(batch_size)
-        hooks.source = source = open_source(model, data, batch_size=batch_size, **how)
+        store = store_of(out, data, hooks, dtype, batch_size, part)
+        if store.finished:
+            return store.record()
+        hooks.source = source = open_source(model, data, batch_size=store.batch_size, **how)
+    elif part != (1, 1):
+        raise ValueError(f"part={part!r} needs out=, the folder that all parts write to")
     with torch.no_grad(), source.autocast(), source.exact():
-        columns, branches, attrs = fill(hooks, dtype, budget, source.precision, progress, store, batch_size)
-    return open_run(out) if store else assemble(columns, source.coords, branches, hooks.eos_in_words(), attrs)
+        columns, branches, attrs = fill(hooks, dtype, budget, source.precision, progress, store)
+    if store:
+        return store.record()
+    return assemble(columns, source.coords, branches, hooks.eos_in_words(), attrs)
 
 
-def store_of(out: str | os.PathLike, model, data, hooks: Hooks, dtype: np.dtype) -> Store:
+def store_of(out: str | os.PathLike, data, hooks: Hooks, dtype: np.dtype, batch_size: int,
+             part: tuple[int, int]) -> Store:
     """The folder of this call; ValueError while the tower is edited, which no key could tell."""
     if is_edited(hooks.source.tower):
         raise ValueError("out= inside `edit` is not possible: a later call could not tell the edited record "
                          "from a plain one; capture in memory")
-    return Store(out, run_key(data, hooks.source, hooks.describe(), hooks.keep, dtype))
+    key = run_key(data, hooks.source, hooks.describe(), hooks.keep, dtype)
+    return Store(out, key, len(hooks.source), batch_size, part)
 
 
-def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool, store: Store | None,
-         batch_size: int) -> tuple[list[Column], list[str], dict]:
-    """Run all batches that the store does not have. Returns the filled columns, the names of the output's
-    branches, and the record's attributes."""
-    source, columns, first = hooks.source, [], store.rows if store else 0
-    bar = tqdm(total=len(source), initial=first, desc="capture", unit=source.kind, disable=not progress,
-               leave=False)
-    with bar:
-        for start, batch in source.batches(first):
+def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool,
+         store: Store | None) -> tuple[list[Column], list[str], dict]:
+    """Run all batches, or those that the store does not have. Returns the columns, filled unless there is a
+    store, the names of the output's branches, and the record's attributes."""
+    source, columns, branches, attrs = hooks.source, [], [], {}
+    rows = store.todo if store else len(source)
+    bar = tqdm(total=rows, desc="capture", unit=source.kind, disable=not progress, leave=False)
+    with bar, store or contextlib.nullcontext():
+        for start, batch in store.batches(source) if store else source.batches():
             ends = source.tower.ends(batch) if isinstance(source.tower, ModuleTower) else None
             with now(first=start, total=len(source), eos=ends):
                 plain = None if columns else plain_run(source, batch)
@@ -94,20 +106,20 @@ def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: b
                 with hooks:
                     output = source.run(batch)
             hooks.check_hit()
+            done = len(next(iter(output.values())))
             if plain is not None:
                 attrs = attributes(hooks, precision, compare(plain, output, precision))
-                about = {"branches": list(output), "attrs": attrs, "batch_size": batch_size}
-                columns = plan(hooks, output)
+                branches, columns = list(output), plan(hooks, output)
                 if store:
-                    columns = store.begin(columns, source.coords, hooks.eos is not None, about, dtype)
+                    about = {"branches": branches, "attrs": attrs}
+                    columns = store.begin(columns, source.coords, hooks.eos is not None, about, dtype, done)
                 else:
                     allocate(columns, len(source), dtype, budget)
-            hooks.write(columns, start, output)
-            done = len(next(iter(output.values())))
+            hooks.write(columns, 0 if store else start, output)
             if store:
-                store.advance(start + done, hooks.ends[-1] if hooks.ends else None)
+                store.put(start, done, hooks.ends[-1] if hooks.ends else None)
             bar.update(done)
-    return columns, list(output), attrs
+    return columns, branches, attrs
 
 
 def attributes(hooks: Hooks, precision: str, difference: float) -> dict:

@@ -1,120 +1,241 @@
-"""Records on disk: a folder with one .npy memmap per site and run.json.
+"""Records on disk: a folder with one .npy file per site and run.json.
 
-`capture(..., out=folder)` writes rows as batches come. run.json says how many rows are complete, so that a
-killed run goes on from there; the same call on a finished folder reopens it. Files are plain .npy: any tool
-reads them. The layout on disk is (layer, sample, ...), as in the record.
+`capture(..., out=folder)` writes rows as batches come, in one process or, with part=(i, n), in several at
+once. done.npy says which rows are complete: a killed run goes on from there, in as many parts as one likes;
+the same call on a finished folder reopens it. Files are plain .npy: any tool reads them. The layout on disk
+is (layer, sample, ...), as in the record.
+
+Several machines may share a folder on a file system that has locks and whose writes are seen by all at once
+(Lustre or GPFS, not NFS).
 """
-import hashlib
-import inspect
+import contextlib
+import dataclasses
+import itertools
 import json
 import os
-import types
+import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from .record import Column, Record, assemble
-from .reducers import Axis, Reducer
+from .reducers import Axis
+from .store_key import short
+from .store_parts import (
+    RowFile,
+    creating,
+    lock_rows,
+    open_lock,
+    open_npy,
+    ranges,
+    reserve,
+    rows_of_part,
+    save_npy,
+)
 
-FORMAT = 1
-INFO = "run.json"
-EOS = "eos.npy"
+FORMAT = 2
+INFO, DONE, EOS = "run.json", "done.npy", "eos.npy"
+# Rows count as done when the disk has them, so that neither a kill nor a power cut leaves a row that is said
+# to be done and is not. Waiting for the disk after every batch could take longer than the model. It waits
+# when this many times the length of the last wait has passed: 5 % of the time at most, and a kill costs the
+# few batches since.
+SYNC_EVERY = 20
 
 
 class Store:
-    """The folder of one run. ValueError when it holds another run or is damaged."""
+    """The folder of one run and the part of its rows that this process fills, inside a `with` block.
 
-    def __init__(self, folder: str | os.PathLike, key: dict[str, str]):
+    ValueError when it holds another run or is damaged, or another process fills some of these rows now.
+    """
+
+    def __init__(self, folder: str | os.PathLike, key: dict[str, str], samples: int, batch_size: int,
+                 part: tuple[int, int] = (1, 1)):
         self.folder, self.key, self.info = Path(folder), key, None
+        self.done, self.batch_size = np.zeros(samples, bool), None
+        if (self.folder / INFO).exists():
+            self._attach()
+        # with other batches than the run began with the numbers would differ in the last bits
+        self.batch_size = self.info["batch_size"] if self.info else batch_size
+        self.first, self.stop = rows_of_part(part, samples, self.batch_size)
         self.columns: list[Column] = []
-        self.eos: np.ndarray | None = None
-        if not (self.folder / INFO).exists():
-            return
+        self.files: list[RowFile] = []
+        self.synced = self.wait = 0.0  # when, and how long it took, in seconds
+
+    def _attach(self) -> None:
+        """Read what is there; damage is noticed before anything runs."""
         self.info = read_info(self.folder)
         there = self.info["key"]
-        differs = [part for part in sorted(key.keys() | there.keys()) if key.get(part) != there.get(part)]
+        differs = [x for x in sorted(self.key.keys() | there.keys()) if self.key.get(x) != there.get(x)]
         if differs:
-            parts = "; ".join(f"{p}: {short(there.get(p))} there, {short(key.get(p))} asked" for p in differs)
-            raise ValueError(f"{self.folder} holds the record of another run ({parts}); choose another out= "
-                             "folder or delete this one")
-        stored_columns(self.folder, self.info)  # a damaged file is noticed before anything runs
+            how = [f"{x}: {short(there.get(x))} there, {short(self.key.get(x))} asked" for x in differs]
+            raise ValueError(f"{self.folder} holds the record of another run ({'; '.join(how)}); choose "
+                             "another out= folder or delete this one")
+        if self.batch_size not in (None, self.info["batch_size"]):
+            raise ValueError("another process has just begun this run with batches of "
+                             f"{self.info['batch_size']}, not {self.batch_size}; call again to use those")
+        stored_columns(self.folder, self.info)
+        self.done = read_done(self.folder, self.info)
 
     @property
-    def rows(self) -> int:
-        """Complete rows."""
-        return self.info["rows"] if self.info else 0
+    def finished(self) -> bool:
+        """Whether the rows of this part are done."""
+        return self.todo == 0
 
     @property
-    def complete(self) -> bool:
-        return self.info is not None and self.rows == self.info["samples"]
+    def todo(self) -> int:
+        """Rows of this part that are not done."""
+        return int((~self.done[self.first:self.stop]).sum())
 
-    def batch_size(self, asked: int) -> int:
-        """That of the run that began: with other batches the numbers would differ in the last bits."""
-        return self.info["batch_size"] if self.info else asked
+    def record(self) -> Record:
+        """The whole record if all parts are done, else the rows of this one."""
+        whole = load(self.folder, self.info)
+        done = read_done(self.folder, self.info).all()
+        return whole if done else whole.isel(sample=slice(self.first, self.stop))
+
+    def __enter__(self) -> "Store":
+        with contextlib.ExitStack() as stack:
+            self.lock = open_lock(self.folder)
+            stack.callback(os.close, self.lock)
+            lock_rows(self.lock, self.first, self.stop, self.folder)
+            if (self.folder / INFO).exists():  # perhaps the work of a process that has just ended
+                self._attach()
+            self.stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error) -> None:
+        with self.stack:
+            if self.files:
+                self._sync()
+
+    def batches(self, source) -> Iterator[tuple[int, object]]:
+        """(number of the first sample, batch) of what is not done in this part."""
+        size = self.batch_size
+        starts = np.arange(self.first, self.stop, size)
+        missing = np.array([not self.done[start:start + size].all() for start in starts])
+        for begin, end in ranges(missing):
+            yield from itertools.islice(source.batches(int(starts[begin])), end - begin)
 
     def begin(self, planned: list[Column], coords: dict[str, np.ndarray], has_eos: bool, about: dict,
-              dtype: np.dtype) -> list[Column]:
-        """Columns to write into: new files for a new run, the files there for one that goes on.
+              dtype: np.dtype, rows: int) -> list[Column]:
+        """Columns for `rows` rows, to be filled with one batch after the other and given to `put`.
 
-        about: what run.json says beside (branches, attrs, batch_size).
+        Makes the files unless they are there. about: what run.json says beside (branches, attrs).
         """
-        if self.info is None:
-            self._create(planned, coords, has_eos, about, dtype)
-        self.columns = stored_columns(self.folder, self.info, "r+")
-        if [shape_of(c) for c in planned] != [shape_of(c) for c in self.columns]:
+        with creating(self.lock):
+            if (self.folder / INFO).exists():
+                self._attach()
+            else:
+                self._create(planned, coords, has_eos, about, dtype)
+        columns = stored_columns(self.folder, self.info)
+        if [shape_of(c) for c in planned] != [shape_of(c) for c in columns]:
             raise ValueError(f"the run in {self.folder} kept other axes than this call would; choose another "
                              "out= folder or delete this one")
-        self.eos = open_npy(self.folder / EOS, "r+") if has_eos else None
+        self.progress = self._open(DONE, layered=False)
+        self.files = [self._open(f"{c.name}.npy", layered=c.layers is not None) for c in columns]
+        if has_eos:
+            self.files.append(self._open(EOS, layered=False))
+        for column in columns:
+            lead = column.shape[:len(column.shape) - len(column.dims) - 1]
+            shape = (*lead, rows, *column.shape[len(lead) + 1:])
+            self.columns.append(dataclasses.replace(column, shape=shape, values=None))
+            self.columns[-1].allocate(dtype)
         return self.columns
 
+    def _open(self, name: str, layered: bool) -> RowFile:
+        file = RowFile(self.folder / name, layered)
+        self.stack.callback(file.close)
+        return file
+
     def _create(self, planned, coords, has_eos, about, dtype) -> None:
-        samples = len(coords["id"])
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for column in planned:
-            reserve(self.folder / f"{column.name}.npy", column.shape, dtype)
+        samples, files = len(self.done), {f"{c.name}.npy": (c.shape, dtype) for c in planned}
+        files[DONE] = (samples,), np.dtype(bool)
         if has_eos:
-            reserve(self.folder / EOS, (samples,), np.dtype(np.int64))
-        for name, values in coords.items():
-            np.save(self.folder / f"sample.{name}.npy", values, allow_pickle=False)
-        self.info = {"format": FORMAT, "key": self.key, "rows": 0, "samples": samples, "dtype": dtype.name,
-                     "coords": list(coords), "eos": has_eos, **about,
-                     "columns": [column_info(c) for c in planned]}
-        self._write_info()
+            files[EOS] = (samples,), np.dtype(np.int64)
+        info = {"format": FORMAT, "key": self.key, "samples": samples, "batch_size": self.batch_size,
+                "dtype": dtype.name, "coords": list(coords), "eos": has_eos, **about,
+                "columns": [column_info(c) for c in planned]}
+        try:
+            for name, (shape, kind) in files.items():
+                reserve(self.folder / name, shape, kind)
+            for name, values in coords.items():
+                save_npy(self.folder / f"sample.{name}.npy", values)
+            write_info(self.folder, info)
+        except OSError as e:
+            for name in [*files, *(f"sample.{name}.npy" for name in coords)]:
+                (self.folder / name).unlink(missing_ok=True)
+            size = sum(c.nbytes(dtype) for c in planned) / 2**20
+            raise OSError(e.errno, f"cannot make the files of this record, {size:,.1f} MiB, in {self.folder} "
+                          f"({e.strerror or e}); reduce with keep=, limit= or dtype='float16', or choose "
+                          "another out= folder") from e
+        self.info = info
 
-    def advance(self, rows: int, eos: np.ndarray | None) -> None:
-        """Everything up to this row is written."""
+    def put(self, start: int, rows: int, eos: np.ndarray | None) -> None:
+        """Write the first `rows` rows of the columns to the rows from `start` on."""
+        if not self.first <= start < start + rows <= self.stop:
+            raise ValueError(f"rows {start}:{start + rows} are one batch, whatever batch_size says; such a "
+                             "record has no parts: call without part=")
+        for column, file in zip(self.columns, self.files):
+            file.write(start, column.values[:, :rows] if column.layers else column.values[:rows])
         if eos is not None:
-            self.eos[self.rows:rows] = eos
-            self.eos.flush()
-        for column in self.columns:
-            column.values.flush()
-        self.info["rows"] = rows
-        self._write_info()
+            self.files[-1].write(start, eos.astype(np.int64))
+        self.done[start:start + rows] = True
+        if time.monotonic() - self.synced >= SYNC_EVERY * self.wait:
+            self._sync()
 
-    def _write_info(self) -> None:
-        temporary = self.folder / f".{INFO}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(self.info, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, self.folder / INFO)
+    def _sync(self) -> None:
+        begin = time.monotonic()
+        for file in self.files:
+            file.sync()
+        self.progress.write(self.first, self.done[self.first:self.stop])
+        self.synced = time.monotonic()
+        self.wait = self.synced - begin
 
 
 def open_run(path: str | os.PathLike) -> Record:
     """The record in a folder that `capture(..., out=folder)` wrote, as memmaps: values are read when used.
 
-    Of a run that was interrupted these are the complete rows, with a warning. FileNotFoundError when there
-    is no run; ValueError when run.json or an array is damaged or truncated.
+    Of a run that is not complete these are the rows that are done, with a warning that names the others;
+    when they have gaps, their values are read into memory. FileNotFoundError when there is no run;
+    ValueError when a file is missing, damaged or truncated.
     """
     folder = Path(path)
     info = read_info(folder)
-    coords = {name: open_npy(folder / f"sample.{name}.npy", None) for name in info["coords"]}
-    eos = open_npy(folder / EOS, None) if info["eos"] else None
-    record = assemble(stored_columns(folder, info), coords, info["branches"], eos, info["attrs"])
-    if info["rows"] == info["samples"]:
+    record, done = load(folder, info), read_done(folder, info)
+    if done.all():
         return record
-    warnings.warn(f"{folder} is an interrupted run: {info['rows']} of {info['samples']} samples; call "
-                  "capture again to go on", stacklevel=2)
-    return record.isel(sample=slice(info["rows"]))
+    missing = ", ".join(f"{a}:{b}" for a, b in ranges(~done)[:8])
+    more = ", …" if len(ranges(~done)) > 8 else ""
+    warnings.warn(f"{folder} is not complete: {int((~done).sum())} of {len(done)} samples are missing, rows "
+                  f"{missing}{more}; capture again, whole or in parts, to go on", stacklevel=2)
+    parts = ranges(done)
+    return record.isel(sample=slice(*parts[0]) if len(parts) == 1 else np.flatnonzero(done))
+
+
+def load(folder: Path, info: dict) -> Record:
+    """All rows, done or not."""
+    coords = {name: open_npy(folder / f"sample.{name}.npy", mapped=False) for name in info["coords"]}
+    eos = open_npy(folder / EOS, mapped=False) if info["eos"] else None
+    return assemble(stored_columns(folder, info), coords, info["branches"], eos, info["attrs"])
+
+
+def read_done(folder: Path, info: dict) -> np.ndarray:
+    """(row,) which rows are complete."""
+    done = open_npy(folder / DONE, mapped=False)
+    if done.shape != (info["samples"],) or done.dtype != bool:
+        raise ValueError(f"{folder / DONE} holds {done.dtype} {done.shape}, {INFO} says bool "
+                         f"({info['samples']},); delete {folder} and capture again")
+    return done
+
+
+def write_info(folder: Path, info: dict) -> None:
+    temporary = folder / f".{INFO}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(json.dumps(info, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / INFO)
 
 
 def read_info(folder: Path) -> dict:
@@ -133,43 +254,20 @@ def read_info(folder: Path) -> dict:
     return info
 
 
-def open_npy(path: Path, mode: str | None) -> np.ndarray:
-    """An array file, mapped (mode "r" or "r+") or read whole (None)."""
-    try:
-        found = np.load(path, mmap_mode=mode and "r", allow_pickle=False)  # "r+" would lengthen a cut file
-        return np.load(path, mmap_mode="r+", allow_pickle=False) if mode == "r+" else found
-    except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"{path} is missing, damaged or truncated ({e}); delete {path.parent} and capture "
-                         "again") from e
-
-
-def reserve(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """A new .npy file with its space on the disk taken; OSError now rather than a crash in the middle."""
-    np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "r+b") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-            except OSError as e:
-                size = f"{os.fstat(file.fileno()).st_size / 2**20:,.1f} MiB"
-                raise OSError(e.errno, f"cannot reserve {size} for {path} ({e.strerror}); reduce with keep=, "
-                              "limit= or dtype='float16', or choose another out= folder") from e
-
-
 def column_info(c: Column) -> dict:
     axes = {dim: {"tokens": list(axis.tokens), "whole": axis.whole} for dim, axis in c.axes.items()}
     return {"name": c.name, "layers": c.layers and list(c.layers), "dims": list(c.dims), "axes": axes,
             "shape": list(c.shape)}
 
 
-def stored_columns(folder: Path, info: dict, mode: str = "r") -> list[Column]:
+def stored_columns(folder: Path, info: dict) -> list[Column]:
     """The columns of a folder with their mapped files; ValueError when a file is not what run.json says."""
     out = []
     for c in info["columns"]:
         axes = {dim: Axis(tuple((role, i) for role, i in a["tokens"]), a["whole"])
                 for dim, a in c["axes"].items()}
         layers, path = c["layers"] and tuple(c["layers"]), folder / f"{c['name']}.npy"
-        values = open_npy(path, mode)
+        values = open_npy(path)
         if list(values.shape) != c["shape"] or values.dtype.name != info["dtype"]:
             raise ValueError(f"{path} holds {values.dtype.name} {values.shape}, {INFO} says {info['dtype']} "
                              f"{tuple(c['shape'])}; delete {folder} and capture again")
@@ -179,50 +277,3 @@ def stored_columns(folder: Path, info: dict, mode: str = "r") -> list[Column]:
 
 def shape_of(c: Column) -> tuple:
     return c.name, c.layers, c.dims, c.axes, c.shape
-
-
-def run_key(data, source, sites: list[str], keep: dict[str, Callable | None], dtype: np.dtype) -> dict:
-    """What determines a record, in named parts, so that an error can say which one differs.
-
-    Weights of the model and of the method on it, sites, reducers, data, dtype, precision. Data are known by
-    their own fingerprint (a Split), by all values (a tensor), by their text; else by ids and labels.
-    """
-    digest = hashlib.sha256()
-    for name, values in source.coords.items():
-        digest.update(f"{name}{values.tolist()}".encode())
-    if hasattr(data, "fingerprint"):
-        digest.update(data.fingerprint().encode())
-    for name, x in (data.items() if isinstance(data, Mapping) else [("", data)]):
-        if hasattr(x, "detach"):
-            digest.update(name.encode() + x.detach().float().cpu().contiguous().numpy().tobytes())
-    return {**source.key(), "sites": " ".join(sites),
-            "keep": "; ".join(f"{name}: {describe(f)}" for name, f in keep.items()),
-            "data": digest.hexdigest(), "dtype": dtype.name}
-
-
-def describe(reducer: Callable | None) -> str:
-    """A reducer in words that change when it does: its name, its own `description`, or a hash of its code.
-
-    Global names that a function uses are not followed. ValueError for one that holds values of its own.
-    """
-    if reducer is None or isinstance(reducer, Reducer):
-        return "all" if reducer is None else reducer.name
-    if hasattr(reducer, "description"):
-        return str(reducer.description)
-    name = getattr(reducer, "__qualname__", type(reducer).__name__)
-    if (not inspect.isfunction(reducer) or reducer.__closure__ or reducer.__defaults__
-            or reducer.__kwdefaults__):
-        raise ValueError(f"the reducer {name} holds values that out= cannot see, so a later call could not "
-                         f"tell its record from another; say what it does in {name}.description = '...'")
-    code = hashlib.sha256(code_text(reducer.__code__).encode()).hexdigest()
-    return f"{name} {code} {getattr(reducer, 'dims', '')}"
-
-
-def code_text(code: types.CodeType) -> str:
-    """A function's bytecode, constants and names; functions inside it too."""
-    consts = [code_text(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
-    return f"{code.co_code.hex()} {consts} {code.co_names}"
-
-
-def short(value: str | None) -> str:
-    return "none" if not value else value if len(value) <= 80 else f"{value[:40]}…{value[-12:]}"

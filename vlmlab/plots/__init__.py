@@ -1,21 +1,32 @@
 """Pictures: labelled arrays in, Axes out. Nothing here computes a measure or knows a model."""
 
-from .attention import overlay
 from .distribution import distribution
 from .lines import lines
 from .matrix import matrix
+from .names import colour, label, looks
+from .overlay import overlay, overlay_grid
+from .radar import radar
+from .reliability import reliability
+from .ridge import ridge
 from .scatter import scatter
-from .style import COLOURS, colour, figure, label, use
+from .style import figure, legend, use
+from .sweep import sweep
 
 __all__ = [
-    "COLOURS",
     "colour",
     "distribution",
     "figure",
     "label",
+    "legend",
     "lines",
+    "looks",
     "matrix",
     "overlay",
+    "overlay_grid",
+    "radar",
+    "reliability",
+    "ridge",
     "scatter",
+    "sweep",
     "use",
 ]

@@ -1,39 +1,54 @@
-"""Distributions side by side: half-violins with medians."""
+"""Distributions side by side: violins with quartiles, whole ones or halves that compare two."""
 
 import pandas as pd
 import seaborn as sns
+import xarray as xr
 from matplotlib.axes import Axes
 
-from .style import colour, figure, label
+from .checks import numbers, table
+from .names import AXES, BLUE, NAMES, label, looks
+from .style import figure, legend
+
+VIOLIN = {"inner": "quart", "cut": 0, "linewidth": 0.6, "density_norm": "width", "saturation": 1}
 
 
 def distribution(
-    frame: pd.DataFrame, value: str, group: str, by: str, ax: Axes | None = None, ylabel: str | None = None
+    frame: pd.DataFrame | xr.DataArray,
+    value: str,
+    group: str,
+    by: str | None = None,
+    ax: Axes | None = None,
+    ylabel: str | None = None,
 ) -> Axes:
-    """Split violins of `value` per `group`, one half per value of `by` (two of them), quartiles inside.
+    """Violins of the column `value` per `group`, quartiles inside, cut at the smallest and largest value.
 
-    Raises ValueError when `by` does not have two values.
+    With `by`, a column of two values, each violin has one half per value; else methods, splits and roles
+    have their colour. The columns of an array are its coordinates. For many groups see `ridge`.
+    Raises ValueError when a column is missing, a group has only NaN, or `by` does not have two values.
     """
-    kinds = list(dict.fromkeys(frame[by]))
-    if len(kinds) != 2:
+    columns = tuple(filter(None, (group, by)))
+    frame = numbers("distribution", table("distribution", frame, value, *columns), value, *columns)
+    groups = list(dict.fromkeys(frame[group]))
+    kinds = list(dict.fromkeys(frame[by])) if by else groups
+    if by and len(kinds) != 2:
         raise ValueError(f"{by!r} has the values {kinds}; a split violin compares two")
-    ax = ax or figure(columns=2)[1]
-    sns.violinplot(
-        frame,
-        x=group,
-        y=value,
-        hue=by,
-        split=True,
-        inner="quart",
-        cut=0,
-        gap=0.08,
-        linewidth=0.6,
-        density_norm="width",
-        saturation=1,
-        palette={k: colour(k) for k in kinds},
-        ax=ax,
-    )
-    ax.set(xlabel="", ylabel=ylabel or value)
-    handles, names = ax.get_legend_handles_labels()
-    ax.legend(handles, [label(n) for n in names], loc="best", ncols=2)
+    own, ax = ax is None, ax or figure(columns=2 if len(groups) > 4 else 1)[1]
+    pair = {"split": True, "gap": 0.08} if by else {"legend": False}
+    look = {"hue": by or group, "hue_order": kinds, "palette": _palette(kinds, bool(by))}
+    sns.violinplot(frame, x=group, y=value, order=groups, ax=ax, **look, **pair, **VIOLIN)
+    ax.set(xlabel=AXES.get(group, ""), ylabel=ylabel or value)
+    ax.set_xticks(range(len(groups)), [label(str(g)) for g in groups])
+    if by:
+        handles, names = ax.get_legend_handles_labels()
+        for handle, name in zip(handles, names, strict=True):
+            handle.set_label(label(name))
+        ax.get_legend().remove()
+        legend(ax, handles=handles, alone=own)
     return ax
+
+
+def _palette(kinds: list, differ: bool) -> dict:
+    """Fixed colours of names; groups without any are all of one colour unless they have to differ."""
+    if not differ and not any(k in NAMES for k in kinds):
+        return dict.fromkeys(kinds, BLUE)
+    return dict(zip(kinds, (look["color"] for look in looks(map(str, kinds)).values()), strict=True))

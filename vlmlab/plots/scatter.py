@@ -1,41 +1,82 @@
-"""Two-dimensional embeddings coloured by class."""
+"""Points in the plane: embeddings coloured by class, or one measure against another."""
 
 import numpy as np
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from .style import figure
+from .checks import check_filled
+from .names import GREY, MARKERS, PALETTE, label, looks
+from .style import figure, legend
+
+FEW = 50  # points that can be large
 
 
 def scatter(
-    xy: xr.DataArray, ax: Axes | None = None, title: str = "", names: tuple[str, ...] | None = None
+    xy: xr.DataArray,
+    ax: Axes | None = None,
+    title: str = "",
+    names: tuple[str, ...] | None = None,
+    by: str = "label",
+    marker: str | None = None,
+    axis_labels: tuple[str, str] | None = None,
 ) -> Axes:
-    """Points xy (sample, 2) with a coordinate `label` (class number); axes of a t-SNE carry no units.
+    """Points xy (sample, 2), coloured by the coordinate `by`, shaped by the coordinate `marker`.
 
-    names: class names for a legend below the plot; none draws no legend.
-    Raises ValueError without the coordinate.
+    names: class names of a numeric `by`; they and the values of `marker` stand in a legend below the
+    plot. Values that are words need none: methods, splits and roles have their colours and names.
+    axis_labels: what the two axes are; without them there are no ticks, as a t-SNE has no units.
+    Raises ValueError without the coordinates, or when xy is not (sample, 2).
     """
-    if "label" not in xy.coords:
-        raise ValueError(f"scatter needs a coordinate 'label' on the samples, got {list(xy.coords)}")
-    ax = ax or figure()[1]
-    labels = np.asarray(xy["label"])
-    kinds = np.unique(labels)
-    palette = sns.color_palette("colorblind" if len(kinds) <= 10 else "husl", len(kinds))
-    for kind, c in zip(kinds, palette, strict=True):
-        at = labels == kind
-        ax.scatter(
-            xy[at, 0], xy[at, 1], s=5, color=c, linewidths=0, alpha=0.85, label=names[kind] if names else None
-        )
-    ax.set(xticks=[], yticks=[], title=title)
-    sns.despine(ax=ax, left=True, bottom=True)
-    if names:
-        ax.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.02),
-            ncols=2,
-            markerscale=2,
-            handletextpad=0.1,
-            columnspacing=0.8,
-        )
+    if xy.ndim != 2 or xy.shape[1] != 2:
+        raise ValueError(f"scatter needs the dims (sample, 2), got {dict(xy.sizes)}")
+    check_filled("scatter", xy)
+    for coordinate in filter(None, (by, marker)):
+        if coordinate not in xy.coords:
+            there = list(xy.coords)
+            raise ValueError(f"scatter needs a coordinate {coordinate!r} on the samples, got {there}")
+    own, ax = ax is None, ax or figure(height=2.6)[1]
+    colours, shapes = _colours(xy[by].values), _shapes(xy[marker].values) if marker else {None: "o"}
+    size = 8 if len(xy) > FEW else 20
+    for kind, c in colours.items():
+        for second, shape in shapes.items():
+            at = (xy[by].values == kind) & (True if second is None else xy[marker].values == second)
+            ax.scatter(xy[at, 0], xy[at, 1], s=size, color=c, marker=shape, linewidths=0, alpha=0.85)
+    ax.set(title=title)
+    if axis_labels:
+        ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
+    else:
+        ax.set(xticks=[], yticks=[])
+        sns.despine(ax=ax, left=True, bottom=True)
+    legend(ax, "below", _entries(colours, shapes, names), alone=own)
     return ax
+
+
+def _entries(colours: dict, shapes: dict, names: tuple[str, ...] | None) -> list[Line2D]:
+    """Legend entries: colours that have a name as round dots, then the markers in grey."""
+    words = isinstance(next(iter(colours)), str)
+    named = {label(k) if words else names[k]: c for k, c in colours.items()} if words or names else {}
+    dots = [_dot(n, c, "o") for n, c in named.items()]
+    return dots + [_dot(label(str(k)), GREY, m) for k, m in shapes.items() if k is not None]
+
+
+def _colours(values: np.ndarray) -> dict:
+    """Fixed colours of names; numbered classes take the palette in order, beyond it hues."""
+    kinds = np.unique(values).tolist()
+    if isinstance(kinds[0], str):
+        return {k: look["color"] for k, look in looks(dict.fromkeys(values.tolist())).items()}
+    palette = PALETTE if len(kinds) <= len(PALETTE) else sns.color_palette("husl", len(kinds))
+    return dict(zip(kinds, palette, strict=False))
+
+
+def _shapes(values: np.ndarray) -> dict:
+    """One filled marker per value, in order of appearance."""
+    kinds = list(dict.fromkeys(values.tolist()))
+    if len(kinds) > len(MARKERS):
+        raise ValueError(f"scatter has {len(MARKERS)} markers, the second key {len(kinds)} values: {kinds}")
+    return dict(zip(kinds, MARKERS, strict=False))
+
+
+def _dot(name: str, colour, shape: str) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=shape, markersize=4, color=colour, label=name)

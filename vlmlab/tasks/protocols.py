@@ -4,6 +4,8 @@ Each takes a Dataset, shots (None for all images) and a seed, and returns (train
 Protocols of Zhou et al. 2022 (CoOp, CoCoOp); few-shot images are drawn before classes are divided,
 so that a class has the same images in every protocol.
 """
+import numpy as np
+
 from . import sampling
 from .split import Dataset, Split
 
@@ -11,7 +13,10 @@ Parts = tuple[Split, Split | None, dict[str, Split]]
 
 
 def sampled(data: Dataset, shots: int | None, seed: int) -> tuple[Split, Split | None]:
-    """`shots` images per class of train and at most 4 of val, or all of them."""
+    """`shots` images per class of train and at most 4 of val, or all of them.
+
+    Data without validation images lends them from the training images that were not drawn.
+    """
     if shots is None:
         return data.train, data.val
     val_labels = data.val.labels if data.val is not None else ()
@@ -20,7 +25,11 @@ def sampled(data: Dataset, shots: int | None, seed: int) -> tuple[Split, Split |
                                        classnames=data.train.classnames)
     except ValueError as e:
         raise ValueError(f"{data.id}: {e}") from None
-    return data.train.select(train), data.val.select(val) if data.val is not None else None
+    if data.val is not None:
+        return data.train.select(train), data.val.select(val)
+    rest = np.setdiff1d(np.arange(len(data.train)), train)
+    _, left = sampling.few_shot([], data.train.labels[rest], shots, seed)
+    return data.train.select(train), data.train.select(rest[left].tolist()) if left else None
 
 
 def zero_shot(data: Dataset, shots: int | None, seed: int) -> Parts:
@@ -51,13 +60,13 @@ def base_to_new(data: Dataset, shots: int | None, seed: int) -> Parts:
 
 
 def cross_dataset(data: Dataset, shots: int | None, seed: int) -> Parts:
-    """Train on all classes here, test on other data sets with their own class names."""
-    return *sampled(data, shots, seed), {id: test() for id, test in data.others.items()}
+    """Train on all classes here, test on that and on other data sets with their own class names."""
+    return *sampled(data, shots, seed), {data.id: data.test, **{id: test() for id, test in data.others.items()}}
 
 
 def domain_shift(data: Dataset, shots: int | None, seed: int) -> Parts:
-    """Train on all classes here, test on the same question in other looks."""
-    return *sampled(data, shots, seed), dict(data.shifts)
+    """Train on all classes here, test on that and on the same question in other looks."""
+    return *sampled(data, shots, seed), {data.id: data.test, **data.shifts}
 
 
 PROTOCOLS = {f.__name__: f for f in (zero_shot, few_shot, base_to_new, cross_dataset, domain_shift,

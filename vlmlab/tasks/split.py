@@ -16,7 +16,8 @@ class Split:
     sampling repeats an image. labels: int64 (n,). template: text with one {} for the class name.
     read: (id, rng or None) -> RGB image. content: id -> bytes that change when the image does.
     distributions: float32 (n, class) soft labels with rows that sum to 1, or None.
-    flip: whether training may mirror the images.
+    flip: whether training may mirror the images. provenance: where the list of images comes from, for
+    the real data sets "published", "changed" or "regenerated" (see coop_lists), else "".
     """
     ids: list[str]
     labels: np.ndarray
@@ -26,6 +27,7 @@ class Split:
     content: Callable[[str], bytes] = dataclasses.field(repr=False)
     distributions: np.ndarray | None = None
     flip: bool = True
+    provenance: str = ""
 
     def __post_init__(self):
         labels = np.array(self.labels, dtype=np.int64)
@@ -72,8 +74,9 @@ class Split:
                                    distributions=None)
 
     def fingerprint(self) -> str:
-        """sha256 hex over ids, labels, class names, template, soft labels and image contents."""
+        """sha256 hex over ids, labels, class names, template, provenance, soft labels and image contents."""
         head = [self.ids, self.labels.tolist(), self.classnames, self.template]
+        head += [self.provenance] if self.provenance else []
         digest = hashlib.sha256(json.dumps(head).encode())
         if self.distributions is not None:
             digest.update(np.ascontiguousarray(self.distributions, dtype="<f4").tobytes())

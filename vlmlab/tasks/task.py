@@ -2,8 +2,9 @@
 import dataclasses
 import hashlib
 import json
+from pathlib import Path
 
-from . import emoji_tasks
+from . import coop, emoji_tasks
 from .protocols import PROTOCOLS
 from .split import Split
 
@@ -43,8 +44,17 @@ class Task:
                                  f"its tests are {', '.join(self.tests)}")
         return self.tests[name]
 
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Of train and each test of the real data sets: "published", "changed" or "regenerated" lists."""
+        parts = {"train": self.train, **self.tests}
+        return {name: split.provenance for name, split in parts.items() if split.provenance}
+
     def fingerprint(self) -> str:
-        """sha256 hex over everything that determines the data: settings, ids, labels, names, image bytes."""
+        """sha256 hex over everything that determines the data: settings, ids, labels, names, image bytes.
+
+        Of images that are files, as in the real data sets, their sizes stand for the bytes.
+        """
         parts = {"train": self.train, "val": self.val, **{f"tests.{k}": v for k, v in self.tests.items()}}
         record = {"id": self.id, "protocol": self.protocol, "shots": self.shots, "seed": self.seed,
                   "template": self.template,
@@ -54,17 +64,23 @@ class Task:
 
 def names() -> list[str]:
     """Ids that `task` knows."""
-    return emoji_tasks.names()
+    return [*emoji_tasks.names(), *coop.names()]
 
 
 def task(id: str, *, protocol: str = "zero_shot", shots: int | None = None, seed: int = 1,
-         backgrounds: int = 2) -> Task:
+         backgrounds: int = 2, root: str | Path | None = None, make_split: bool = False) -> Task:
     """Build a task.
 
     id: one of `names()`. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift or
-    label_distribution. shots: training images per class, None for all; a class with fewer is filled up
-    by repeating its images, which differ by augmentation, as far as `sampling.few_shot` allows. seed
-    chooses the shots. backgrounds: how many fixed grounds each test image is shown on, the first white.
+    label_distribution. shots: training images per class, None for all. seed chooses the shots.
+
+    Embedded tasks (emoji/...): a class with fewer images than shots is filled up by repeating them, which
+    differ by augmentation, as far as `sampling.few_shot` allows. backgrounds: how many fixed grounds each
+    test image is shown on, the first white.
+
+    Real data sets (caltech101, imagenet, ...): root is the folder that holds them as CoOp lays them out,
+    $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
+    CoOp's split file is missing, draw a split by its rule; `Task.provenance` tells.
 
     Raises ValueError for an unknown id or protocol, one that the data cannot serve, or too many shots;
     FileNotFoundError when the data is missing.
@@ -77,7 +93,10 @@ def task(id: str, *, protocol: str = "zero_shot", shots: int | None = None, seed
     for name, (value, least) in asked.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    data = emoji_tasks.dataset(id, backgrounds)
+    if id in coop.names():
+        data = coop.dataset(id, coop.root_folder(root), protocol, make_split)
+    else:
+        data = emoji_tasks.dataset(id, backgrounds)
     if protocol not in data.protocols:
         raise ValueError(f"{id} has no protocol {protocol}; it has {', '.join(data.protocols)}")
     train, val, tests = PROTOCOLS[protocol](data, shots, seed)

@@ -62,12 +62,18 @@ def harmonic_rows(rows: list[dict]) -> list[dict]:
             for m, (b, n) in pairs.items()]
 
 
+def part_of(task: Task, name: str, known: bool) -> str:
+    """What the decoupled rule is told of a test split: "base" for the classes trained on, "new" for others;
+    as in MMRL, everything but the source is new where other data sets or looks are tested."""
+    elsewhere = task.protocol in ("cross_dataset", "domain_shift") and name != task.id
+    return "base" if known and not elsewhere else "new"
+
+
 def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size: int = 256,
              workers: int = 0) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 
-    rule: unified, or decoupled, which is told base or new (splits of the classes trained on are base,
-    all others new). For base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows
+    rule: unified, or decoupled, which is told base or new (see `part_of`). For base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows
     of a run are also kept in its folder.
     """
     saved = isinstance(run, Run)
@@ -76,7 +82,7 @@ def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size
     before = method.classnames, method.template
     try:
         for name, split in task.tests.items():
-            part = None if rule == "unified" else "base" if trained.issuperset(split.classnames) else "new"
+            part = None if rule == "unified" else part_of(task, name, trained.issuperset(split.classnames))
             logits = predict(method, split, rule=rule, part=part, batch_size=batch_size, workers=workers)
             rows += split_rows(name, split, logits)
     finally:

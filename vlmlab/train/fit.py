@@ -167,7 +167,7 @@ class Trainer:
         self.frozen = {"weights": job["weights"], "model": vlm.name}
         self.record = {"key": key_of(job), "job": job, "model": vlm.name, "device": device_name(vlm.device),
                        "classnames": list(names), "versions": versions(), "git": git_state(),
-                       "started": now(), "seconds": [], "status": "running"}
+                       "provenance": task.provenance, "started": now(), "seconds": [], "status": "running"}
 
     def train(self) -> None:
         """From the last saved epoch to the end; run.json tells how it went."""
