@@ -1,11 +1,11 @@
 """How much faster two workers are than one, on independent jobs of one thread each.
 
-Each job goes the way of every run and notebook of `vlmlab reproduce`: a subprocess of a dask worker, or of the
-local pool. A ratio is the time with one worker / the time with two, the median over rounds in which the two
-take turns. Two kinds of job:
+Each job goes the way of every run and notebook of `vlmlab reproduce`: a subprocess of a dask worker, or of
+the local pool. A ratio is the time with one worker / the time with two, the median over rounds in which the
+two take turns. Two kinds of job:
 
-  wait      sleeps for a fixed time, as a job does that waits for a GPU or a disk. It takes no core, so the ratio
-            is that of the job path alone, also on a machine that other people use
+  wait      sleeps for a fixed time, as a job does that waits for a GPU or a disk. It takes no core, so the
+            ratio is that of the job path alone, also on a machine that other people use
   compute   adds numbers until it has used a fixed amount of CPU time. Its ratio needs two free cores
 
 `cost` is what the path adds to a job, in seconds: starting a process, sending, answering.
@@ -33,8 +33,8 @@ def wait(seconds: float) -> None:
 
 
 def compute(seconds: float) -> None:
-    total = 0
-    while time.process_time() < seconds:
+    total, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
         total += sum(range(1000))
 
 
@@ -53,8 +53,8 @@ def start_dask(workers: int, folder: Path) -> tuple[str, list[subprocess.Popen]]
     """A scheduler with this many workers of one thread, on the loopback; its address and all processes."""
     file = folder / f"scheduler{workers}.json"
     quiet = {"stderr": subprocess.DEVNULL, "env": environment(), "cwd": folder}
-    started = [subprocess.Popen([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0",
-                                 "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
+    started = [subprocess.Popen([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1",
+                                 "--port", "0", "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
     while not file.exists():
         time.sleep(0.1)
     started += [subprocess.Popen([sys.executable, "-m", "dask", "worker", "--scheduler-file", str(file),
@@ -77,19 +77,21 @@ def measure(name: str, one, two, args: argparse.Namespace, folder: Path) -> None
 
 
 def main() -> None:
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shape = argparse.RawDescriptionHelpFormatter
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=shape)
     ap.add_argument("--jobs", type=int, default=8, metavar="N", help="per measurement (8)")
     ap.add_argument("--seconds", type=float, default=2, metavar="S", help="of each job (2)")
     ap.add_argument("--rounds", type=int, default=3, metavar="N", help="(3)")
     args = ap.parse_args()
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where workers find the jobs
     os.environ["TQDM_DISABLE"] = "1"
-    print(f"{args.jobs} jobs of {args.seconds:g} s, {args.rounds} rounds, {len(os.sched_getaffinity(0))} cores, "
-          f"load {os.getloadavg()[0]:.1f}\n\n{'path':<12} {'job':<8} {'ratio':>5}   {'range':<14} {'cost':>6}")
+    cores = len(os.sched_getaffinity(0))
+    print(f"{args.jobs} jobs of {args.seconds:g} s, {args.rounds} rounds, {cores} cores, "
+          f"load {os.getloadavg()[0]:.1f}\n")
+    print(f"{'path':<12} {'job':<8} {'ratio':>5}   {'range':<14} {'cost':>6}")
     with tempfile.TemporaryDirectory() as name:
         folder, started = Path(name), []
-        local = functools.partial(pool.answers)
-        measure("local pool", local, functools.partial(local, slots=2), args, folder)
+        measure("local pool", pool.answers, functools.partial(pool.answers, slots=2), args, folder)
         if not importlib.util.find_spec("distributed"):
             raise SystemExit("dask is not installed: pip install 'vlmlab[cluster]'")
         try:

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
-from vlmlab import measures
+from vlmlab import capture, measures, methods
+from vlmlab.models.load import load
 
 ROLES = ["cls", "prompt", "patch", "patch"]
 
@@ -127,3 +129,40 @@ def test_norms_do_not_reach_the_keys_of_a_pre_ln_block():
               for v in (x, longer)]
     assert np.allclose((stream[1] / stream[0]).squeeze(), [1, 10])
     assert np.allclose(measures.key_norms(key(longer)), measures.key_norms(key(x)), rtol=1e-4)
+
+
+def longer_prompts(method, factor):
+    """MMRL puts pure W R + b in front of every block from J on, so W and b scale the prompts."""
+    with torch.no_grad():
+        for p in method.image_aligner.parameters():
+            p *= factor
+    return method
+
+
+def test_longer_prompts_draw_no_more_attention_in_clip():
+    """The length of P_l alone gates nothing in CLIP's pre-LN blocks; its direction does."""
+    vlm, random = load("tiny", device="cpu"), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    method = longer_prompts(methods.build("mmrl", vlm, ["dog", "cat"]), 10)  # far above LayerNorm's eps
+    images = torch.randn(3, 3, vlm.image_size, vlm.image_size, generator=random)
+
+    def look():
+        sites = [f"image.{site}[6:]" for site in ("resid.pre", "attn.q", "attn.k", "attn.probs")]
+        return capture(method, images, sites, progress=False)
+
+    def numbers(a):
+        q, k = a["image.attn.q"], a["image.attn.k"]
+        return [measures.key_norms(k), measures.key_cosines(q, k), measures.key_logits(q, k),
+                measures.mass(a["image.attn.probs"], "cls")]
+    short = look()
+    longer_prompts(method, 10)
+    long = look()
+    norms = [measures.norm_by_role(a["image.resid.pre"]) for a in (short, long)]
+    assert np.allclose((norms[1] / norms[0]).sel(role="prompt"), 10, rtol=1e-4)
+    for before, after in zip(numbers(short), numbers(long)):
+        assert np.abs(after - before).max() < 2e-3 * np.abs(before).max(), before.name
+    with torch.no_grad():
+        method.space.copy_(method.space.flip(1))
+    turned = look()
+    shift = [np.abs(a - b).sel(role="prompt").max() for a, b in zip(numbers(turned), numbers(long))]
+    assert min(shift[0], shift[2]) > 0.1 and shift[1] > 0.02

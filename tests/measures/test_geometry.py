@@ -1,8 +1,11 @@
+import importlib.util
+
 import numpy as np
 import pytest
 import xarray as xr
 
 from vlmlab import measures
+from vlmlab.measures import geometry
 
 CROSS = np.array([[1.0, 0], [0, 2], [-3, 0], [0, -1]])  # right angles; lengths do not matter
 
@@ -82,11 +85,45 @@ def test_tsne_keeps_clusters_seed_and_labels(clusters):
     places = measures.tsne(clusters, perplexity=10, seed=3)
     assert places.dims == ("sample", "axis") and places.shape == (60, 2)
     assert places["id"].values[0] == "i0" and places.attrs["seed"] == 3
+    assert places.attrs["method"] == "scikit-learn" and places.attrs["components"] == 50
     assert 0.6 < places.attrs["trust"] <= 1
     assert measures.tsne(clusters, perplexity=10, seed=3).equals(places)
     centres = [places.values[20 * c:20 * c + 20].mean(0) for c in range(3)]
     spread = max(places.values[:20].std(0))
     assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 3 * spread
+
+
+def test_tsne_takes_open_tsne_for_many_points(clusters, monkeypatch):
+    pytest.importorskip("openTSNE")
+    monkeypatch.setattr(geometry, "BARNES_HUT_POINTS", 59)
+    places = measures.tsne(clusters, perplexity=10, seed=3)
+    assert places.attrs["method"] == "openTSNE" and places.attrs["trust"] > 0.6
+    assert float(measures.knn_accuracy(places.values - places.values.mean(0), clusters["label"].values)) > 0.9
+
+
+def test_umap_keeps_clusters_seed_and_labels(clusters):
+    pytest.importorskip("umap")
+    places = measures.umap(clusters, neighbours=10, seed=3)
+    assert places.dims == ("sample", "axis") and places.shape == (60, 2) and places["id"].values[0] == "i0"
+    assert 0.6 < places.attrs["trust"] <= 1 and places.attrs["components"] == 50
+    assert measures.umap(clusters, neighbours=10, seed=3).equals(places)
+    centres = [places.values[20 * c:20 * c + 20].mean(0) for c in range(3)]
+    spread = max(places.values[:20].std(0))
+    assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 3 * spread
+
+
+def test_without_umap_the_error_says_what_to_run(clusters, monkeypatch):
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "umap" else there(name))
+    with pytest.raises(ImportError, match='run `pip install "umap-learn>='):
+        measures.umap(clusters)
+
+
+def test_trust_is_that_of_the_map_and_not_of_the_method(clusters):
+    places = measures.tsne(clusters, perplexity=10)
+    shuffled = np.random.default_rng(0).permutation(places.values)
+    worse = geometry.as_map("tsne", clusters, clusters.values, shuffled, seed=0)
+    assert worse.attrs["trust"] < 0.6 < places.attrs["trust"]
 
 
 def test_modality_gap_by_hand():
@@ -119,6 +156,10 @@ def test_effective_rank_by_hand():
     (lambda: measures.tolerance_same_class(CROSS, np.arange(3)), "as many labels"),
     (lambda: measures.alignment(CROSS, CROSS[:2]), "must match"),
     (lambda: measures.tsne(CROSS), "perplexity 30.0 must be below"),
+    (lambda: measures.tsne(np.ones((2, 9, 3))), r"must be \(sample, feature\)"),
+    (lambda: measures.umap(xr.DataArray(np.ones((2, 9, 3)), dims=("layer", "sample", "feature"))),
+     "a map is of one set"),
+    (lambda: measures.umap(CROSS), "neighbours=15 must be above 1 and below the number of samples, 4"),
     (lambda: measures.knn_accuracy(CROSS, np.arange(4), k=4), "at least 5"),
 ])
 def test_errors(call, message):

@@ -1,5 +1,6 @@
 """The other forms of similarity, against explicit formulas on 50 points."""
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -95,6 +96,36 @@ def test_minibatch_is_the_mean_over_batches_and_drops_the_rest():
 def test_minibatch_is_near_the_exact_value_and_shuffles_all_layers_alike():
     values = record(layers(n=1000))
     assert np.abs(measures.minibatch_cka(values, batch=100) - measures.cka(values)).max() < 0.02
+
+
+@pytest.mark.parametrize("form", [measures.cka, lambda x: measures.minibatch_cka(x, batch=50)])
+@pytest.mark.parametrize(("kind", "offset", "error"), [
+    ("float16", 0, 5e-3), ("float32", 100, 1e-4), ("float64", 1e7, 1e-5)])
+def test_precision_of_every_type(form, kind, offset, error):
+    """The common mean goes off before anything is rounded to float32."""
+    values = layers()
+    found = form(record((values + offset).astype(kind)))
+    assert np.abs(found - cka_of([z @ z.T for z in values])).max() < error
+
+
+def test_minibatch_of_a_first_batch_of_zeros():
+    values = layers(n=32)
+    values[:, :16] = 0
+    found = measures.minibatch_cka(record(values), batch=16, seed=None)
+    assert np.abs(found - measures.cka(record(values[:, 16:]))).max() < 1e-5
+
+
+@pytest.mark.parametrize(("form", "most"), [
+    (lambda x: measures.cka(x, tile=100), 1.7), (lambda x: measures.minibatch_cka(x, batch=100), 0.7)])
+def test_gram_matrices_never_exist_as_a_whole(form, most):
+    """Six of 600 x 600 would be 8.2 MiB; the tiles are 0.2, the centred layers 0.9 or one batch of them."""
+    values = record(layers(n=600, width=64, depth=6).astype(np.float32))
+    form(values)  # imports
+    tracemalloc.start()
+    form(values)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    assert peak < most
 
 
 def test_svcca_by_its_formula():

@@ -1,4 +1,7 @@
-"""Measures: labelled arrays in, a labelled array out. They draw nothing, open no file and know no model."""
+"""Measures: labelled arrays in, a labelled array out. They draw nothing, open no file and know no model.
+
+Those of `cost` take a model or a function instead, and run it.
+"""
 import importlib
 
 _MODULES = {
@@ -7,10 +10,11 @@ _MODULES = {
                   "key_cosines", "key_logits"),
     "similarity": ("cka", "minibatch_cka", "rbf_cka", "svcca", "rsa"),
     "similarity_running": ("RunningCKA",),
-    "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "tsne",
+    "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "tsne", "umap",
                  "silhouette", "knn_accuracy", "modality_gap", "effective_rank"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
+    "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = list(_HOME)

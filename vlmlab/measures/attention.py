@@ -11,7 +11,8 @@ def mass(probs: xr.DataArray, query: str | None = None) -> xr.DataArray:
     """Share of attention that each role receives, dims (layer, sample, head, role); roles sum to 1.
 
     mass_R = mean_{q} sum_{t in R} p_qt over all queries, or only those of role `query`: mass(p, "cls") is
-    what the class token spends on patches, prompts and itself. What `cls_row` kept has just that query.
+    what the class token spends on patches, prompts and itself, as Clark et al. (2019) count for the special
+    tokens of BERT. What `cls_row` kept has just that query.
     """
     if "query" in probs.dims:
         probs = probs if query is None else of_role(probs, query, dim="query")
@@ -26,7 +27,7 @@ def mass(probs: xr.DataArray, query: str | None = None) -> xr.DataArray:
 def entropy(probs: xr.DataArray) -> xr.DataArray:
     """H_q = - sum_t p_qt ln p_qt in nats, dims of probs without token; from 0 to ln(tokens).
 
-    NaN for queries that a layer does not have.
+    Low: the head looks at few tokens (Clark et al. 2019). NaN for queries that a layer does not have.
     """
     p = probs.astype(np.float64)
     terms = xr.where(p > 0, p * np.log(p.where(p > 0, 1)), p)  # 0 ln 0 = 0, NaN stays NaN
@@ -82,8 +83,8 @@ def coupling(probs: xr.DataArray, a: str = "prompt", b: str = "patch") -> xr.Dat
     """Attention that two roles spend on each other, dims (layer, sample, head, direction), 0 to 1.
 
     C_{a>b} = mean_{q in a} sum_{t in b} p_qt, "prompt>patch" is what prompts read from the image,
-    "patch>prompt" what the image reads from prompts. Compare with |b| / tokens, which is
-    uniform attention. NaN where a layer lacks a role.
+    "patch>prompt" what the image reads from prompts; an off-diagonal block of `mass`, this project's
+    definition. Compare with |b| / tokens, which is uniform attention. NaN where a layer lacks a role.
     """
     parts = [mass(probs, one).sel(role=two, drop=True) for one, two in ((a, b), (b, a))]
     directions = xr.DataArray([f"{a}>{b}", f"{b}>{a}"], dims="direction", name="direction")
@@ -91,7 +92,7 @@ def coupling(probs: xr.DataArray, a: str = "prompt", b: str = "patch") -> xr.Dat
 
 
 def key_norms(k: xr.DataArray) -> xr.DataArray:
-    """mean_{t in role} ||k_t||_2 per head, dims (layer, sample, head, role), in units of the keys.
+    """mean_{t in role} ||k_t||_2 per head, dims (layer, sample, head, role), in the units of the keys.
 
     k: `attn.k`, (layer, sample, head, token, head_feature). In a pre-LN block k = W LN(x) + b, and
     LN(c x) = LN(x): the length of a token in the residual stream cannot reach its key. So a long prompt draws
@@ -106,7 +107,8 @@ def key_norms(k: xr.DataArray) -> xr.DataArray:
 def key_cosines(q: xr.DataArray, k: xr.DataArray, query: str = "cls") -> xr.DataArray:
     """mean_{i in query} mean_{t in role} cos(q_i, k_t), dims (layer, sample, head, role), -1 to 1.
 
-    The direction part of the attention logit q_i k_t / sqrt(d) = ||q_i|| ||k_t|| cos / sqrt(d).
+    The direction part of the attention logit q_i k_t / sqrt(d) = ||q_i|| ||k_t|| cos / sqrt(d); no unit
+    (Vaswani et al. 2017).
     q, k: `attn.q`, `attn.k` of one record; query: the role that looks. The mean of cosines of all pairs is
     the product of the mean unit vectors, so no (query, token) array is made.
     """
@@ -117,7 +119,8 @@ def key_logits(q: xr.DataArray, k: xr.DataArray, query: str = "cls") -> xr.DataA
     """mean_{i in query} mean_{t in role} q_i k_t / sqrt(d), dims (layer, sample, head, role), in nats.
 
     d: features of a head (Vaswani et al. 2017). Softmax sees differences only: role R draws exp(difference)
-    times the attention per token. Arguments as `key_cosines`.
+    times the attention per token. Arguments as `key_cosines`. Masks are not looked at: in a causal text tower
+    eos has a logit for pad too, but never attends to it.
     """
     scale = np.sqrt(k.sizes.get("head_feature", 1))
     return (products(q.astype(np.float64), k.astype(np.float64), query) / scale).rename("key_logit")

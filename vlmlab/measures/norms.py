@@ -20,7 +20,9 @@ def token_norms(x: xr.DataArray) -> xr.DataArray:
 
 
 def norm_by_role(x: xr.DataArray) -> xr.DataArray:
-    """mean_{t in role} ||x_t||_2, dims (layer, sample, role); NaN where a layer has no such token.
+    """mean_{t in role} ||x_t||_2, dims (layer, sample, role), in the units of the residual stream.
+
+    NaN where a layer has no such token.
 
     The class and prompt curves of AlignedNorm's Figure 3(b) are the mean of this over samples.
     x: residual-stream tokens or their recorded norms.
@@ -33,7 +35,7 @@ def norm_by_role(x: xr.DataArray) -> xr.DataArray:
 def norm_of_mean(x: xr.DataArray) -> xr.DataArray:
     """||mean_{t in role} x_t||_2, dims (layer, sample, role): the prompt norm in AlignedNorm's token loss.
 
-    It is at most `norm_by_role` and equal to it when the tokens agree.
+    In the units of the residual stream; at most `norm_by_role` and equal to it when the tokens agree.
     """
     if feature_dim(x) is None:
         raise ValueError(f"dims {x.dims} have no feature axis; the norm of a mean needs the tokens, "

@@ -2,6 +2,7 @@
 
 For more samples than fit in memory, or than Gram matrices are good for, see `RunningCKA`.
 """
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -34,18 +35,27 @@ def minibatch_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | No
                   batch: int = 256, seed: int | None = 0) -> xr.DataArray:
     """Linear CKA from the mean of the unbiased HSIC over batches (Nguyen et al. 2021), dims as `cka`.
 
-    CKA_ij = mean_b HSIC_b(i, j) / sqrt(mean_b HSIC_b(i, i) mean_b HSIC_b(j, j)). Cheaper than `cka` by about
-    batch / n and close to it (1e-3 at 256): for curves during training and a first look.
+    CKA_ij = mean_b HSIC_b(i, j) / sqrt(mean_b HSIC_b(i, i) mean_b HSIC_b(j, j)). With batches
+    of 256 it is within 2e-3 of `cka`, takes a quarter of its time for 2,000 samples and a twelfth for 10,000
+    (benchmarks/cka.py): for curves during training and a first look.
 
     Samples are shuffled by `seed`, all layers alike (None: in the order given). A last batch that is
     smaller would weigh as much as a full one, so it is left out. Attributes: n, role, batch, batches.
     """
     left, right, role = both_sides(x, y, role)
-    n, stack = left.shape[1], stack_of(left, right)
+    n = left.shape[1]
     batch = min(batch, n)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
     chosen = [order[start:start + batch] for start in range(0, n - batch + 1, batch)]
-    hsic = np.mean([tiled_hsic([z[rows] for z in stack], batch) for rows in chosen], axis=0)
+    raw = [v.reshape(n, -1) for side in (left, right) if side is not None for v in side.values]
+    # CKA sees neither origin nor scale: those of the first batch keep float32 accurate
+    origins = [v[chosen[0]].mean(axis=0, dtype=np.result_type(v.dtype, np.float32)) for v in raw]
+    scales = [float(np.abs(v[chosen[0]]).max()) or 1.0 for v in raw]
+
+    def part(rows: np.ndarray) -> list[np.ndarray]:
+        centred = [v[rows] - origin for v, origin in zip(raw, origins)]
+        return [np.divide(z, s, out=z).astype(np.float32, copy=False) for z, s in zip(centred, scales)]
+    hsic = np.mean([tiled_hsic(part(rows), batch) for rows in chosen], axis=0)
     return as_cka(hsic, left, right, "minibatch_cka", role).assign_attrs(batch=batch, batches=len(chosen))
 
 
@@ -166,10 +176,14 @@ def labelled(values: np.ndarray, left: xr.DataArray, right: xr.DataArray | None,
 
 
 def normalised(x: xr.DataArray, layer: int) -> np.ndarray:
-    """One layer as (sample, feature), centred and of mean squared norm 1: good for float32, the same CKA."""
-    z = x.values[layer].reshape(x.shape[1], -1)
-    z = z.astype(np.float32) - z.mean(axis=0, dtype=np.float32)
-    z /= max(np.linalg.norm(z) / np.sqrt(np.float32(len(z))), np.float32(1e-30))
+    """One layer as (sample, feature) float32, centred and of mean squared norm 1: the same CKA.
+
+    Without the common mean, float32 keeps what tells samples apart; float64 input is centred in float64.
+    """
+    v = x.values[layer].reshape(x.shape[1], -1)
+    mean = v.mean(axis=0, dtype=np.result_type(v.dtype, np.float32))
+    z = np.subtract(v, mean, out=np.empty(v.shape, np.float32), casting="same_kind")
+    z *= np.float32(1 / max(np.linalg.norm(z) / np.sqrt(len(z)), 1e-30))
     return z
 
 
@@ -193,24 +207,25 @@ def tiled_hsic(stack: list[np.ndarray], tile: int, kernel: Callable | None = Non
     if n < 4:
         raise ValueError(f"unbiased HSIC needs at least 4 samples, got {n}")
     kind = stack[0].dtype
-    room, ones = np.empty(layers * min(tile, n) ** 2, kind), np.ones(tile, kind)
+    edges = np.linspace(0, n, -(-n // tile) + 1).astype(int)  # equal tiles: BLAS is slow on narrow ones
+    longest = int(np.diff(edges).max())
+    room, ones = np.empty(layers * longest**2, kind), np.ones(longest, kind)
     products, row_sums = np.zeros((layers, layers)), np.zeros((layers, n))
-    for a in range(0, n, tile):
-        for b in range(a, n, tile):
-            rows, columns = slice(a, min(a + tile, n)), slice(b, min(b + tile, n))
-            height, width = rows.stop - a, columns.stop - b
-            block = room[:layers * height * width].reshape(layers, height, width)
-            for layer, z in enumerate(stack):
-                np.matmul(z[rows], z[columns].T, out=block[layer])  # on the diagonal BLAS does one half only
-                if kernel:
-                    kernel(layer, block[layer], rows, columns)
-            if a == b:
-                block[:, np.arange(height), np.arange(height)] = 0
-            else:
-                row_sums[:, columns] += ones[:height] @ block
-            row_sums[:, rows] += block @ ones[:width]
-            flat = block.reshape(layers, -1)
-            products += (1 if a == b else 2) * (flat @ flat.T)
+    tiles = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+    for rows, columns in itertools.combinations_with_replacement(tiles, 2):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        block = room[:layers * height * width].reshape(layers, height, width)
+        for layer, z in enumerate(stack):
+            np.matmul(z[rows], z[columns].T, out=block[layer])  # on the diagonal BLAS does one half only
+            if kernel:
+                kernel(layer, block[layer], rows, columns)
+        if rows is columns:
+            block[:, np.arange(height), np.arange(height)] = 0
+        else:
+            row_sums[:, columns] += ones[:height] @ block
+        row_sums[:, rows] += block @ ones[:width]
+        flat = block.reshape(layers, -1)
+        products += (1 if rows is columns else 2) * (flat @ flat.T)
     return unbiased_hsic(products, row_sums.sum(axis=1), row_sums @ row_sums.T, n)
 
 
