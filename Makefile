@@ -19,7 +19,7 @@ help:
 	@echo "vlmlab"
 	@echo
 	@echo "  make figures    train what is missing and draw the figures into figures/ (start here)"
-	@echo "                  JOBS=n trainings at a time (default: one per core, at most 8)"
+	@echo "                  JOBS=n cores for trainings and notebooks (default: one per core, at most 8)"
 	@echo "  make test       run the fast tests, then every notebook with tiny settings"
 	@echo "  make lint       check the style of code and notebooks"
 	@echo "  make notebooks  clean the notebooks before a commit: no outputs, stable cell ids"

@@ -11,7 +11,8 @@ import vlmlab
 from vlmlab import cli, studies
 from vlmlab.studies.runner import STANDARD, Row, Summary
 
-COMMANDS = ("reproduce", "studies", "explain", "pretrain", "fit", "results", "models", "tasks", "methods")
+COMMANDS = ("reproduce", "studies", "cluster", "explain", "gallery", "pretrain", "fit", "results", "models",
+            "tasks", "methods")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,20 +43,20 @@ def test_wrong_usage(argv, capsys):
 def test_exit_status_of_reproduce(monkeypatch, tmp_path, capsys, state, status):
     asked = []
 
-    def reproduce(*args):
-        asked.append(args)
+    def reproduce(*args, **options):
+        asked.append((options["scheduler"], *args))
         return Summary([Row("fig1", "made", 1.0), Row("fig2", state, 2.0, "why")], tmp_path)
 
     monkeypatch.setattr(studies, "reproduce", reproduce)
-    options = ["--only", "fig1,fig2", "--jobs", "2", "--profile", "smoke"]
+    options = ["--only", "fig1,fig2", "--jobs", "2", "--profile", "smoke", "--scheduler", "tcp://h:1"]
     assert cli.main(["reproduce", "fake", *options]) == status
-    assert asked[0][:3] == ("fake", "smoke", ["fig1", "fig2"]) and asked[0][-1] == 2
+    assert asked[0][:4] == ("tcp://h:1", "fake", "smoke", ["fig1", "fig2"]) and asked[0][-1] == 2
     out = capsys.readouterr().out
     assert f"fig2      {state}" in out and f"figures are in {tmp_path}" in out
 
 
 def test_ctrl_c(monkeypatch, capsys):
-    def reproduce(*args):
+    def reproduce(*args, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(studies, "reproduce", reproduce)
@@ -64,7 +65,7 @@ def test_ctrl_c(monkeypatch, capsys):
 
 
 def fails(monkeypatch, error):
-    def reproduce(*args):
+    def reproduce(*args, **options):
         raise error
 
     monkeypatch.setattr(studies, "reproduce", reproduce)

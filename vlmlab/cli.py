@@ -18,13 +18,33 @@ EXAMPLES = """examples:
 
 `vlmlab COMMAND --help` explains one command."""
 
+VERDICTS = """
+
+verdicts, at the scale of the profile:
+  supported          the whole 95 % interval over seeds lies where the sentence holds
+  refuted            it lies where the sentence does not hold
+  undecided          it reaches across the threshold, or there is one seed only (n = 1)
+  not testable here  runs or files are missing; the last column says which
+
+Published numbers are judged apart: whether the paper's own table says what its text says. The same goes to
+FIGURES/STUDY/claims.json. Nothing is trained. Exit status 0 whatever the verdicts are."""
+STATES = """
+
+The notebooks run again in a temporary folder; each CSV is compared with the one in FIGURES:
+  identical          to the last digit
+  within tolerance   with the largest relative difference
+  different          with the first cells that differ
+  not compared       never made, runs missing, or the notebook failed
+Pictures are compared where the versions of the libraries are the same, and decide nothing. Nothing is
+trained, and nothing in FIGURES changes. Exit status 0 when all were compared and agree, else 1."""
+
 
 def reproduce(args: argparse.Namespace) -> int:
     from . import studies
 
     try:
         summary = studies.reproduce(args.study, args.profile, args.only, args.runs, args.figures,
-                                    args.notebooks, args.jobs)
+                                    args.notebooks, args.jobs, scheduler=args.scheduler)
     except KeyboardInterrupt:
         print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr)
         return 130
@@ -46,6 +66,12 @@ def list_studies(args: argparse.Namespace) -> int:
     return 0
 
 
+def check_cluster(args: argparse.Namespace) -> int:
+    from .studies.cluster_check import check
+
+    return 0 if check(args.file, args.wait) else 1
+
+
 def explain(args: argparse.Namespace) -> int:
     from .studies import read_provenance
 
@@ -59,6 +85,32 @@ def explain(args: argparse.Namespace) -> int:
     print(f"versions  {', '.join(f'{k} {v}' for k, v in found['versions'].items())}")
     words = ["vlmlab reproduce", found["study"], "--profile", found["profile"], "--only", found["artefact"]]
     print(f"again     {' '.join(words)}")
+    return 0
+
+
+def claims(args: argparse.Namespace) -> int:
+    import json
+
+    from .studies import claims
+
+    found = claims.judge(args.study, args.profile, args.runs, args.figures, args.notebooks)
+    print(json.dumps(found, indent=1, ensure_ascii=False) if args.json else claims.table(found))
+    return 0
+
+
+def verify(args: argparse.Namespace) -> int:
+    from .studies import verify
+
+    checks = verify.verify(args.study, args.profile, args.only, args.runs, args.figures, args.notebooks,
+                           tolerance=args.tolerance, jobs=args.jobs)
+    print(verify.table(checks))
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def gallery(args: argparse.Namespace) -> int:
+    from .studies.gallery import build
+
+    print(f"open {build(args.figures, args.notebooks)} in a browser")
     return 0
 
 
@@ -89,7 +141,9 @@ def fit(args: argparse.Namespace) -> int:
     options = settings(args.method, args.set, Options)
     options |= {k: v for k, v in (("epochs", args.epochs), ("out", args.out)) if v is not None}
     vlm = vlmlab.load(args.model, args.pretrained, device=args.device)
-    task = vlmlab.task(args.task, protocol=args.protocol, shots=args.shots, seed=args.seed)
+    shots = args.shots or (None if args.protocol == "zero_shot" else 16)
+    real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
+    task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
     run = vlmlab.fit(args.method, vlm, task, **options)
     for rule in args.rule or ["unified"]:
         print(vlmlab.evaluate(run, task, rule=rule).to_string(index=False))
@@ -116,6 +170,16 @@ def list_models(args: argparse.Namespace) -> int:
     print("\n".join(embedded()))
     print("and every open_clip architecture (ViT-B-16-quickgelu --pretrained openai), local folder or file")
     return 0
+
+
+def data(args: argparse.Namespace) -> int:
+    import json
+
+    from .tasks import coop, coop_check
+
+    reports = coop_check.check(coop.root_folder(args.root), args.dataset or coop.names())
+    print(json.dumps([r.record() for r in reports], indent=1) if args.json else coop_check.table(reports))
+    return 0 if all(r.ready for r in reports) else 1
 
 
 def list_tasks(args: argparse.Namespace) -> int:
@@ -204,26 +268,70 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--csv", action="store_true", help="as CSV")
     command("models", list_models, "List the models that vlmlab.load knows.", "vlmlab models")
     command("tasks", list_tasks, "List the tasks.", "vlmlab tasks")
+    p = command("data", data, "Say which of the real data sets are there, what is missing, where to get it.",
+                "vlmlab data check --root /data --dataset caltech101")
+    p.add_argument("action", choices=["check"], metavar="check", help="look, download nothing")
+    root_option(p)
+    p.add_argument("--dataset", action="append", metavar="NAME", help="only this one, repeatable")
+    p.add_argument("--json", action="store_true", help="as JSON")
     command("methods", list_methods, "List the methods with their parameters and defaults.", "vlmlab methods")
     return ap
 
 
 def study_commands(command) -> None:
-    """reproduce, studies, explain."""
+    """reproduce, studies, cluster, explain, claims, verify, gallery."""
     p = command("reproduce", reproduce, "Train what a study lacks and remake its stale figures and tables.",
                 "vlmlab reproduce alignednorm --only fig3a,table1 --jobs 2")
     p.add_argument("study", metavar="STUDY", help="a folder of notebooks/")
     p.add_argument("--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B",
                    help="these artefacts")
-    p.add_argument("--jobs", type=positive, default=1, metavar="N", help="training processes at a time (1)")
+    p.add_argument("--jobs", type=positive, default=1, metavar="N",
+                   help="cores for trainings and notebooks at a time (1)")
+    p.add_argument("--scheduler", metavar="ADDRESS",
+                   help="do the work on the workers of this dask scheduler (or scheduler file)")
     places(p)
     p = command("studies", list_studies, "List studies and artefacts: fresh, stale and why, missing, failed.",
                 "vlmlab studies alignednorm")
     p.add_argument("study", nargs="?", metavar="STUDY", help="only this one")
     places(p)
+    p = command("cluster", check_cluster, "Try a dask-jobqueue file: print the job script, start one worker, "
+                "run a job of one second, say what is wrong.", "vlmlab cluster check slurm.yaml")
+    p.add_argument("what", choices=["check"], metavar="check", help="try it; nothing stays running")
+    p.add_argument("file", type=Path, metavar="FILE.yaml", help="`jobqueue:` with one batch system")
+    p.add_argument("--wait", type=positive, default=120, metavar="S",
+                   help="seconds to wait for the worker (120)")
     p = command("explain", explain, "Say where a figure or table came from, and how to make it again.",
                 "vlmlab explain figures/alignednorm/fig3a.png")
-    p.add_argument("figure", type=Path, metavar="FIGURE", help="an .svg, .png or .tex that vlmlab wrote")
+    p.add_argument("figure", type=Path, metavar="FIGURE",
+                   help="an .svg, .png, .pdf, .tex or .html that vlmlab wrote, wherever it is now, or a .csv "
+                   "with one of them beside it")
+    claim_commands(command)
+    p = command("gallery", gallery, "Make index.html, the page with all figures, tables and claims.",
+                "vlmlab gallery --figures figures")
+    p.add_argument("--figures", type=Path, default=Path("figures"), metavar="DIR",
+                   help="where the figures are and the page goes (figures)")
+    p.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="DIR",
+                   help="the folder with the studies (notebooks)")
+
+
+def claim_commands(command) -> None:
+    """claims, verify."""
+    p = command("claims", claims, "Test a paper's sentences on the numbers that are there.",
+                "vlmlab claims alignednorm --json")
+    p.epilog += VERDICTS
+    p.add_argument("study", metavar="STUDY", help="a folder of notebooks/ with a claims.toml")
+    p.add_argument("--json", action="store_true", help="everything, with the sentences, as JSON")
+    places(p)
+    p = command("verify", verify, "Make numbers again from the runs that are there and compare them.",
+                "vlmlab verify alignednorm --only fig3a,table1 --tolerance 1e-4")
+    p.epilog += STATES
+    p.add_argument("study", metavar="STUDY", help="a folder of notebooks/")
+    p.add_argument("--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B",
+                   help="these artefacts")
+    p.add_argument("--tolerance", type=float, default=1e-6, metavar="R",
+                   help="how far numbers may lie apart, relative to the larger (1e-6)")
+    p.add_argument("--jobs", type=positive, default=1, metavar="N", help="cores for notebooks at a time (1)")
+    places(p)
 
 
 def places(p: argparse.ArgumentParser) -> None:
@@ -262,13 +370,22 @@ def fit_command(command) -> None:
     p.add_argument("--pretrained", metavar="TAG", help="open_clip tag or weight file")
     p.add_argument("--device", help="cpu or cuda (the GPU when there is one)")
     p.add_argument("--protocol", default="base_to_new", help="(base_to_new)")
-    p.add_argument("--shots", type=positive, default=16, metavar="N", help="training images per class (16)")
+    p.add_argument("--shots", type=positive, metavar="N",
+                   help="training images per class (16; zero_shot has none)")
+    root_option(p)
+    p.add_argument("--make-split", action="store_true",
+                   help="where CoOp's split of a real data set is missing, draw one by its rule")
     p.add_argument("--seed", type=int, default=1, metavar="S", help="(1)")
     p.add_argument("--epochs", type=positive, metavar="N", help="(as vlmlab.fit)")
     p.add_argument("--out", type=Path, metavar="DIR", help="where runs go (runs)")
     p.add_argument("--rule", action="append", metavar="RULE", help="rule of inference, repeatable (unified)")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                    help="a parameter of the method or of the training, repeatable")
+
+
+def root_option(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--root", type=Path, metavar="DIR",
+                   help="the folder that holds the real data sets, as CoOp lays them out ($VLMLAB_DATASETS)")
 
 
 def positive(text: str) -> int:

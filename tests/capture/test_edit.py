@@ -183,3 +183,13 @@ def test_records_that_do_not_fit(vlm, images):
             vlm.encode_image(images)
     with pytest.raises(ValueError, match="must be 'mean'"):
         capture.ablate("cls", values="median")
+
+
+def test_a_record_with_tokens_that_come_later_can_be_patched_into_an_early_block(vlm, mmrlpp, images):
+    acts = capture(mmrlpp, images, "image.resid.post", progress=False)["image.resid.post"]
+    with torch.no_grad():
+        plain = mmrlpp.encode_image(images.flip(0))["cls"]
+        with capture.edit(mmrlpp, {"image.resid.post[1]": capture.patch(acts)}):
+            patched = mmrlpp.encode_image(images.flip(0))["cls"]
+        expected = mmrlpp.encode_image(images)["cls"]
+    assert (patched - expected).abs().max() < 1e-4 < (patched - plain).abs().max()

@@ -100,3 +100,11 @@ def test_takes_the_class_token_or_the_role_asked_for():
 def test_errors(x, y, message):
     with pytest.raises(ValueError, match=message):
         measures.cka(x, y)
+
+
+def test_a_leftover_axis_is_an_error_not_more_features():
+    values = np.random.default_rng(0).normal(size=(3, 20, 2, 5))
+    x = xr.DataArray(values, dims=("layer", "sample", "model", "feature"))
+    with pytest.raises(ValueError, match="axis 'model'; choose one entry"):
+        measures.cka(x)
+    assert measures.cka(x.rename(model="head")).shape == (3, 3)

@@ -24,17 +24,22 @@ def train(job, runs):
         raise ValueError("this task cannot be\\nsecond line")
     if task == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    times = len(pathlib.Path(runs, "calls.txt").read_text().split(f" {task} {job['seed']}\\n")) - 1
+    if task == "kill_twice" and times <= 2:
+        os.kill(os.getpid(), signal.SIGKILL)
     if task == "slow":
         time.sleep(60)
     time.sleep(0.05)
     (path / "run.json").write_text(json.dumps({"key": key, "status": "ok"}))
-    (path / "results.jsonl").write_text("")
+    value = "NaN" if task == "corrupt" and times == 1 else "1.0"
+    (path / "results.jsonl").write_text(f'{{"value": {value}}}\\n')
     return {"run": name, "key": key, "status": "ok", "digest": key}
 '''
 PARAMETERS = 'study = "fake"\nartefact = ""\nprofile = "demo"\nruns = "runs"\nout = ""\nepochs: int = 1'
 SAVE = """import pathlib
 for kind in {kinds!r}:
-    pathlib.Path(out, f"{{artefact}}.{{kind}}").write_text(f"{{epochs}}")"""
+    head = "epochs\\n" if kind == "csv" else ""
+    pathlib.Path(out, f"{{artefact}}.{{kind}}").write_text(f"{{head}}{{epochs}}")"""
 FIGURE, TABLE = ("svg", "png"), ("csv", "tex")
 
 
@@ -42,6 +47,7 @@ FIGURE, TABLE = ("svg", "png"), ("csv", "tex")
 class Project:
     """A temporary project and the calls on it."""
     root: Path
+    parameters = PARAMETERS
 
     @property
     def places(self) -> dict:
@@ -79,12 +85,13 @@ class Project:
         return self.write(f"notebooks/fake/{name}.ipynb", json.dumps(notebook))
 
     def artefact(self, name: str, *cells: str, kind: str = "figure", matrix: str = "main",
-                 extra: str = "") -> str:
+                 extra: str = "", parameters: str = PARAMETERS) -> str:
         """A notebook and the part of study.toml that names it."""
         kinds = FIGURE if kind == "figure" else TABLE
-        self.notebook(name, *cells, SAVE.format(kinds=kinds))
+        self.notebook(name, *cells, SAVE.format(kinds=kinds), parameters=parameters)
         text = f'[[artefact]]\nid = "{name}"\nnotebook = "{name}.ipynb"\nkind = "{kind}"\n'
-        return f'{text}runs = ["{matrix}"]\n{extra}\n'
+        runs = f'runs = ["{matrix}"]\n' if matrix else ""
+        return f"{text}{runs}{extra}\n"
 
     def study(self, *artefacts: str, tasks: dict[str, list[str]] | None = None, extra: str = "") -> Path:
         """study.toml with one matrix per entry of `tasks`."""

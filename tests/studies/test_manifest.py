@@ -2,6 +2,7 @@
 import pytest
 
 from vlmlab import studies
+from vlmlab.studies.worker import Resources
 
 GOOD = """[study]
 id = "fake"
@@ -80,6 +81,15 @@ def test_rules_and_shots_that_are_left_out(load):
     assert {j.rules for j in load(rules).jobs("demo", ("main",))} == {("unified",)}
 
 
+def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
+    text = GOOD.replace('model = "tiny"', 'model = "tiny"\nresources = { cores = 4, memory_gb = 16 }')
+    study = load(text.replace("shots = [16]", "shots = [16]\nresources = { gpus = 1, memory_gb = 32.5 }"))
+    assert {j.resources for j in study.jobs("demo", ("main",))} == {Resources(4, 1, 32.5, 24)}
+    assert {j.resources for j in study.jobs("demo", ("zero",))} == {Resources(4, 0, 16, 24)}
+    assert {j.resources for j in load().jobs("demo", ("main",))} == {Resources(1, 0, None, 24)}
+    assert [j.id for j in study.jobs("demo", ("main",))] == [j.id for j in load().jobs("demo", ("main",))]
+
+
 @pytest.mark.parametrize(("old", "new", "line", "words"), [
     ('kind = "table"', 'kind = "plot"', 14, ["artefact.kind", "figure, table", "'plot'"]),
     ('kind = "figure"\n', "", 5, ["artefact.kind", "missing", "notebook"]),
@@ -97,6 +107,9 @@ def test_rules_and_shots_that_are_left_out(load):
     ('protocol = "zero_shot"', 'protocol = "zeroshot"', 37, ["matrix.protocol", "base_to_new", "'zeroshot'"]),
     ("seeds = [1]\n", "", 32, ["profile.demo.matrix.seeds", "missing"]),
     ("matrix.method.mmrlpp]", "matrix.method.mrlpp]", 29, ["matrix.method", "'mrlpp'", "zero_shot, mmrlpp"]),
+    ('model = "tiny"', 'model = "tiny"\nresources = { cores = 0 }', 19,
+     ["profile.demo.resources", "cores (whole number from 1)", "{'cores': 0}"]),
+    ("shots = [16]", "shots = [16]\nresources = { gpu = 1 }", 27, ["matrix.resources", "gpus", "{'gpu': 1}"]),
     ("[profile.demo]", "[profiles.demo]", 17, ["profiles", "[profile.<name>]"]),
 ])
 def test_errors_name_line_and_field(load, old, new, line, words):

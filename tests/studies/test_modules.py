@@ -1,7 +1,15 @@
 """Dependencies are followed to the module that defines a name, and no further."""
+import importlib
+import re
+from pathlib import Path
+
 import pytest
 
+from vlmlab.studies import notebook
 from vlmlab.studies.modules import Modules, python_of
+from vlmlab.studies.places import PACKAGE
+
+NOTEBOOKS = sorted(Path(PACKAGE.parent, "notebooks").glob("*/*.ipynb"))
 
 FILES = {
     "__init__.py": 'import importlib\n_ROOMS = {"fit": "vlmlab.train.fit", "capture": "vlmlab.capture"}\n'
@@ -14,6 +22,11 @@ FILES = {
                            "def __getattr__(name):\n    return importlib.import_module(_NAMES[name])\n",
     "capture/reducers.py": "def mean(): return 1\n",
     "capture/tokens.py": "def roles(): return 1\n",
+    "plots/__init__.py": "import importlib\n_MODULES = {'lines': ('lines', 'band'), 'grid': ['grid']}\n"
+                         "_HOME = {n: m for m, names in _MODULES.items() for n in names}\n"
+                         "def __getattr__(name):\n    return importlib.import_module(_HOME[name])\n",
+    "plots/lines.py": "def lines(): return 1\ndef band(): return 2\n",
+    "plots/grid.py": "def grid(): return 1\n",
     "methods/__init__.py": "import importlib\nfrom .method import Method\n"
                            "def build(name):\n    return importlib.import_module(f'{__name__}.{name}')\n",
     "methods/method.py": "class Method: pass\n",
@@ -51,6 +64,8 @@ def package(tmp_path):
     ("import vlmlab\nvlmlab.capture.mean(1)", ["capture/reducers"]),
     ("from vlmlab.capture import roles", ["capture/tokens"]),
     ("import vlmlab\nvlmlab.capture(1)", ["capture/__init__", "capture/reducers", "capture/tokens"]),
+    ("from vlmlab import plots\nplots.band(1)", ["plots/lines"]),
+    ("from vlmlab.plots import grid", ["plots/grid"]),
     ("from vlmlab.methods.one import TABLE", ["methods/method", "methods/one"]),
     ("import vlmlab\nvlmlab.fit(1)", [*METHODS, "train/fit"]),
     ("import importlib\nimportlib.import_module('vlmlab.methods.one')", ["methods/method", "methods/one"]),
@@ -61,9 +76,35 @@ def test_reached_modules(package, code, expected):
     assert list(Modules(package).digests(code)) == [f"vlmlab/{name}.py" for name in expected]
 
 
+@pytest.mark.parametrize("room", ["measures", "plots"])
+def test_public_names_of_a_room_lead_to_their_own_module(room):
+    public = importlib.import_module(f"vlmlab.{room}")
+    modules = Modules(PACKAGE)
+    for name in public.__all__:
+        assert modules.resolve(f"vlmlab.{room}.{name}") == {getattr(public, name).__module__}, name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_depends_on_the_measures_it_uses_and_no_other(path):
+    cells = ["".join(c["source"]) for c in notebook.read(path)["cells"] if c["cell_type"] == "code"]
+    modules, code = Modules(PACKAGE), python_of(cells)
+    uses = "".join(f"\nmeasures.{name}" for name in re.findall(r"measures\.(\w+)", code))
+
+    def measures(text):
+        return {name for name in modules.digests(text) if name.startswith("vlmlab/measures/")}
+
+    assert measures(code) == (measures(f"from vlmlab import measures{uses}") if uses else set())
+    assert len(measures(code)) < len(list(PACKAGE.glob("measures/*.py"))) - 1
+
+
 def test_relative_imports_need_the_module_name(package):
     assert list(Modules(package).digests("from ..measures import geometry", "vlmlab.train.x")) == [
         "vlmlab/measures/geometry.py"]
+
+
+def test_a_plugin_that_does_not_exist_is_left_to_who_asks_for_it(package):
+    modules = Modules(package, {"vlmlab.methods": ["tree"]})
+    assert "vlmlab/methods/__init__.py" in modules.digests("import vlmlab\nvlmlab.fit(1)")
 
 
 def test_plugins_narrow_computed_imports(package):

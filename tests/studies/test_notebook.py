@@ -1,7 +1,10 @@
 """Parameters are checked against the parameters cell; one execution ends in one clear line."""
+from pathlib import Path
+
 import pytest
 
 from vlmlab.studies import notebook
+from vlmlab.studies.worker import Failed
 
 CELL = """import os
 epochs = 10
@@ -58,24 +61,45 @@ def test_notebooks_that_cannot_be_read(project):
 
 def test_limit_for_the_whole_notebook(project, tmp_path):
     source = project.notebook("n", "import time\nfor i in range(20):\n    time.sleep(0.1)", "time.sleep(60)")
-    target = tmp_path / "out/n.ipynb"
-    target.parent.mkdir()
-    target.write_text("from before")
-    problem = notebook.execute(source, target, {"epochs": 2}, limit=3)
-    assert problem.startswith(("over the limit of 3 s in cell 4", "over the limit of 3 s in cell 3")), problem
-    assert target.read_text() == "from before"
-    assert sorted(p.name for p in target.parent.iterdir()) == ["n.failed.ipynb", "n.ipynb"]
+    copy = tmp_path / "attempt/n.ipynb"
+    with pytest.raises(Failed, match=r"over the limit of 3 s in cell [34]"):
+        notebook.perform(str(source), str(copy), {"epochs": 2}, limit=3)
+    assert len(notebook.started(copy)) >= 3
 
 
-@pytest.mark.parametrize(("failures", "problem"), [(1, ""), (5, "no port")])
-def test_a_kernel_that_does_not_start_gets_a_second_chance(project, tmp_path, monkeypatch, failures, problem):
-    source, calls = project.notebook("n"), []
+@pytest.mark.parametrize(("failures", "calls"), [(0, 1), (1, 2), (5, 2)])
+def test_a_kernel_that_does_not_start_gets_a_second_chance(project, tmp_path, monkeypatch, failures, calls):
+    source, made = project.notebook("n"), []
 
     def attempt(source, target, values, limit):
-        calls.append(source)
+        made.append(source)
         target.write_text(source.read_text())
-        return "no port" if len(calls) <= failures else ""
+        return Failed("no port") if len(made) <= failures else None
 
     monkeypatch.setattr(notebook, "attempt", attempt)
-    assert notebook.execute(source, tmp_path / "out/n.ipynb", {}) == problem
-    assert len(calls) == 2
+    arguments = (str(source), str(tmp_path / "out/n.ipynb"), {}, 10)
+    if failures > 1:
+        with pytest.raises(Failed, match="no port"):
+            notebook.perform(*arguments)
+    else:
+        assert notebook.perform(*arguments) == "out"
+    assert len(made) == calls
+
+
+def test_an_attempt_starts_in_an_empty_folder(project, tmp_path, monkeypatch):
+    left = tmp_path / "out/from_before.csv"
+    left.parent.mkdir()
+    left.touch()
+    monkeypatch.setattr(notebook, "attempt", lambda *args: None)
+    notebook.perform(str(project.notebook("n")), str(tmp_path / "out/n.ipynb"), {}, 10)
+    assert not left.exists()
+
+
+def test_a_tidy_copy_holds_no_times_and_no_attempt(tmp_path):
+    cell = {"metadata": {"papermill": {}, "execution": {}, "tags": ["injected-parameters"]}, "id": "3f",
+            "source": 'out = "runs/s/attempts/fig1"'}
+    copy = {"metadata": {"papermill": {}}, "cells": [cell]}
+    tidy = notebook.tidy(copy, Path("runs/s/attempts/fig1"), Path("figures/s"))
+    cell = {"metadata": {"tags": ["injected-parameters"]}, "id": "injected-parameters",
+            "source": 'out = "figures/s"'}
+    assert tidy == {"metadata": {}, "cells": [cell]}

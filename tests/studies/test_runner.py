@@ -11,6 +11,7 @@ import pytest
 
 from vlmlab import cli, studies
 from vlmlab.studies import notebook, runner
+from vlmlab.studies.worker import Request
 
 USES = "if False:\n    from vlmlab.measures import {name}\n    {name}()"
 DIE = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -35,8 +36,23 @@ def rows(summary):
     return {row.artefact: row for row in summary.rows}
 
 
-def never(*args, **kwargs):
-    raise AssertionError("this should not have run")
+@pytest.fixture
+def executed(monkeypatch):
+    """The artefacts whose notebooks are executed."""
+    made, request = [], runner.Plan.request
+
+    def spy(plan, artefact, limit):
+        made.append(artefact.id)
+        return request(plan, artefact, limit)
+
+    monkeypatch.setattr(runner.Plan, "request", spy)
+    return made
+
+
+def fast(monkeypatch):
+    """Notebooks that fail at once, without a kernel."""
+    monkeypatch.setattr(runner.Plan, "request", lambda plan, artefact, limit: Request(
+        artefact.id, "fake_train:nope", {}, str(plan.index.folder / "log")))
 
 
 def test_summary_names_every_failure(first):
@@ -47,6 +63,7 @@ def test_summary_names_every_failure(first):
     assert not first.ok
     assert found["broken"].detail == "ZeroDivisionError in cell 3 (In [3]): division by zero"
     assert found["dead"].detail.startswith("the kernel died in cell 3")
+    assert "perhaps out of memory, 3 times; see " in found["dead"].detail
     lacking = "one toy/raise 4-shot seed 1: ValueError: this task cannot be (and 3 more)"
     assert found["lacking"].detail == lacking
     text = str(first)
@@ -57,12 +74,13 @@ def test_summary_names_every_failure(first):
 def test_a_failing_job_stops_no_other(first, module_project):
     done = {(task, seed) for _, task, seed in module_project.calls()}
     assert done == {(task, seed) for task in ("a", "b", "raise", "kill") for seed in "12"}
-    assert "this task cannot be" in (module_project.root / "runs/fake/worker.log").read_text()
+    logs = [path.read_text() for path in (module_project.root / "runs/fake/logs").iterdir()]
+    assert sum("ValueError: this task cannot be\nsecond line" in text for text in logs) == 2
 
 
 def test_parameters_reach_the_notebook(first):
     assert (first.figures / "good.svg").read_text() == "3"   # its own
-    assert (first.figures / "table.csv").read_text() == "7"  # the profile's
+    assert (first.figures / "table.csv").read_text() == "epochs\n7"  # the profile's
 
 
 def test_executed_and_partly_executed_notebooks_are_kept(first):
@@ -72,7 +90,9 @@ def test_executed_and_partly_executed_notebooks_are_kept(first):
     failed = notebook.read(folder / "broken.failed.ipynb")
     assert any(o.get("ename") == "ZeroDivisionError" for c in failed["cells"] for o in c.get("outputs", []))
     good = (folder / "good.ipynb").read_text()
-    assert "papermill" not in good and "start_time" not in good
+    assert "papermill" not in good and "start_time" not in good and "attempts" not in good
+    assert f'out = \\"{first.figures.as_posix()}\\"' in good
+    assert not (first.figures.parents[1] / "runs/fake/attempts").exists()
 
 
 def test_second_run_makes_nothing_and_loads_no_torch(first, module_project):
@@ -84,7 +104,7 @@ def test_second_run_makes_nothing_and_loads_no_torch(first, module_project):
         from vlmlab import studies
         summary = studies.reproduce("fake", train="fake_train:train", only=["good", "table"],
                                     **{ {k: str(v) for k, v in p.places.items()} })
-        heavy = [m for m in ("torch", "papermill", "matplotlib") if m in sys.modules]
+        heavy = [m for m in ("torch", "papermill", "distributed") if m in sys.modules]
         print([r.state for r in summary.rows], heavy)
     """
     start = time.monotonic()
@@ -95,12 +115,12 @@ def test_second_run_makes_nothing_and_loads_no_torch(first, module_project):
     assert before == {f: f.stat().st_mtime_ns for f in before} and len(p.calls()) == calls
 
 
-def test_a_second_call_tries_again_only_what_failed(first, module_project, monkeypatch):
-    tried = []
-    monkeypatch.setattr(notebook, "execute", lambda source, *args, **kw: tried.append(source.stem) or "no")
+def test_a_second_call_tries_again_only_what_failed(first, module_project, executed):
     calls = len(module_project.calls())
-    assert {row.state for row in module_project.reproduce().rows} == {"fresh", "failed", "missing runs"}
-    assert tried == ["broken", "dead"]
+    states = {row.artefact: row.state for row in module_project.reproduce(jobs=2).rows}
+    assert states == {"good": "fresh", "broken": "failed", "dead": "failed", "table": "fresh",
+                      "lacking": "missing runs"}
+    assert executed == ["broken", "dead"]
     assert {task for _, task, _ in module_project.calls()[calls:]} == {"raise", "kill"}
 
 
@@ -141,23 +161,39 @@ def test_exactly_what_depends_on_a_change_is_stale(first, module_project, path, 
     assert {n: module_project.states()[n] for n in FRESH} == FRESH
 
 
+def test_only_the_methods_of_its_runs_belong_to_an_artefact(project):
+    project.write("vlmlab/methods/__init__.py", "import importlib\n\ndef build(name):\n"
+                  "    return importlib.import_module(f'{__name__}.{name}')\n")
+    for name in ("one", "other", "named"):
+        project.write(f"vlmlab/methods/{name}.py", "a = 1\n")
+    uses = "if False:\n    from vlmlab import methods\n    methods.build('named')"
+    project.study(project.artefact("good", uses))
+    assert project.reproduce().ok
+    project.write("vlmlab/methods/other.py", "a = 2\n")
+    assert project.states()["good"] == "fresh"
+    for name in ("one", "named"):
+        project.write(f"vlmlab/methods/{name}.py", "a = 2\n")
+        assert project.states()["good"] == f"stale changed: vlmlab/methods/{name}.py"
+        project.write(f"vlmlab/methods/{name}.py", "a = 1\n")
+
+
 def test_states_of_the_others(first, module_project):
     states = module_project.states()
-    assert states["lacking"] == "missing runs 4 of 6"
+    assert states["lacking"].startswith(
+        "failed 4 of 6; one toy/raise 4-shot seed 1: ValueError: this task cannot be (and 3 more)")
     assert states["dead"].startswith("failed see ") and states["dead"].endswith("dead.failed.ipynb")
 
 
-def test_missing_runs_are_trained_again_before_a_figure_counts_as_fresh(first, module_project, monkeypatch):
+def test_missing_runs_are_trained_again_before_a_figure_counts_as_fresh(first, module_project, executed):
     p = module_project
     shutil.rmtree(next((p.root / "runs/fake/one/toy/b").iterdir()))
     assert p.states()["good"] == "missing runs 1 of 4"
     calls = len(p.calls())
-    monkeypatch.setattr(notebook, "execute", never)
     assert rows(p.reproduce(only=["good"]))["good"].state == "fresh"  # the same run came out of it
-    assert len(p.calls()) == calls + 1
+    assert len(p.calls()) == calls + 1 and executed == []
 
 
-def test_an_edited_measure_is_made_again_and_nothing_else(first, module_project, monkeypatch):
+def test_an_edited_measure_is_made_again_and_nothing_else(first, module_project, executed):
     p = module_project
     text = p.root / "vlmlab/measures/beta.py"
     text.write_text(text.read_text() + "\n\ndef more():\n    return 1\n")
@@ -165,14 +201,64 @@ def test_an_edited_measure_is_made_again_and_nothing_else(first, module_project,
     summary = p.reproduce(only=["good", "table"])
     assert [(r.artefact, r.state) for r in summary.rows] == [("good", "fresh"), ("table", "made")]
     assert (first.figures / "good.svg").stat().st_mtime_ns == before
-    assert p.states()["table"] == "fresh"
+    assert p.states()["table"] == "fresh" and executed == ["table"]
 
 
-def test_a_notebook_that_writes_nothing_failed(project, monkeypatch):
-    project.study(project.artefact("good"))
-    monkeypatch.setattr(notebook, "execute", lambda *args, **kwargs: "")
-    (row,) = project.reproduce().rows
+def test_a_failure_leaves_the_figure_of_before(project):
+    project.study(project.artefact("good"), project.artefact("table", kind="table"))
+    assert project.reproduce(jobs=2).ok
+    figures = project.root / "figures/fake"
+    bad = ("import pathlib\npathlib.Path(out, 'good.svg').write_text('half')\n1 / 0",
+           "import pathlib\npathlib.Path(out, 'table.tex').write_text('x')\n"
+           "pathlib.Path(out, 'table.csv').write_text('a,b\\n1,nan')")
+    for name, code in zip(("good", "table"), bad):
+        project.notebook(name, code)
+    found = rows(project.reproduce(jobs=2))
+    assert found["good"].detail.startswith("ZeroDivisionError in cell 3")
+    assert found["table"].detail == ("table.csv, row 2: b is nan; a missing value is an empty cell")
+    assert {row.state for row in found.values()} == {"failed"}
+    assert (figures / "good.svg").read_text() == "1" and (figures / "table.csv").read_text() == "epochs\n1"
+    project.notebook("good", "")
+    (row,) = project.reproduce(only=["good"]).rows
     assert row.state == "failed" and "wrote no good.svg or good.png" in row.detail
+
+
+def test_a_repaired_notebook_says_no_more_that_it_failed(project):
+    project.study(project.artefact("good", "1 / 0"))
+    project.reproduce()
+    assert project.states()["good"].startswith("failed see ")
+    project.artefact("good")
+    (row,) = project.reproduce().rows
+    assert row.state == "made" and project.states()["good"] == "fresh"
+    assert [p.name for p in (project.root / "figures/fake/notebooks").iterdir()] == ["good.ipynb"]
+
+
+def test_embedded_data_that_a_notebook_names_belongs_to_it(project):
+    project.write("data/models/little/weights.json", "1")
+    project.write("data/other/images.csv", "a\n")
+    named = project.artefact("good", "task = 'toy/a'", matrix="", extra="params = { which = ['little'] }",
+                             parameters=f"{project.parameters}\nwhich = []")
+    project.study(named, project.artefact("plain", matrix=""))
+    assert project.reproduce(jobs=2).ok and not project.calls()
+    for name, states in (("other/images.csv", ("fresh", "fresh")),
+                         ("toy/images.csv", ("stale changed: data/toy/images.csv", "fresh")),
+                         ("models/little/weights.json", ("stale changed: data/models/little/weights.json and "
+                                                         "data/toy/images.csv", "fresh"))):
+        project.write(f"data/{name}", "changed")
+        found = project.states()
+        assert (found["good"].replace(", ", " and "), found["plain"]) == states
+
+
+def test_two_calls_on_the_same_runs(project):
+    driver, _ = start(project, "slow")
+    try:
+        with pytest.raises(BlockingIOError, match=rf"runs is in use by process {driver.pid} on \S+, si"):
+            project.reproduce()
+    finally:
+        driver.kill()
+        driver.wait()
+    project.study(project.artefact("good"))  # the lock of a killed process keeps nobody out
+    assert project.reproduce().ok
 
 
 @pytest.mark.parametrize(("extra", "words"), [
@@ -216,7 +302,7 @@ def test_read_only_folder_is_one_clear_line(project, flag, capsys, monkeypatch):
 def test_other_profiles_leave_the_committed_figures_alone(project, monkeypatch):
     path = project.study(project.artefact("good"))
     path.write_text(path.read_text().replace("profile.demo", "profile.smoke"))
-    monkeypatch.setattr(notebook, "execute", lambda *args, **kwargs: "no")
+    fast(monkeypatch)
     summary = project.reproduce(profile="smoke", figures=None)
     assert summary.figures == project.root / "runs/figures/smoke/fake"
 

@@ -258,6 +258,8 @@ def rows_of(values, table: Table) -> tuple[np.ndarray, list | None]:
             raise ValueError(f"the values to put into {table.site}[{table.layer}] are of blocks "
                              f"{values['layer'].values.tolist()}")
         values = values.sel(layer=table.layer)
+        if "token" in values.dims:  # those that only other blocks have
+            values = values.dropna("token", how="all")
     if "sample" not in values.dims:
         values = values.expand_dims("sample")
     if set(values.dims) != {"sample", "token", "feature"} or "role" not in values.coords:

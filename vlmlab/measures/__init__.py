@@ -12,6 +12,8 @@ _MODULES = {
     "similarity_running": ("RunningCKA",),
     "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "tsne", "umap",
                  "silhouette", "knn_accuracy", "modality_gap", "effective_rank"),
+    "field": ("prompt_field", "field_bound", "gradient_through_norm", "gradient_noise",
+              "gradient_noise_bound", "key_gradient_bound"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
     "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),

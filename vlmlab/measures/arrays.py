@@ -64,10 +64,11 @@ def per_set(function, x: xr.DataArray) -> xr.DataArray:
 
 
 def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.DataArray, str | None]:
-    """(layer, sample, ..., feature) of one role, and that role; None without a token axis.
+    """(layer, sample, feature), with heads (layer, sample, head, feature), of one role, and that role; None
+    without a token axis.
 
     With tokens the mean over those of `role` is taken, by default cls, or eos in text. Raises ValueError for
-    missing axes, and for NaN: layers that do not have such a token.
+    missing or further axes, and for NaN: layers that do not have such a token.
     """
     dim = feature_dim(x)
     if dim is None or "sample" not in x.dims or "layer" not in x.dims:
@@ -78,6 +79,9 @@ def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.Data
         role = role or next((r for r in ("cls", "eos") if r in there), there[0])
         x = of_role(x, role).mean("token", skipna=True)
     extra = [d for d in x.dims if d not in ("layer", "sample", dim)]
+    if wrong := [d for d in extra if d != "head"]:
+        raise ValueError(f"this measure cannot tell what to do with the axis {wrong[0]!r}; choose one entry "
+                         f"of it, for example with x.isel({wrong[0]}=0)")
     x = x.transpose("layer", "sample", *extra, dim)
     empty = [bool(np.isnan(layer).any()) for layer in x.values]
     if any(empty):

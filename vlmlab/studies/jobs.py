@@ -1,24 +1,25 @@
 """Training jobs of a study: which are done, and doing the rest.
 
-`runs/<study>/jobs.json` remembers the run folder that each job ended in, with digests of what went in
-(model and data files, the code that trains) and of what came out. While nothing changed, no torch is needed
-to find that everything is there. Any doubt only means that the job is handed to `vlmlab.fit` again, whose
-own key decides whether there is something to train; `jobs.json` can be deleted at any time.
+Each job leaves a receipt, `runs/<study>/jobs/<id>.json`: the run folder that it ended in, with digests of
+what went in (model and data files, the code that trains) and of what came out. While nothing changed, no
+torch is needed to find that everything is there. Any doubt only means that the job is handed to `vlmlab.fit`
+again, whose own key decides whether there is something to train; receipts can be deleted at any time. The
+process that trains writes the receipt itself, so a driver that was killed meanwhile loses nothing.
 """
-import contextlib
 import dataclasses
+import importlib
 import importlib.util
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from . import worker
+from . import damage
 from .manifest import Job
 from .modules import Modules
 from .places import Places, data_digests, digest, read_json, write_json
+from .pool import Runner, follow, retried
+from .worker import Failed, Request
 
 TRAIN = "vlmlab.studies.train:train"
-FILES = ("run.json", "results.jsonl", "trainables.safetensors")
+RESULT = ("run", "key", "status", "digest")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,35 +30,45 @@ class Done:
     digest: str
 
 
+def finished(receipt: dict, inputs: str, runs: Path) -> Done | None:
+    """The run of a receipt; None when it is of other inputs, missing, unfinished or damaged."""
+    if receipt.get("inputs") != inputs or not {*RESULT, "files"} <= receipt.keys():
+        return None
+    path = runs / receipt["run"]
+    info = read_json(path / "run.json")
+    if any(info.get(k) != receipt[k] for k in ("key", "status")) or damage.of_run(path):
+        return None
+    if not all((path / name).exists() for name in receipt["files"]):
+        return None
+    return Done(receipt["run"], receipt["key"], receipt["digest"])
+
+
 class Index:
     """The jobs of a study that are done."""
 
     def __init__(self, study: str, places: Places, train: str = TRAIN):
         self.places, self.train = places, train
-        self.path = places.runs / study / "jobs.json"
-        self.entries = read_json(self.path)
+        self.folder = places.runs / study
         self.codes = {}
 
-    def done(self, job: Job) -> Done | None:
-        """The finished run of a job; None when it is missing, unfinished, or of other code or data."""
-        entry = self.entries.get(job.id)
-        if not isinstance(entry, dict) or entry.get("inputs") != self.inputs(job):
-            return None
-        path = self.places.runs / entry["run"]
-        info = read_json(path / "run.json")
-        if any(info.get(k) != entry[k] for k in ("key", "status")):
-            return None
-        if not all((path / name).exists() for name in entry["files"]):
-            return None
-        return Done(entry["run"], entry["key"], entry["digest"])
+    def receipt(self, job: Job) -> Path:
+        return self.folder / "jobs" / f"{job.id}.json"
 
-    def add(self, job: Job, result: dict) -> None:
-        """Remember what the training function returned."""
-        path = self.places.runs / result["run"]
-        files = [name for name in FILES if (path / name).exists()]
-        entry = {"job": job.label, "inputs": self.inputs(job), "files": files, **result}
-        self.entries = {**read_json(self.path), job.id: entry}
-        write_json(self.path, self.entries)
+    def done(self, job: Job) -> Done | None:
+        """The finished run of a job; None when it is missing, damaged, or of other code or data."""
+        receipt = read_json(self.receipt(job))
+        return finished(receipt, self.inputs(job), self.places.runs) if receipt else None
+
+    def error(self, job: Job) -> str:
+        """How its last attempt failed, if it did."""
+        return read_json(self.receipt(job)).get("error", "")
+
+    def request(self, job: Job) -> Request:
+        """A job for a worker process."""
+        arguments = {"train": self.train, "job": job.spec, "runs": str(self.places.runs),
+                     "receipt": str(self.receipt(job)), "inputs": self.inputs(job)}
+        log = self.folder / "logs" / f"{job.id}.log"
+        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources)
 
     def inputs(self, job: Job) -> str:
         """Digest of what a job reads: embedded model and data, code. Others go by their names."""
@@ -79,27 +90,46 @@ class Index:
         return self.codes[method]
 
 
-def train_missing(jobs: list[Job], index: Index, workers: int = 1) -> dict[str, str]:
-    """Train the jobs that are not done, `workers` at a time; returns job id -> what went wrong."""
+def perform(train: str, job: dict, runs: str, receipt: str, inputs: str) -> str:
+    """One training job, in a process of its own; at once where its receipt says that it is done.
+
+    Returns the name of the receipt. `Failed` when what it wrote cannot be used; that is set aside, and the
+    next call trains it again.
+    """
+    path, root = Path(receipt), Path(runs)
+    before = read_json(path)
+    if finished(before, inputs, root):
+        return path.stem
+    if "run" in before and damage.of_run(root / before["run"]):
+        damage.set_aside(root / before["run"])
+    module, _, function = train.partition(":")
+    result = getattr(importlib.import_module(module), function)(job, runs)
+    run = root / result["run"]
+    if wrong := damage.of_run(run):
+        damage.set_aside(run)
+        raise Failed(f"wrote a damaged result, kept as {run}/*.damaged; the next call repeats it ({wrong})")
+    files = [name for name in damage.RUN_FILES if (run / name).exists()]
+    write_json(path, {"inputs": inputs, "files": files, **{k: result[k] for k in RESULT}})
+    return path.stem
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What training came to: job id -> what went wrong, and job id -> how it was killed and retried."""
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    retried: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def train_missing(jobs: list[Job], index: Index, runner: Runner) -> Outcome:
+    """Do the jobs that are not done, with `runner` (pool.answers or cluster.answers)."""
     todo = [job for job in jobs if index.done(job) is None]
-    if not todo:
-        return {}
-    runs = index.places.runs
-    asked = [{"job": dataclasses.asdict(job), "runs": str(runs)} for job in todo]
-    answers = worker.answers(index.train, asked, workers, runs / todo[0].study / "worker.log")
-    failed, now = {}, {}
-    with contextlib.closing(answers), tqdm(total=len(todo), desc="training", unit="run") as bar:
-        for number, answer in answers:
-            job = todo[number]
-            if answer is None:
-                now[number] = job.label
-            else:
-                del now[number]
-                bar.update()
-                if "error" in answer:
-                    failed[job.id] = answer["error"]
-                    bar.write(f"{job.label}: {answer['error']}")
-                else:
-                    index.add(job, answer["result"])
-            bar.set_postfix_str(", ".join(now.values()))
-    return failed
+    outcome = Outcome()
+    for number, answer in follow(runner, [index.request(job) for job in todo], "training", "run"):
+        job = todo[number]
+        if "error" in answer:
+            outcome.failed[job.id] = answer["error"]
+            remembered = read_json(index.receipt(job)) | {"job": job.label, "error": answer["error"]}
+            write_json(index.receipt(job), remembered)
+        elif note := retried(answer):
+            outcome.retried[job.id] = f"{job.label}: {note}"
+    return outcome

@@ -16,6 +16,7 @@ One file per study, `notebooks/<study>/study.toml`:
 
     [profile.demo]
     model = "tiny"                     # as in vlmlab.load; also pretrained, device, precision
+    resources = { cores = 1, gpus = 0, memory_gb = 8, hours = 24 }  # of each job; may be left out
     params = { epochs = 10 }           # passed to every notebook that declares them
     config = { epochs = 10 }           # passed to vlmlab.fit in every matrix
 
@@ -28,11 +29,18 @@ One file per study, `notebooks/<study>/study.toml`:
     protocol = "base_to_new"           # the default
     rules = ["unified"]                # or { mmrlpp = ["unified", "decoupled"] }; may be left out
     config = { lr = 1e-3 }             # goes over the profile's config
+    variant = "token"                  # tables call these runs mmrlpp_token; may be left out
+    resources = { gpus = 1 }           # goes over the profile's resources
 
     [profile.demo.matrix.method.mmrlpp]  # goes over both for one method; belongs to the matrix above
     token_mix = 0.5
 
 Without `rules`, every method is evaluated with `unified`, and mmrlpp on base_to_new also with `decoupled`.
+
+`resources` belong to one job, a training run or a notebook. `cores` are also its threads (1), `gpus` are its
+own GPUs (0: it shares what there is), `memory_gb` limits the data that each process of the job may reserve
+(no limit; on Linux; a process with torch and the tiny model starts at 2 GB), `hours` its wall time (24; a
+notebook 0.5). They change where and when a job runs, not which run it is.
 """
 import dataclasses
 import hashlib
@@ -40,6 +48,7 @@ import json
 from pathlib import Path
 
 from .schema import Reader
+from .worker import Resources
 
 RULES = {"mmrlpp": ("unified", "decoupled")}  # where the paper itself reports more than `unified`
 
@@ -67,18 +76,29 @@ class Job:
     seed: int
     rules: tuple[str, ...]
     config: dict           # keywords of `vlmlab.fit`
+    resources: Resources = dataclasses.field(default=Resources(), compare=False)
+    variant: str = dataclasses.field(default="", compare=False)
+
+    @property
+    def spec(self) -> dict:
+        """What is to be trained: all of the above but the resources and the name of the variant."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("resources", "variant")}
 
     @property
     def id(self) -> str:
-        """Hash of all of the above."""
-        spec = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(spec.encode()).hexdigest()[:16]
+        """Hash of that."""
+        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def label(self) -> str:
         """How messages call it: 'mmrlpp emoji/animals 16-shot seed 1'."""
         shots = f"{self.shots}-shot " if self.shots else ""
-        return f"{self.method} {self.task} {shots}seed {self.seed}"
+        return f"{self.name} {self.task} {shots}seed {self.seed}"
+
+    @property
+    def name(self) -> str:
+        """The method, with the variant of its settings where a matrix names one."""
+        return f"{self.method}_{self.variant}" if self.variant else self.method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +113,8 @@ class Matrix:
     rules: list | dict | None
     config: dict
     method: dict
+    resources: dict
+    variant: str
 
     def rules_of(self, method: str) -> tuple[str, ...]:
         given = self.rules.get(method) if isinstance(self.rules, dict) else self.rules
@@ -108,6 +130,7 @@ class Profile:
     params: dict
     config: dict
     matrices: dict[str, Matrix]
+    resources: dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,14 +160,15 @@ class Study:
         p = self.profile(profile)
         jobs = {}
         for matrix in (p.matrices[name] for name in matrices):
+            resources = Resources(**{**p.resources, **matrix.resources})
             for task in matrix.tasks:
                 for method in matrix.methods:
                     config = p.config | matrix.config | matrix.method.get(method, {})
                     for shots in matrix.shots:
                         for seed in matrix.seeds:
                             job = Job(self.id, p.model, method, task, matrix.protocol, shots, seed,
-                                      matrix.rules_of(method), config)
-                            jobs[job.id] = job
+                                      matrix.rules_of(method), config, resources, matrix.variant)
+                            jobs.setdefault(job.id, job)
         return list(jobs.values())
 
 
@@ -213,7 +237,7 @@ class Builder(Reader):
                 self.fail(f"{section}.matrix", nth, "name", f"{matrix.name!r} is there twice")
             matrices[matrix.name] = matrix
         model = {"name": f["model"], **{k: f[k] for k in ("pretrained", "device", "precision") if f[k]}}
-        return Profile(name, model, f["params"], f["config"], matrices)
+        return Profile(name, model, f["params"], f["config"], matrices, f["resources"])
 
     def matrix(self, section: str, nth: int, raw: object) -> Matrix:
         f = self.fields("matrix", section, nth, raw)

@@ -6,14 +6,16 @@ that module imports, and not to its neighbours. Where the text does not tell (a 
 value, a computed module name), everything in that package counts. Nothing is imported.
 """
 import ast
+import copy
 import functools
 import hashlib
 import re
 from pathlib import Path
 
 # The driver decides when something is made, not what; editing it leaves figures as they are.
-DRIVER = "vlmlab.studies."
-COUNTED = ("vlmlab.studies.provenance",)
+DRIVER = {f"vlmlab.studies.{name}" for name in (
+    "cluster", "cluster_check", "damage", "gallery", "gallery_table", "jobs", "manifest", "modules",
+    "notebook", "places", "pool", "runner", "schema", "staleness", "train", "worker")} | {"vlmlab.studies"}
 
 
 class Modules:
@@ -35,7 +37,7 @@ class Modules:
         found, todo = set(), sorted(self.reached(ast.parse(text), module))
         while todo:
             name = todo.pop()
-            if name not in found and (name in COUNTED or not name.startswith(DRIVER)):
+            if name not in found and name not in DRIVER:
                 found.add(name)
                 todo += sorted(self.needs(name))
         root = self.package.parent
@@ -77,7 +79,8 @@ class Modules:
         if computes_imports(tree):
             package = name if self.is_package(name) else name.rpartition(".")[0]
             beside = [p.stem for p in self.file(package).parent.glob("*.py") if p.stem != "__init__"]
-            wanted |= {f"{package}.{p}" for p in self.plugins.get(package, beside)}
+            names = (f"{package}.{p}" for p in self.plugins.get(package, beside))
+            wanted |= {name for name in names if self.file(name)}  # whoever asks for another is told so
             for target in self.lazy_names(package).values():
                 wanted |= self.resolve(target)
         return wanted - {name}
@@ -113,18 +116,31 @@ class Modules:
     def lazy_names(self, package: str) -> dict[str, str]:
         """Name -> module from dictionaries at the top of a package, such as {'fit': 'vlmlab.train.fit'}.
 
-        The module may also be written '.fit', or 'fit' where the package has a module of that name.
+        The module may also be written '.fit', or 'fit' where the package has a module of that name. A
+        dictionary may also go from modules to their names, {'norms': ('token_norms', 'norm_ratio')}.
         """
         found = {}
         for node in self.tree(package).body:
             table = getattr(node, "value", None)
             for key, item in zip(table.keys, table.values) if isinstance(table, ast.Dict) else ():
-                name, text = getattr(key, "value", None), getattr(item, "value", None)
-                if isinstance(name, str) and isinstance(text, str):
-                    whole = text if text.split(".")[0] == "vlmlab" else f"{package}.{text.removeprefix('.')}"
-                    if self.file(whole):
-                        found[name] = whole
+                one = getattr(key, "value", None)
+                others = [getattr(e, "value", None) for e in getattr(item, "elts", ())]
+                pairs = [(other, one) for other in others] or [(one, getattr(item, "value", None))]
+                for name, text in pairs:
+                    if isinstance(name, str) and isinstance(text, str) and self.named(text, package):
+                        found[name] = self.named(text, package)
         return found
+
+    def named(self, text: str, package: str) -> str:
+        """The module that a text in a package names, 'vlmlab.train.fit', '.fit' or 'fit'; "" for none."""
+        whole = text if text.split(".")[0] == "vlmlab" else f"{package}.{text.removeprefix('.')}"
+        return whole if self.file(whole) else ""
+
+    def narrowed(self, plugins: dict[str, list[str]]) -> "Modules":
+        """The same with other plugins; what was read is shared."""
+        other = copy.copy(self)
+        other.plugins = plugins
+        return other
 
 
 def python_of(cells: list[str]) -> str:

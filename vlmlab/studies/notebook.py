@@ -1,15 +1,13 @@
 """Execute one notebook with checked parameters, and say in one line what went wrong."""
 import ast
-import contextlib
 import dataclasses
 import json
 import logging
-import os
+import shutil
 import time
 from pathlib import Path
 
-from .places import write_json
-from .worker import environment
+from .worker import Failed, Killed
 
 LIMIT = 1800          # seconds for a whole notebook
 START = 180           # seconds for a kernel to start, on a busy machine
@@ -100,31 +98,25 @@ def fits(value: object, kind: type) -> bool:
     return isinstance(value, (kind, also))
 
 
-def execute(source: Path, target: Path, values: dict, *, limit: float = LIMIT) -> str:
-    """Execute a notebook into `target`; returns "" or the failure in one line.
+def perform(source: str, copy: str, values: dict, limit: float) -> str:
+    """Execute a notebook into `copy`, in a process of its own; the folder of `copy` starts empty.
 
-    After a failure the partly executed copy stays as `<name>.failed.ipynb`, and `target` as it was.
-    values: papermill parameters. limit: seconds for the whole notebook.
+    values: papermill parameters. limit: seconds for the whole notebook. `Failed` says in one line what went
+    wrong and in which cell; the partly executed copy stays. `Killed` when the kernel was.
     """
-    temporary, failed = target.with_name(f".{target.stem}.tmp.ipynb"), target.with_suffix(".failed.ipynb")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        problem = attempt(source, temporary, values, limit)
-        if problem and not started(temporary):  # ports of kernels race, rarely
-            problem = attempt(source, temporary, values, limit)
-        if problem:
-            if temporary.exists():
-                temporary.replace(failed)
-        else:
-            write_json(target, tidy(read(temporary)))
-            failed.unlink(missing_ok=True)
-        return problem
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = Path(copy)
+    shutil.rmtree(target.parent, ignore_errors=True)
+    target.parent.mkdir(parents=True)
+    problem = attempt(Path(source), target, values, limit)
+    if isinstance(problem, Failed) and not started(target):  # ports of kernels race, rarely
+        problem = attempt(Path(source), target, values, limit)
+    if problem:
+        raise problem
+    return target.parent.name
 
 
-def attempt(source: Path, target: Path, values: dict, limit: float) -> str:
-    """One execution by papermill; "" or what went wrong."""
+def attempt(source: Path, target: Path, values: dict, limit: float) -> Failed | None:
+    """One execution by papermill; what went wrong."""
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -132,34 +124,21 @@ def attempt(source: Path, target: Path, values: dict, limit: float) -> str:
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # failures are reported here, once
     end = time.monotonic() + limit
     try:
-        with kernel_environment():
-            papermill.execute_notebook(
-                str(source), str(target), parameters=values, progress_bar=False, start_timeout=START,
-                shutdown_kernel="immediate", extra_arguments=["--IPKernelApp.log_level=ERROR"],
-                timeout_func=lambda cell: max(1, end - time.monotonic()))
+        papermill.execute_notebook(
+            str(source), str(target), parameters=values, progress_bar=False, start_timeout=START,
+            shutdown_kernel="immediate", extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            timeout_func=lambda cell: max(1, end - time.monotonic()))
     except PapermillExecutionError as error:
         first = next(iter(str(error.evalue).splitlines()), "")
-        return f"{error.ename} in {place(target)}: {first}"
+        return Failed(f"{error.ename} in {place(target)}: {first}")
     except DeadKernelError:
-        return f"the kernel died in {place(target)}, perhaps out of memory"
+        return Killed(f"the kernel died in {place(target)}, perhaps out of memory")
     except CellTimeoutError:
-        return f"over the limit of {limit:g} s in {place(target)}"
+        return Failed(f"over the limit of {limit:g} s in {place(target)}")
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")
-        return f"{type(error).__name__} in {place(target)}: {first}"
-    return ""
-
-
-@contextlib.contextmanager
-def kernel_environment():
-    """A kernel takes the environment of this process when it starts: give it the workers' one meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(environment())
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+        return Failed(f"{type(error).__name__} in {place(target)}: {first}")
+    return None
 
 
 def started(path: Path) -> list[dict]:
@@ -185,8 +164,12 @@ def place(path: Path) -> str:
     return f"cell {len(own)}" + (f" (In [{count}])" if count else "")
 
 
-def tidy(notebook: dict) -> dict:
-    """An executed notebook without times and paths, so that the same results make the same file."""
+def tidy(notebook: dict, attempt: Path, folder: Path) -> dict:
+    """An executed notebook without times and places, so that the same results make the same file.
+
+    attempt: where it wrote; folder: where that lies now.
+    """
+    notebook = json.loads(json.dumps(notebook).replace(attempt.as_posix(), folder.as_posix()))
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
         for key in ("papermill", "execution"):

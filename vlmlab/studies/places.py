@@ -1,11 +1,14 @@
 """Where a study reads and writes, and small safe ways of doing so."""
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
+import socket
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
@@ -51,6 +54,33 @@ def need_writable(path: Path, flag: str) -> None:
     except OSError as error:
         message = f"cannot write in {path} ({error.strerror}); name another folder with {flag}"
         raise PermissionError(message) from error
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keep other calls out of a folder meanwhile. BlockingIOError says which process is in it.
+
+    The system itself ends the lock of a process that was killed. Where a file system has no locks, nobody
+    is kept out.
+    """
+    import fcntl
+
+    path = folder / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise BlockingIOError(f"{folder} is in use by {owner}; wait until it is done, or name another "
+                                  "folder with --runs") from error
+        except OSError:
+            pass
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+        file.flush()
+        yield
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:

@@ -1,15 +1,17 @@
-"""Save a figure or a table so that the file itself says where it came from.
+"""Save a figure so that the file itself says where it came from, and read that (tables: tables.py).
 
 The record is a short sorted JSON: study, artefact, profile, run keys, seeds, git commit and whether the
-sources differ from it, versions. It stands in the SVG's description, the PNG's comment and the first line
-of the TeX file, and holds no time, host or path: the same figure from the same sources has the same bytes
-on one machine. The commit is part of it, so a figure remade after a commit differs in that one entry; what
-decides whether a figure is remade (staleness.py) does not look at the commit.
+sources differ from it, versions. It stands in the SVG's description, the PNG's comment, the PDF's keywords,
+the first line of the TeX file and a <meta> of the HTML file, and holds no time, host or path: the same figure
+from the same sources has the same bytes on one machine. The commit is part of it, so a figure remade after a
+commit differs in that one entry; what decides whether a figure is remade (staleness.py) does not look at it.
 """
 import functools
+import html
 import importlib.metadata
 import json
 import platform
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +26,7 @@ DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 
 def save_figure(fig, out: str | Path, artefact: str, *, study: str, profile: str,
                 run_keys: Iterable[str] = (), seeds: Iterable[int] = (), data=None) -> list[Path]:
-    """Write `<out>/<artefact>.svg`, `.png` (200 dpi) and, with `data`, `.csv`; returns their paths.
+    """Write `<out>/<artefact>.svg`, `.png` (200 dpi), `.pdf` and, with `data`, `.csv`; returns their paths.
 
     fig: matplotlib figure. data: DataFrame of the numbers that the figure shows, in long form.
     An empty `out` writes nothing: a notebook that somebody opens by hand only shows its figure.
@@ -36,7 +38,8 @@ def save_figure(fig, out: str | Path, artefact: str, *, study: str, profile: str
     note = record(study=study, artefact=artefact, profile=profile, run_keys=run_keys, seeds=seeds)
     written = []
     with matplotlib.rc_context({"svg.hashsalt": "vlmlab"}):
-        for kind, metadata in (("svg", {"Date": None, "Description": note}), ("png", {"Comment": note})):
+        for kind, metadata in (("svg", {"Date": None, "Description": note}), ("png", {"Comment": note}),
+                               ("pdf", {"CreationDate": None, "Keywords": note})):
             path = Path(out) / f"{artefact}.{kind}"
             write(path, lambda t: fig.savefig(t, format=kind, dpi=DPI, metadata=metadata))  # noqa: B023
             written.append(path)
@@ -45,38 +48,19 @@ def save_figure(fig, out: str | Path, artefact: str, *, study: str, profile: str
     return written
 
 
-def save_table(frame, out: str | Path, artefact: str, *, study: str, profile: str,
-               run_keys: Iterable[str] = (), seeds: Iterable[int] = (), data=None,
-               digits: int = 2) -> list[Path]:
-    """Write `<out>/<artefact>.csv` and `.tex` (booktabs, numbers with `digits`); returns their paths.
-
-    frame: DataFrame as the paper prints it. data: what the CSV holds instead of `frame`, for example the
-    long form with n and spread. An empty `out` writes nothing.
-    """
-    if not out:
-        return []
-    note = record(study=study, artefact=artefact, profile=profile, run_keys=run_keys, seeds=seeds)
-    style = frame.style.format(precision=digits, na_rep="--", escape="latex")
-    style = style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
-    if plain_index(frame):
-        style = style.hide(axis="index")
-    text = f"% {note}\n{style.to_latex(hrules=True)}"
-    path = Path(out) / f"{artefact}.tex"
-    write(path, lambda t: t.write_text(text, encoding="utf-8"))
-    return [save_csv(frame if data is None else data, Path(out) / f"{artefact}.csv"), path]
-
-
 def read_provenance(path: str | Path) -> dict:
-    """The record in a saved .svg, .png or .tex file, also when the file was moved elsewhere.
+    """The record in a saved .svg, .png, .pdf, .tex or .html file, also when the file was moved elsewhere.
 
-    Raises FileNotFoundError, and ValueError for other kinds of file and for files without a record.
+    A .csv holds numbers alone: its record is that of a file of the same name beside it. Raises
+    FileNotFoundError, and ValueError for other kinds of file and for files without a record.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    if path.suffix == ".csv":
+        return beside(path)
     if path.suffix not in READERS:
-        raise ValueError(f"{path}: only {', '.join(READERS)} say where they came from; "
-                         "for a .csv look at the file of the same name next to it")
+        raise ValueError(f"{path}: only {', '.join(READERS)} say where they came from")
     try:
         found = json.loads(READERS[path.suffix](path) or "")
     except (ValueError, OSError, SyntaxError):  # ElementTree.ParseError is a SyntaxError
@@ -85,6 +69,15 @@ def read_provenance(path: str | Path) -> dict:
         raise ValueError(f"{path} does not say where it came from; vlmlab did not write it, "
                          "or a program that saved it again dropped the record")
     return found
+
+
+def beside(path: Path) -> dict:
+    """The record of a .csv, from the files with its name."""
+    for suffix in READERS:
+        if (other := path.with_suffix(suffix)).is_file():
+            return read_provenance(other)
+    raise ValueError(f"{path} holds numbers alone; there is no {', '.join(READERS)} of that name beside it "
+                     "that says where they came from")
 
 
 def read_png(path: Path) -> str | None:
@@ -98,12 +91,23 @@ def read_svg(path: Path) -> str | None:
     return ElementTree.parse(path).getroot().findtext(f".//{DESCRIPTION}")
 
 
+def read_pdf(path: Path) -> str | None:
+    """The keywords, as matplotlib writes them: a literal string, ( ) and \\ escaped."""
+    found = re.search(rb"/Keywords \(((?:[^()\\]|\\.)*)\)", path.read_bytes(), re.DOTALL)
+    return found and re.sub(rb"\\([()\\])", rb"\1", found[1]).decode()
+
+
 def read_tex(path: Path) -> str:
     with path.open(encoding="utf-8") as lines:
         return lines.readline().removeprefix("%")
 
 
-READERS = {".svg": read_svg, ".png": read_png, ".tex": read_tex}
+def read_html(path: Path) -> str | None:
+    found = re.search(r'<meta name="vlmlab" content="([^"]*)">', path.read_text(encoding="utf-8"))
+    return found and html.unescape(found[1])
+
+
+READERS = {".svg": read_svg, ".png": read_png, ".pdf": read_pdf, ".tex": read_tex, ".html": read_html}
 
 
 def record(*, study: str, artefact: str, profile: str, run_keys: Iterable[str], seeds: Iterable[int]) -> str:

@@ -1,19 +1,22 @@
 """`reproduce`: train what is missing, execute the notebooks whose inputs changed, say what came of it."""
 import dataclasses
-import time
+import functools
+import os
+import shutil
+import sys
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from . import manifest, notebook
-from .jobs import TRAIN, Done, Index, train_missing
+from . import cluster, damage, gallery, manifest, notebook, pool
+from .jobs import TRAIN, Done, Index, Outcome, train_missing
 from .manifest import Artefact, Job, Study
 from .modules import Modules
-from .places import Places, folder, need_writable
+from .places import Places, folder, hold, need_writable, write, write_json
 from .staleness import FILES, State, parts
+from .worker import Request, Resources
 
 STANDARD = ("study", "artefact", "profile", "runs", "out")  # every artefact notebook declares these
 BAD = ("failed", "missing runs")
+COPY = "notebook.ipynb"         # an executed notebook in its attempt
 COLUMNS = ("method", "task", "protocol", "shots", "seed")
 
 
@@ -101,38 +104,109 @@ class Plan:
         now = parts(artefact, self.study.id, self.values(artefact), runs, self.places.data, self.modules)
         return self.state.why_stale(artefact, now), now, missing
 
+    def attempt(self, artefact: Artefact) -> Path:
+        """Where a notebook writes until it has ended well."""
+        return self.index.folder / "attempts" / artefact.id
+
+    def request(self, artefact: Artefact, limit: float | None) -> Request:
+        """The execution of a notebook for a worker process; limit: seconds."""
+        hours = self.profile.resources.get("hours", notebook.LIMIT / 3600)
+        limit, attempt = limit or hours * 3600, self.attempt(artefact)
+        spare = 2 * notebook.START  # the notebook's own limit comes first: it knows the cell
+        resources = Resources(**{**self.profile.resources, "hours": (limit + spare) / 3600})
+        arguments = {"source": str(artefact.notebook), "copy": str(attempt / COPY), "limit": limit,
+                     "values": self.values(artefact) | {"out": attempt.as_posix()}}
+        log = self.index.folder / "logs" / f"{artefact.id}.log"
+        return Request(artefact.id, f"{notebook.__name__}:perform", arguments, str(log), resources)
+
 
 def reproduce(study: str, profile: str = "demo", only: list[str] | None = None, runs: str | Path = "runs",
               figures: str | Path | None = None, notebooks: str | Path = "notebooks", jobs: int = 1, *,
-              train: str = TRAIN, limit: float = notebook.LIMIT, **others) -> Summary:
+              scheduler: str | None = None, train: str = TRAIN, limit: float | None = None,
+              **others) -> Summary:
     """Make every artefact of a study, or those in `only`, that is not fresh; train first what it needs.
 
-    figures: by default figures/ for demo and <runs>/figures/<profile> for other profiles. jobs: training
-    processes at a time. train: "module:function" that does one training job. limit: seconds per notebook.
-    others: `data` and `package`, folders used instead of vlmlab's own.
+    figures: by default figures/ for demo and <runs>/figures/<profile> for other profiles. jobs: cores of
+    this machine that trainings and notebooks may use together. scheduler: address or scheduler file of a dask
+    scheduler whose workers do them instead. train: "module:function" that does one training job. limit:
+    seconds per notebook, instead of those in study.toml. others: `data` and `package`, folders used instead
+    of vlmlab's own.
 
     A job or notebook that fails is named in the summary and does not stop the others. Raises ValueError,
-    FileNotFoundError or PermissionError before anything runs when the study or a folder is not usable.
+    FileNotFoundError or another OSError before anything runs when the study, a folder or the scheduler is not
+    usable, or another call works with the same runs.
     """
     places = Places.of(profile, runs, figures, notebooks, **others)
     plan = Plan(manifest.load(study, notebooks), profile, places, train, only)
     need_writable(places.runs / study, "--runs")
     need_writable(places.figures / study, "--figures")
-    failed = train_missing(plan.all_jobs(), plan.index, jobs)
-    rows, stale = {}, {}
+    with hold(places.runs):
+        if scheduler:
+            runner = functools.partial(cluster.answers, scheduler=scheduler, folder=places.runs)
+        else:
+            runner = functools.partial(pool.answers, slots=jobs)
+        trained = train_missing(plan.all_jobs(), plan.index, runner)
+        rows = make(plan, trained, runner, limit)
+    try:
+        gallery.build(places.figures, places.notebooks)
+    except (ValueError, OSError) as error:  # such as a study.toml of another study: this one is done
+        print(f"no gallery: {error}", file=sys.stderr)
+    return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder)
+
+
+def make(plan: Plan, trained: Outcome, runner: pool.Runner, limit: float | None) -> dict[str, Row]:
+    """Execute the notebooks of stale artefacts whose runs are there; artefact -> what came of it."""
+    rows, stale = {}, []
     for artefact in plan.artefacts:
         why, now, missing = plan.look(artefact)
+        note = "; ".join(trained.retried[j.id] for j in plan.jobs(artefact) if j.id in trained.retried)
         if missing:
-            rows[artefact.id] = Row(artefact.id, "missing runs", detail=lacking(missing, failed))
+            rows[artefact.id] = Row(artefact.id, "missing runs", detail=lacking(missing, trained.failed))
         elif why:
-            stale[artefact.id] = (artefact, why, now)
+            stale.append((artefact, "; ".join(filter(None, [why, note])), now))
         else:
-            rows[artefact.id] = Row(artefact.id, "fresh")
-    with tqdm(stale.values(), desc="notebooks", unit="notebook", disable=not stale) as bar:
-        for artefact, why, now in bar:
-            bar.set_postfix_str(artefact.id)
-            rows[artefact.id] = make(plan, artefact, why, now, limit)
-    return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder)
+            rows[artefact.id] = Row(artefact.id, "fresh", detail=note)
+    requests = [plan.request(artefact, limit) for artefact, _, _ in stale]
+    try:
+        for number, answer in pool.follow(runner, requests, "notebooks", "notebook"):
+            row = settle(plan, *stale[number], answer)
+            rows[row.artefact] = row
+    finally:
+        shutil.rmtree(plan.index.folder / "attempts", ignore_errors=True)
+    return rows
+
+
+def settle(plan: Plan, artefact: Artefact, why: str, now: dict[str, str], answer: dict) -> Row:
+    """Put what an executed notebook wrote into place, or keep its partly executed copy."""
+    state, attempt = plan.state, plan.attempt(artefact)
+    problem = answer.get("error") or unusable(artefact, attempt)
+    copy, failed = attempt / COPY, state.failed(artefact)
+    if problem:
+        if copy.exists():
+            put(copy, failed)
+        return Row(artefact.id, "failed", answer.get("seconds", 0.0), problem)
+    write_json(state.executed(artefact), notebook.tidy(notebook.read(copy), attempt, state.folder))
+    for path in attempt.rglob("*"):
+        if path.is_file() and path != copy:
+            put(path, state.folder / path.relative_to(attempt))
+    failed.unlink(missing_ok=True)
+    state.record(artefact, now)
+    return Row(artefact.id, "made", answer["seconds"], "; ".join(filter(None, [why, pool.retried(answer)])))
+
+
+def put(path: Path, target: Path) -> None:
+    """Move a file in one step, also to another disk."""
+    write(target, lambda temporary: shutil.copyfile(path, temporary))
+    os.unlink(path)
+
+
+def unusable(artefact: Artefact, attempt: Path) -> str:
+    """What is wrong with what an executed notebook wrote, or ""."""
+    wanted = [f"{artefact.id}.{suffix}" for suffix in FILES[artefact.kind]]
+    if lacks := [name for name in wanted if not (attempt / name).is_file()]:
+        return f"the notebook wrote no {' or '.join(lacks)}; its last cell needs save_{artefact.kind}"
+    table = attempt / f"{artefact.id}.csv"
+    return damage.of_table(table) if table.exists() else ""
 
 
 def lacking(missing: list[Job], failed: dict[str, str]) -> str:
@@ -140,24 +214,6 @@ def lacking(missing: list[Job], failed: dict[str, str]) -> str:
     first = next((job for job in missing if job.id in failed), missing[0])
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     return f"{first.label}: {failed.get(first.id, 'not finished')}{more}"
-
-
-def make(plan: Plan, artefact: Artefact, why: str, now: dict[str, str], limit: float) -> Row:
-    """Execute one notebook and remember what came of it."""
-    state, start = plan.state, time.monotonic()
-    before = {path: path.stat().st_mtime_ns for path in state.files(artefact)}
-    values = plan.values(artefact)
-    problem = notebook.execute(artefact.notebook, state.executed(artefact), values, limit=limit)
-    if not problem:
-        written = {path.name for path in state.files(artefact) if path.stat().st_mtime_ns != before.get(path)}
-        wanted = [f"{artefact.id}.{suffix}" for suffix in FILES[artefact.kind]]
-        if lacks := [name for name in wanted if name not in written]:
-            problem = f"the notebook wrote no {' or '.join(lacks)}; its last cell needs save_{artefact.kind}"
-    seconds = time.monotonic() - start
-    if problem:
-        return Row(artefact.id, "failed", seconds, problem)
-    state.record(artefact, now)
-    return Row(artefact.id, "made", seconds, why)
 
 
 def states(study: str, profile: str = "demo", runs: str | Path = "runs", figures: str | Path | None = None,
@@ -170,8 +226,10 @@ def states(study: str, profile: str = "demo", runs: str | Path = "runs", figures
         why, _, missing = plan.look(artefact)
         copy = plan.state.failed(artefact)
         if missing:
+            errors = {job.id: error for job in missing if (error := plan.index.error(job))}
             count = f"{len(missing)} of {len(plan.jobs(artefact))}"
-            rows.append(Row(artefact.id, "missing runs", detail=count))
+            detail = f"{count}; {lacking(missing, errors)}" if errors else count
+            rows.append(Row(artefact.id, "failed" if errors else "missing runs", detail=detail))
         elif why and copy.exists():
             rows.append(Row(artefact.id, "failed", detail=f"see {copy}"))
         elif why:
@@ -184,8 +242,9 @@ def states(study: str, profile: str = "demo", runs: str | Path = "runs", figures
 
 def runs_of(study: str, artefact: str, profile: str = "demo", runs: str | Path = "runs", *, jobs: int = 1,
             train: str = TRAIN, **others):
-    """The runs that an artefact needs, as a DataFrame: method, task, protocol, shots, seed, key, path.
+    """The runs that an artefact needs, as a DataFrame: method, task, protocol, shots, seed, name, key, path.
 
+    name: the method, or method_variant where the matrix names a variant of its settings.
     For notebooks, wherever they are opened. Runs that are missing are trained first; when
     `vlmlab reproduce` executes the notebook, none is. RuntimeError names a run that failed.
     """
@@ -195,11 +254,11 @@ def runs_of(study: str, artefact: str, profile: str = "demo", runs: str | Path =
     (chosen,) = found.choose([artefact])
     index = Index(study, Places.of(profile, folder(runs), **others), train)
     wanted = found.jobs(profile, chosen.runs)
-    if failed := train_missing(wanted, index, jobs):
+    if failed := train_missing(wanted, index, functools.partial(pool.answers, slots=jobs)).failed:
         raise RuntimeError(lacking([job for job in wanted if job.id in failed], failed))
     rows = []
     for job in wanted:
         done = index.done(job)
         rows.append({**{c: getattr(job, c) for c in COLUMNS}, "key": done.key,
-                     "path": (index.places.runs / done.run).as_posix()})
-    return pd.DataFrame(rows, columns=[*COLUMNS, "key", "path"])
+                     "name": job.name, "path": (index.places.runs / done.run).as_posix()})
+    return pd.DataFrame(rows, columns=[*COLUMNS, "name", "key", "path"])

@@ -1,4 +1,5 @@
 """The fields of study.toml, and a reader whose errors name file, line and field (see manifest.py)."""
+import math
 import re
 import tomllib
 from collections.abc import Callable
@@ -32,6 +33,14 @@ def is_tables(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
 
 
+def is_resources(value: object) -> bool:
+    return isinstance(value, dict) and all(k in RESOURCES and RESOURCES[k](v) for k, v in value.items())
+
+
+def is_amount(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf
+
+
 def is_rules(value: object) -> bool:
     return is_texts(value) or (isinstance(value, dict) and all(map(is_texts, value.values())))
 
@@ -46,6 +55,10 @@ COUNTS = Kind("a list of whole numbers above 0, not empty", lambda v: is_counts(
 TABLE = Kind("a table", lambda v: isinstance(v, dict))
 PROTOCOL = one_of("zero_shot", "few_shot", "base_to_new", "cross_dataset", "domain_shift", "retrieval", "vqa",
                   "label_distribution")
+RESOURCES = {"cores": lambda v: is_counts([v], 1), "gpus": lambda v: is_counts([v], 0),
+             "memory_gb": is_amount, "hours": is_amount}
+NEEDS = Kind("a table of cores (whole number from 1), gpus (whole number from 0), memory_gb and hours "
+             "(numbers above 0), each of which may be left out", is_resources)
 REQUIRED = object()
 # section -> field -> (what it must be, default)
 FIELDS = {
@@ -55,13 +68,14 @@ FIELDS = {
                  "params": (TABLE, {})},
     "profile": {"model": (TEXT, REQUIRED), "pretrained": (TEXT, None), "device": (TEXT, None),
                 "precision": (one_of("fp32", "amp_bf16", "amp_fp16"), None), "params": (TABLE, {}),
-                "config": (TABLE, {}),
+                "config": (TABLE, {}), "resources": (NEEDS, {}),
                 "matrix": (Kind("[[profile.<name>.matrix]] sections", lambda v: isinstance(v, list)), [])},
     "matrix": {"name": (NAME, REQUIRED), "methods": (TEXTS, REQUIRED), "tasks": (TEXTS, REQUIRED),
                "seeds": (SEEDS, REQUIRED), "shots": (COUNTS, [None]),
                "protocol": (PROTOCOL, "base_to_new"), "config": (TABLE, {}),
                "rules": (Kind("a list of strings, or a table of such lists by method", is_rules), None),
-               "method": (Kind("tables of parameters by method", is_tables), {})},
+               "method": (Kind("tables of parameters by method", is_tables), {}), "resources": (NEEDS, {}),
+               "variant": (NAME, "")},
 }
 
 

@@ -3,6 +3,7 @@
 `figures/<study>/.state.json` holds the digests with which each artefact was made, and those of its files.
 A comparison tells not only that an artefact is stale but why. Times, paths and the git commit play no part.
 """
+import ast
 from pathlib import Path
 
 from .. import __version__
@@ -21,19 +22,46 @@ def parts(artefact: Artefact, study: str, values: dict, runs: list[tuple[Job, Do
           modules: Modules) -> dict[str, str]:
     """Everything that shapes an artefact: name -> digest.
 
-    values: the notebook's parameters; runs: its training jobs with their finished runs.
+    values: the notebook's parameters; runs: its training jobs with their finished runs. Of the embedded data
+    and models, those count that the notebook or a parameter names: 'emoji/food' is of data/emoji. Of the
+    methods, those of its runs and those that it names.
     """
     cells = notebook.read(artefact.notebook)["cells"]
     source = [[c["cell_type"], "".join(c["source"])] for c in cells if c["cell_type"] != "raw"]
     code = python_of([text for kind, text in source if kind == "code"])
+    texts = [*texts_in(code), *texts_of(values)]
+    folders = [f"published/{study}", *named(data, texts)]
+    if methods := {job.method for job, _ in runs}:
+        methods |= {t for t in texts if t.isidentifier() and modules.file(f"vlmlab.methods.{t}")}
+        modules = modules.narrowed({"vlmlab.methods": sorted(methods)})
     return {
         "notebook": digest(source),
         "parameters": digest({k: v for k, v in values.items() if k not in PLACES}),
         "version of vlmlab": __version__,
         **modules.digests(code),
-        **{f"data/{name}": value for name, value in data_digests(data, [f"published/{study}"]).items()},
+        **{f"data/{name}": value for name, value in data_digests(data, folders).items()},
         **{f"run {job.label} ({job.id[:6]})": f"{done.key} {done.digest}" for job, done in runs},
     }
+
+
+def named(data: Path, texts: list[str]) -> list[str]:
+    """The folders of `data` that texts name: 'emoji/food' -> emoji, 'tiny' -> models/tiny."""
+    heads = {text.partition("/")[0] for text in texts}
+    sets = {p.name for p in data.glob("*/") if p.name not in ("models", "published")}
+    models = {p.name for p in data.glob("models/*/")}
+    return sorted(heads & sets) + sorted(f"models/{name}" for name in heads & models)
+
+
+def texts_in(code: str) -> list[str]:
+    """The strings that stand in Python code."""
+    constants = (n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant))
+    return [value for value in constants if isinstance(value, str)]
+
+
+def texts_of(value: object) -> list[str]:
+    """The strings in a value, at any depth."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [value] if isinstance(value, str) else [text for item in inner for text in texts_of(item)]
 
 
 class State:
@@ -46,7 +74,7 @@ class State:
     def why_stale(self, artefact: Artefact, now: dict[str, str]) -> str:
         """"" for a fresh artefact, else the reason in a few words."""
         entry = self.made.get(artefact.id)
-        if not isinstance(entry, dict):
+        if not isinstance(entry, dict) or not {"parts", "files"} <= entry.keys():
             return "not made yet"
         before = entry["parts"]
         changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))

@@ -61,7 +61,8 @@ def base_to_new(data: Dataset, shots: int | None, seed: int) -> Parts:
 
 def cross_dataset(data: Dataset, shots: int | None, seed: int) -> Parts:
     """Train on all classes here, test on that and on other data sets with their own class names."""
-    return *sampled(data, shots, seed), {data.id: data.test, **{id: test() for id, test in data.others.items()}}
+    others = {id: test() for id, test in data.others.items()}
+    return *sampled(data, shots, seed), {data.id: data.test, **others}
 
 
 def domain_shift(data: Dataset, shots: int | None, seed: int) -> Parts:

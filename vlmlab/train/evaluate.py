@@ -21,7 +21,7 @@ def predict(method: Method, split: Split, *, rule: str = "unified", part: str | 
     loader = test_loader(split, method.vlm, batch_size=batch_size, workers=workers)
     with torch.inference_mode():
         logits = [method.logits(images.to(method.vlm.device), rule=rule, split=part).float().cpu().numpy()
-                  for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False)]
+                  for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1)]
     logits = np.concatenate(logits)
     if not np.isfinite(logits).all():
         raise FloatingPointError(f"{type(method).__name__} gives logits that are not finite on {split}; its "
@@ -73,8 +73,8 @@ def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size
              workers: int = 0) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 
-    rule: unified, or decoupled, which is told base or new (see `part_of`). For base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows
-    of a run are also kept in its folder.
+    rule: unified, or decoupled, which is told base or new (see `part_of`). For base_to_new a split `hm`
+    holds the harmonic means. Columns as `results`; the rows of a run are also kept in its folder.
     """
     saved = isinstance(run, Run)
     method = run.model if saved else run

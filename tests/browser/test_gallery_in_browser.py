@@ -1,0 +1,165 @@
+"""The gallery in a real browser, opened as a file: pictures, filter, deep links, widths, contrast."""
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vlmlab.studies import gallery
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[2]
+SECOND = """[study]
+id = "second"
+title = "A second study"
+
+[[artefact]]
+id = "table1"
+title = "All kinds of numbers"
+notebook = "table1.ipynb"
+kind = "table"
+
+[[artefact]]
+id = "fig1"
+title = "Never made"
+notebook = "table1.ipynb"
+kind = "figure"
+
+[profile.demo]
+model = "tiny"
+"""
+TABLE = ("method,split,kind,value,spread,n\n"
+         "lafter,new,measured,57.76,0.40,3\nlafter,new,published,77.79,,\nlafter,new,planned,80,,\n")
+CLAIMS = [{"id": f"c{i}", "sentence": "A sentence that can be tested.", "source": "Section 1", "n": 3,
+           "kind": "measured", "holds": "one number is above another", "measurement": "difference",
+           "threshold": "above 0", "verdict": verdict, "effect": 0.5, "unit": "points", "spread": 0.1,
+           "interval": [0.1, 0.9], "evidence": ["table1"], "reason": "as it came out"}
+          for i, verdict in enumerate(gallery.TONES)]
+SHOWN = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => a.id)"
+# every text that can be seen, with the contrast of its colour to the nearest background behind it
+CONTRAST = """() => {
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const node = walker.currentNode, e = node.parentElement;
+    if (!node.data.trim() || !e.checkVisibility() || ['SCRIPT', 'STYLE'].includes(e.tagName)) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+    found.push([node.data.trim().slice(0, 40), (a + 0.05) / (b + 0.05)]);
+  }
+  return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    """The figures of the repository and a small second study; its table has every kind of number."""
+    root = tmp_path_factory.mktemp("site")
+    shutil.copytree(ROOT / "figures", root / "figures")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    for folder in ("notebooks/second", "figures/second"):
+        (root / folder).mkdir()
+    (root / "notebooks/second/study.toml").write_text(SECOND)
+    (root / "notebooks/second/table1.ipynb").write_text("{}")
+    (root / "figures/second/table1.csv").write_text(TABLE)
+    (root / "figures/second/claims.json").write_text(json.dumps({"claims": CLAIMS, "profile": "demo"}))
+    return gallery.build(root / "figures", root / "notebooks")
+
+
+@pytest.fixture(scope="module")
+def methods(site) -> dict[str, list[str]]:
+    """Artefact -> the methods it shows, from the file itself."""
+    text = site.read_text(encoding="utf-8")
+    found = re.findall(r'<article[^>]* id="([^"]+)"[^>]* data-methods="([^"]*)"', text)
+    return {name: text.split() for name, text in found}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_looks_right(open_page, site, screenshots, width, scheme):
+    page = open_page(site, width=width, scheme=scheme).page
+    page.screenshot(path=screenshots / f"gallery-{width}-{scheme}.png")
+    page.screenshot(path=screenshots / f"gallery-{width}-{scheme}-whole.png", full_page=True)
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width  # also with everything open
+    texts = page.evaluate(CONTRAST)
+    assert len(texts) > 100 and [t for t in texts if t[1] < 4.5] == []
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (max(map(int, re.findall(r"\d+", colour))) < 60) == (scheme == "dark")
+    card = page.evaluate("getComputedStyle(document.querySelector('.figure')).backgroundColor")
+    assert card == "rgb(255, 255, 255)"  # figures are drawn for white
+
+
+def test_all_pictures_load(open_page, site):
+    page = open_page(site).page
+    widths = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
+    assert len(widths) == site.read_text(encoding="utf-8").count("<img ") and min(widths) > 0
+
+
+def test_filter_by_method_and_back(open_page, site, methods):
+    page = open_page(site).page
+    assert page.evaluate(SHOWN) == list(methods)
+    page.get_by_label("LaFTer", exact=True).check()
+    assert page.evaluate(SHOWN) == ["second/table1"]
+    assert page.locator("output").inner_text() == f"1 of {len(methods)} shown"
+    page.get_by_label("AlignedNorm", exact=True).check()
+    expected = [name for name, found in methods.items() if "aligned_norm" in found]
+    assert page.evaluate(SHOWN) == expected and 1 < len(expected) < len(methods)
+    assert not page.locator("section#second").is_visible()
+    page.get_by_role("button", name="show all").click()
+    page.wait_for_function(f"{SHOWN}.length === {len(methods)}")
+
+
+def test_filter_by_study_with_the_keyboard(open_page, site, methods):
+    page = open_page(site).page
+    page.get_by_role("group", name="Study").get_by_label("all").focus()
+    for study in [*dict.fromkeys(name.split("/")[0] for name in methods)]:
+        page.keyboard.press("ArrowDown")
+        assert page.evaluate(SHOWN) == [name for name in methods if name.startswith(f"{study}/")]
+
+
+def test_a_deep_link_leads_to_its_figure(open_page, site):
+    page = open_page(site, fragment="alignednorm/fig3c").page
+    top = "document.getElementById('alignednorm/fig3c').getBoundingClientRect().top"
+    assert 0 <= page.evaluate(top) < 60 and page.evaluate("scrollY") > 500
+    page.get_by_label("LaFTer", exact=True).check()
+    assert not page.locator("[id='alignednorm/fig3c']").is_visible()
+    page.evaluate("location.hash = ''; location.hash = 'alignednorm/fig3c'")  # as from a link: it shows again
+    page.locator("[id='alignednorm/fig3c']").wait_for()
+    assert 0 <= page.evaluate(top) < 60
+
+
+def test_without_script_everything_is_there(browser, site, methods):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(site.as_uri())
+    assert page.locator("article:visible").count() == len(methods)
+    assert not page.locator("form").is_visible()
+    context.close()
+
+
+def test_what_comes_from_outside_is_stopped_and_noticed(open_page, site, tmp_path):
+    load = ("new Promise(done => { const i = new Image(); i.onerror = () => done('stopped');"
+            " i.onload = () => done('loaded'); i.src = 'http://127.0.0.1:9/x.png' })")
+    gallery_page = open_page(site)
+    assert gallery_page.page.evaluate(load) == "stopped"
+    assert "Content Security Policy" in " ".join(gallery_page.problems)  # the page itself forbids it
+    other = tmp_path / "other.html"
+    other.write_text("<p>a page that forbids nothing</p>")
+    other_page = open_page(other)
+    assert other_page.page.evaluate(load) == "stopped"
+    assert "outside: http://127.0.0.1:9/x.png" in other_page.problems
+    gallery_page.problems.clear()
+    other_page.problems.clear()
