@@ -9,6 +9,7 @@ import pytest
 
 import vlmlab
 from vlmlab import cli, studies
+from vlmlab.cli import options
 from vlmlab.studies.runner import STANDARD, Row, Summary
 
 COMMANDS = ("reproduce", "studies", "cluster", "explain", "gallery", "pretrain", "fit", "results", "models",
@@ -180,7 +181,7 @@ def test_fit_refuses_wrong_options(fake_training, capsys, text, words):
     ("(1,)", list[int], [1]),
 ])
 def test_typed(text, kind, value):
-    found = cli.typed("key", text, kind)
+    found = options.typed("key", text, kind)
     assert found == value and type(found) is type(value)
 
 
