@@ -58,6 +58,41 @@ def test_an_average_over_some_tasks_only_is_an_error():
         tables.per_seed(pd.concat([one, one.assign(metric="other")]), "none")
 
 
+def test_a_source_and_many_targets_each_have_their_own_average():
+    lines = results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)).assign(protocol="cross_dataset")
+    lines = lines[(lines["split"] == "new") | ((lines["split"] == "base") & (lines["task"] == "toy/a"))]
+    average = tables.per_seed(lines, "none").query("task == 'average'").set_index("split")["value"]
+    assert average.to_dict() == {"base": 90, "new": 40}
+
+
+def test_the_mean_of_harmonic_means_has_a_row_of_its_own():
+    seeds = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
+    found = tables.mean_of_hm(seeds).query("task == 'average'").set_index("split")["value"]
+    assert found["mean_of_hm"] == pytest.approx((18 + 2 * 50 * 70 / 120) / 2)
+    assert found["hm"] == pytest.approx(2 * 70 * 40 / 110)
+    printed = tables.mean_of_hm(tables.published("alignednorm", "table1"))
+    ours = printed[(printed["split"] == "mean_of_hm") & (printed["method"] == "aligned_norm")]
+    assert ours["mean"].item() == pytest.approx(81.28, abs=0.01) and ours["kind"].item() == "published"
+
+
+@pytest.mark.parametrize(("gains", "wanted"), [
+    ((1.0, 1.5, 2.0, 1.2, 1.4, 1.5), "a gain"),
+    ((-1.0, -1.5, -2.0, -1.2, -1.4, -1.5), "a loss"),
+    ((0.1, 3.0, 0.1, 3.0, 0.1, 3.0), "neither gain nor loss shown"),    # the seeds agree, the tasks do not
+    ((0.1, 0.1, 2.0, 2.0, 4.0, 4.0), "neither gain nor loss shown"),    # three seeds, not six pairs
+    ((0, 0, 0, 0, 0, 0), "neither gain nor loss shown"),
+])
+def test_a_gain_must_hold_over_pairs_and_over_seeds(gains, wanted):
+    pairs = [(task, seed) for seed in (1, 2, 3) for task in "ab"]
+    rows = [("one", task, seed, 50 + 10 * seed) for task, seed in pairs]
+    rows += [("two", task, seed, 50 + 10 * seed + gain) for (task, seed), gain in zip(pairs, gains)]
+    frame = pd.DataFrame(rows, columns=["method", "task", "seed", "value"])
+    found = tables.compared(frame, "two", "one")
+    assert found.endswith(f": {wanted}") and "over 6 pairs" in found and "(3 seeds)" in found
+    assert f"{sum(gains) / 6:+.1f} points" in found and f"above 0 in {sum(g > 0 for g in gains)}" in found
+    assert tables.compared(frame[frame["seed"] == 1], "two", "one").endswith("one seed shows nothing")
+
+
 def test_measured_summaries():
     seeds = tables.per_seed(results(one__unified__a__1=(1, 2), one__unified__a__2=(3, 2),
                                     one__unified__a__3=(8, 2)), "none")

@@ -132,7 +132,7 @@ def compared(rows, of: str, against: str) -> str:
     if min(pairs.low, seeds.low) > 0:
         shown = "a gain"
     else:
-        shown = "a loss" if max(pairs.high, seeds.high) < 0 else "no gain shown, no loss either"
+        shown = "a loss" if max(pairs.high, seeds.high) < 0 else "neither gain nor loss shown"
     return f"{head}; 95 % intervals {intervals[0]} (pairs), {intervals[1]} ({seeds.n} seeds): {shown}"
 
 
