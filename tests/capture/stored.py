@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from capture_model import small_vlm
 
 from vlmlab import capture
 
@@ -53,7 +54,6 @@ class Images:
 
 def small():
     """The model of the fixture `vlm`, for tensors as they are."""
-    import conftest
-    vlm = conftest.vlm.__wrapped__()
+    vlm = small_vlm()
     vlm.preprocess = lambda x: x
     return vlm
