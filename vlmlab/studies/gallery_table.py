@@ -29,6 +29,8 @@ def comparison(rows: list[dict[str, str]]) -> list[dict]:
             numbers["measured"] = {k: shown(k, v, places) for k, v in numbers["measured"].items()}
         if "published" in numbers and places == 2:  # as papers print percentages; a CSV drops the last zero
             numbers["published"]["value"] = re.sub(r"^-?\d+\.\d$", r"\g<0>0", numbers["published"]["value"])
+        if re.search(r"\.\d{7}", numbers.get("published", {}).get("value", "")):  # computed from printed ones
+            numbers["published"]["value"] = f"{pair[1]:.2f}"
     parts = [[], [], []]
     for line in lines:
         known = [kind for kind in KINDS if kind in line[1]]
