@@ -90,6 +90,22 @@ def test_shortcuts_are_exact_on_a_larger_batch_of_vit_b16_shapes(models, name):
     assert_shortcuts_are_exact(name, models(BASE), size=2, classes=3)
 
 
+@pytest.mark.parametrize("name,config", [
+    ("coop", {}), ("coop", {"class_position": "middle"}), ("coop", {"class_specific": True}),
+    ("promptsrc", {}), ("maple", {}), ("maple", {"half_prompts": False}),
+    ("hicropl", {"mode": "differentiable"})])
+def test_shortcuts_are_exact_for_prompts_at_the_embedding(tiny, name, config):
+    m, data, out = build(name, tiny, **config), batch(tiny, 2, 6), {}
+    for on in (False, True):
+        tiny.shortcuts = on
+        out[on] = numbers(m, *data)
+    half = name == "maple" and m.config.half_prompts    # a last bit may become one of fp16
+    for key, exact in out[False].items():
+        rounding = 2e-6 if key.startswith("loss anchor") else 0    # 12 or 25 times that of 1 - cosine
+        limit = (1e-3 if half else 1e-5) * exact.abs().max() + rounding
+        assert exact.abs().max() > 0 and (out[True][key] - exact).abs().max() <= limit, key
+
+
 def test_blocks_without_edits_run_once_for_a_class_list_and_once_for_an_image(tiny):
     m, data, calls = build("aligned_norm", tiny), batch(tiny, 2, 6), []
     hooks = [tower.blocks[0].register_forward_hook(lambda *_, kind=tower.kind: calls.append(kind))

@@ -31,6 +31,7 @@ def card(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     import vlmlab
 
+    from .. import methods
     from ..train.fit import Options
 
     options = settings(args.method, args.set, Options)
@@ -39,6 +40,9 @@ def fit(args: argparse.Namespace) -> int:
     shots = args.shots or (None if args.protocol == "zero_shot" else 16)
     real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
     task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
+    if args.presets:
+        options = methods.presets(args.method, task.id, task.protocol, task.shots) | options
+        print(f"settings  {', '.join(f'{k}={v}' for k, v in options.items())}")
     run = vlmlab.fit(args.method, vlm, task, **options)
     for rule in args.rule or ["unified"]:
         print(vlmlab.evaluate(run, task, rule=rule).to_string(index=False))
@@ -121,5 +125,7 @@ def fit_command(command) -> None:
     p.add_argument("--epochs", type=options.positive, metavar="N", help="(as vlmlab.fit)")
     p.add_argument("--out", type=Path, metavar="DIR", help="where runs go (runs)")
     p.add_argument("--rule", action="append", metavar="RULE", help="rule of inference, repeatable (unified)")
+    p.add_argument("--presets", action="store_true",
+                   help="start from what the papers set for this data set, protocol and number of shots")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                   help="a parameter of the method or of the training, repeatable")
+                   help="a parameter of the method or of the training, repeatable; goes over --presets")

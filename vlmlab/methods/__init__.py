@@ -2,6 +2,7 @@
 import csv
 import dataclasses
 import importlib
+import json
 import pkgutil
 import types
 import typing
@@ -58,18 +59,42 @@ def build(name: str, vlm, classnames: list[str], template: str = "a photo of a {
     return find(name)(vlm, classnames, template, configure(name, values)).eval()
 
 
-def presets(name: str, task: str, protocol: str = "base_to_new") -> dict:
-    """Config fields that the paper sets for this data set and protocol; empty where it keeps the defaults.
+def presets(name: str, task: str, protocol: str = "base_to_new", shots: int | None = None) -> dict:
+    """What the papers set to train on this data set with this protocol and number of shots: keywords of `fit`.
 
-    From presets.csv: a row without a protocol holds for all, a row with one goes before it. Rows of a
-    target under cross_dataset and domain_shift are what the published code sets at test time, knowing
-    the target.
+    From presets.csv: an empty cell holds for all, and a row that names the protocol goes before one that names
+    the data set, that before one that names the shots.
     """
-    legal = typing.get_type_hints(config(name))
+    asked = {"protocol": protocol, "task": task, "shots": "" if shots is None else str(shots)}
+    rows = [r for r in preset_rows(name) if all(r[k] in ("", v) for k, v in asked.items())]
+    rows.sort(key=lambda r: [r[k] != "" for k in asked])
+    return typed(name, rows)
+
+
+def target_presets(name: str, target: str, protocol: str) -> dict:
+    """Fields of the Config that a published code sets at test time because it knows the target data set."""
+    rows = [r for r in preset_rows(name) if (r["task"], r["protocol"]) == (target, protocol)]
+    return typed(name, rows)
+
+
+def preset_rows(name: str) -> list[dict[str, str]]:
+    """The rows of presets.csv of a method."""
     with (Path(__file__).parent / "presets.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if (r["method"], r["task"]) == (name, task)]
-    chosen = sorted((r for r in rows if r["protocol"] in ("", protocol)), key=lambda r: r["protocol"])
-    return {r["field"]: legal[r["field"]](r["value"]) for r in chosen}
+        return [r for r in csv.DictReader(file) if r["method"] == name]
+
+
+def typed(name: str, rows: list[dict[str, str]]) -> dict:
+    """field -> value; of a field of the Config its type, else a number or list as in JSON, or the text."""
+    legal = typing.get_type_hints(config(name))
+    return {r["field"]: legal.get(r["field"], value_of)(r["value"]) for r in rows}
+
+
+def value_of(text: str) -> object:
+    """A number or list as it is written in JSON, or the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def describe(name: str) -> str:

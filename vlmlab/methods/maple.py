@@ -51,7 +51,10 @@ class MaPLe(Method):
         return {layer: self.rounded(edit) for layer, edit in table.items()}
 
     def rounded(self, edit: Edit) -> Edit:
-        """The same edit, with its prompts and their gradients passing through fp16."""
+        """The same edit, with its prompts and their gradients passing through fp16.
+
+        It has no `reach`: the published code rounds the gradients of every class, not their sum.
+        """
         def through_half(tokens: Tokens) -> Tokens:
             tokens = edit(tokens)
             x, at = tokens.x, tokens.span("prompt")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.load import VLM
-from ..models.towers import Edit, Tokens
+from ..models.towers import Edit
 
 
 class Method(nn.Module):
@@ -58,11 +58,6 @@ class Method(nn.Module):
         """Edits of the text tower by block; 0 is the embedding."""
         return {}
 
-    def text_prefix(self) -> Tokens:
-        """Tokens of the class prompts before the first edited block; computed once per class list."""
-        before = min(self.text_edits(), default=self.vlm.text.depth + 1)
-        return self._once(("text", before), lambda: self.vlm.text.prefix(self._ids, before))
-
     def _once(self, key: tuple, compute):
         """Cache what depends on frozen weights only; the key tells mixed precision apart."""
         key = (*key, torch.is_autocast_enabled(self.vlm.device.type))
@@ -80,11 +75,14 @@ class Method(nn.Module):
     def class_features(self) -> Tensor:
         """(class, joint) unit features from the adapted text tower."""
         tower, edits = self.vlm.text, self.text_edits()
-        if 0 in edits:  # nothing is frozen before the first edit
+        first = min(edits, default=tower.depth + 1)
+        if first == 0:  # nothing is frozen before the first edit
             return F.normalize(tower(self._ids, edits), dim=-1)
-        start = min(edits, default=tower.depth + 1)
-        last = tower.run(self.text_prefix(), edits, start=start)
-        return F.normalize(tower.project(tower.pool(last)), dim=-1)
+
+        def frozen():
+            with torch.no_grad():
+                return tower.shared(self._ids, before=first)
+        return F.normalize(tower.read(self._once(("text", first), frozen), edits, start=first), dim=-1)
 
     def frozen_class_features(self) -> Tensor:
         """(class, joint) unit features of the frozen text tower: the zero-shot classifier."""

@@ -88,10 +88,11 @@ class MMRL(Method):
         return self.vlm.image.prefix(images, self.config.first_block)
 
     def image_trace(self, prefix: Tokens) -> list[Tokens]:
-        """Tokens after each of the blocks J..L of the adapted image tower."""
-        table, trace = self.image_edits(), []
+        """Tokens after each of the blocks J..L of the adapted image tower; after the last, no patches."""
+        table, trace, tower = self.image_edits(), [], self.vlm.image
         for layer in table:
-            prefix = self.vlm.image.run(prefix, table, start=layer, stop=layer)
+            first = 1 + self.config.tokens if layer == tower.depth else None
+            prefix = tower.run(prefix, table, start=layer, stop=layer, first=first)
             trace.append(prefix)
         return trace
 
@@ -123,7 +124,7 @@ class MMRL(Method):
         with torch.no_grad():
             if not self.vlm.shortcuts:
                 return tower(images)
-            return tower.project(tower.pool(tower.run(prefix, start=self.config.first_block)))
+            return tower.read(prefix, start=self.config.first_block)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy of both branches and the anchors to the frozen image and text features."""

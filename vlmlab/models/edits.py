@@ -1,13 +1,17 @@
 """Edits: functions on tokens that a tower applies before a block. They are all a method may do.
 
 `values` is (count, width), the same for every sample; it is used as it is, so gradients reach it.
+
+Where an edit does the same to every sample, `edit.reach(layout)` is the number of leading tokens that it
+needs to see: texts that share at least as many are edited once (shared_text.py). An edit without it is free
+to treat every sample differently.
 """
 import dataclasses
 
 import torch
 from torch import Tensor
 
-from .towers import Edit, Tokens
+from .tokens import Edit, Tokens, span
 
 
 def insert(role: str, values: Tensor, after: str) -> Edit:
@@ -20,6 +24,7 @@ def insert(role: str, values: Tensor, after: str) -> Edit:
         layout = (*tokens.layout[:place], (role, len(values)), *tokens.layout[place:])
         eos = None if tokens.eos is None else tokens.eos + len(values) * (tokens.eos >= at)
         return Tokens(x, layout, eos)
+    edit.reach = lambda layout: span(layout, after).stop
     return edit
 
 
@@ -38,6 +43,8 @@ def overwrite(role: str, values: Tensor, of: str) -> Edit:
         runs = (role, count), (of, at.stop - at.start - count)
         layout = (*tokens.layout[:place], *runs, *tokens.layout[place + 1:])
         return Tokens(x, layout, tokens.eos)
+    if values.ndim == 2:
+        edit.reach = lambda layout: span(layout, of).start + len(values)
     return edit
 
 
@@ -52,4 +59,5 @@ def mix(role: str, values: Tensor, weight: float) -> Edit:
             new = weight * new + (1 - weight) * tokens.x[:, at]
         x = torch.cat([tokens.x[:, :at.start], new, tokens.x[:, at.stop:]], dim=1)
         return dataclasses.replace(tokens, x=x)
+    edit.reach = lambda layout: span(layout, role).stop
     return edit

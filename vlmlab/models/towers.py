@@ -6,39 +6,15 @@ hooks, autocast and new library versions keep working. Blocks are numbered 1 to 
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from .families import FAMILIES
-
-Layout = tuple[tuple[str, int], ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Tokens:
-    """Labelled tokens: x (batch, token, width), layout = runs of (role, count), eos (batch,) for text.
-
-    Roles: cls, register, prompt, patch in images; sos, prompt, word in text, where the last run holds
-    the words, the EOS token at `eos` and the padding behind it.
-    """
-
-    x: Tensor
-    layout: Layout
-    eos: Tensor | None = None
-
-    def span(self, role: str) -> slice:
-        """Where the tokens of one role stand; ValueError lists the roles when it is not there."""
-        start = 0
-        for name, count in self.layout:
-            if name == role:
-                return slice(start, start + count)
-            start += count
-        raise ValueError(f"no {role!r} tokens; the layout is {self.layout}")
-
-
-Edit = Callable[[Tokens], Tokens]
+from .partial_blocks import all_tokens, can_run_in_parts, first_tokens
+from .shared_text import SharedText, arrange
+from .tokens import Edit, Layout, Tokens, leading
 
 
 class Tower(nn.Module):
@@ -66,13 +42,42 @@ class Tower(nn.Module):
         return contextlib.nullcontext()
 
     def run(
-        self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1, stop: int | None = None
+        self,
+        tokens: Tokens,
+        edits: Mapping[int, Edit] | None = None,
+        start: int = 1,
+        stop: int | None = None,
+        first: int | None = None,
     ) -> Tokens:
         """Blocks start..stop (both included); `edits[l]` is applied to the tokens before block l.
 
+        first: give back the first tokens only; block `stop` then computes no more than it must for them.
         Raises ValueError for blocks or an edit outside 1..depth.
         """
         edits, stop = edits or {}, self.depth if stop is None else stop
+        self.check_range(edits, start, stop)
+        for layer in range(start, stop + 1):
+            if layer in edits:
+                tokens = edits[layer](tokens)
+            self.layouts[layer] = tokens.layout
+            tokens = self.through(layer, tokens, first if layer == stop else None)
+        return tokens
+
+    def through(self, layer: int, tokens: Tokens, first: int | None) -> Tokens:
+        """The tokens behind one block; the first ones or all."""
+        block, x = self.blocks[layer - 1], tokens.x
+        mask = causal_mask(x) if self.causal else None
+        in_parts = self.shortcuts and can_run_in_parts(block)
+        if first is None:
+            trains = torch.is_grad_enabled() and x.requires_grad  # else there is a native op
+            x = all_tokens(block, x, mask) if trains and in_parts else block(x, attn_mask=mask)
+            return dataclasses.replace(tokens, x=x)
+        in_parts = in_parts and mask is None
+        x = first_tokens(block, x, first) if in_parts else block(x, attn_mask=mask)[:, :first]
+        return dataclasses.replace(tokens, x=x, layout=leading(tokens.layout, first))
+
+    def check_range(self, edits: Mapping[int, Edit], start: int, stop: int) -> None:
+        """ValueError for blocks or an edit outside 1..depth."""
         if start < 1 or stop > self.depth:
             raise ValueError(
                 f"blocks {start} to {stop}, but the {self.kind} tower has blocks 1 to {self.depth}"
@@ -82,13 +87,6 @@ class Tower(nn.Module):
             raise ValueError(
                 f"edits before blocks {beyond}, but the {self.kind} tower has blocks 1 to {self.depth}"
             )
-        for layer in range(start, stop + 1):
-            if layer in edits:
-                tokens = edits[layer](tokens)
-            self.layouts[layer] = tokens.layout
-            mask = causal_mask(tokens.x) if self.causal else None
-            tokens = dataclasses.replace(tokens, x=self.blocks[layer - 1](tokens.x, attn_mask=mask))
-        return tokens
 
     def prefix(self, inputs: Tensor, before: int) -> Tokens:
         """Embedding and blocks 1..before-1 without a graph: the part that no edit touches."""
@@ -98,8 +96,11 @@ class Tower(nn.Module):
     def forward(self, inputs: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
         """(batch, joint) features, not normalised; `edits[0]`, if there, is the edit of the embedding."""
         edits = dict(edits or {})
-        tokens = self.embed(inputs, edits.pop(0, None))
-        return self.project(self.pool(self.run(tokens, edits)))
+        return self.read(self.embed(inputs, edits.pop(0, None)), edits)
+
+    def read(self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1) -> Tensor:
+        """(batch, joint) features of tokens that stand before block `start`, not normalised."""
+        return self.project(self.pool(self.run(tokens, edits, start)))
 
 
 class ImageTower(Tower):
@@ -136,6 +137,9 @@ class ImageTower(Tower):
             tokens = edit(tokens)
         return dataclasses.replace(tokens, x=v.ln_pre(tokens.x))
 
+    def read(self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1) -> Tensor:
+        return self.project(self.pool(self.run(tokens, edits, start, first=1)))
+
     def norm(self, x: Tensor) -> Tensor:
         return self.visual.ln_post(x)
 
@@ -150,8 +154,9 @@ class ImageTower(Tower):
 class TextTower(Tower):
     """open_clip's causal text transformer, read out at the EOS token.
 
-    A causal token never sees what follows it, so the sequence is cut behind the longest prompt of
-    the batch (exact; `shortcuts = False` keeps the full context).
+    A causal token never sees what follows it: where only features are wanted, what texts have in common
+    before they differ runs once for all of them (shared_text.py), and `embed` cuts the sequence behind the
+    longest prompt of the batch. Both are exact; `shortcuts = False` keeps the full context of every text.
     """
 
     kind, causal = "text", True
@@ -168,11 +173,7 @@ class TextTower(Tower):
     def embed(self, ids: Tensor, edit: Edit | None = None) -> Tokens:
         """ids (batch, context) -> Tokens (batch, token, width); `edit` works on the word embeddings
         before the positional embedding is added and must keep the length (CoOp)."""
-        if ids.ndim != 2 or ids.shape[1] > len(self.text.positional_embedding):
-            raise ValueError(
-                f"token ids have shape {tuple(ids.shape)}, expected (batch, at most "
-                f"{len(self.text.positional_embedding)}); use vlm.tokenizer"
-            )
+        self.check_ids(ids)
         eos = ids.argmax(dim=1)
         if self.shortcuts:
             ids = ids[:, : int(eos.max()) + 1]
@@ -181,12 +182,70 @@ class TextTower(Tower):
             tokens = edit(tokens)
         return dataclasses.replace(tokens, x=tokens.x + self.text.positional_embedding[: tokens.x.shape[1]])
 
-    def run(
-        self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1, stop: int | None = None
-    ) -> Tokens:
-        tokens = super().run(tokens, edits, start, stop)
+    def check_ids(self, ids: Tensor) -> None:
+        """ValueError for token ids that are not (batch, token) or longer than the context."""
+        if ids.ndim != 2 or ids.shape[1] > len(self.text.positional_embedding):
+            raise ValueError(
+                f"token ids have shape {tuple(ids.shape)}, expected (batch, at most "
+                f"{len(self.text.positional_embedding)}); use vlm.tokenizer"
+            )
+
+    def run(self, tokens: Tokens, *args, **options) -> Tokens:
+        tokens = super().run(tokens, *args, **options)
         self.last_eos = tokens.eos
         return tokens
+
+    def forward(self, ids: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
+        edits = dict(edits or {})
+        return self.read(self.shared(ids, edit=edits.pop(0, None)), edits)
+
+    def shared(self, ids: Tensor, before: int = 1, edit: Edit | None = None) -> Tokens | SharedText:
+        """The tokens before block `before` for `read`, what they have in common once where that is exact.
+
+        `edit` is that of the embedding.
+        """
+        texts = self.share(ids, edit) if self.shares() else None
+        if texts is None:
+            return self.run(self.embed(ids, edit), stop=before - 1)
+        for layer in range(1, before):
+            self.layouts[layer] = texts.full_layout
+            texts = texts.through(self.blocks[layer - 1])
+        return texts
+
+    def shares(self) -> bool:
+        """Whether the text tower may run shared texts now."""
+        return self.shortcuts and all(map(can_run_in_parts, self.blocks))
+
+    def share(self, ids: Tensor, edit: Edit | None) -> SharedText | None:
+        """`embed` of what the texts have in common and of the rest; None where that is not exact."""
+        self.check_ids(ids)
+        texts = arrange(ids)
+        if texts is not None:
+            texts = dataclasses.replace(texts, x=self.text.token_embedding(texts.x)).edited(edit)
+        if texts is None:
+            return None
+        return dataclasses.replace(texts, x=texts.x + self.text.positional_embedding[texts.positions()])
+
+    def read(
+        self, tokens: Tokens | SharedText, edits: Mapping[int, Edit] | None = None, start: int = 1
+    ) -> Tensor:
+        """(batch, joint) features of tokens that stand before block `start`, not normalised.
+
+        From an edit on that is not the same for all texts, they run side by side.
+        """
+        edits = edits or {}
+        if isinstance(tokens, SharedText) and not self.shares():
+            tokens = tokens.side_by_side()
+        if isinstance(tokens, Tokens):
+            return super().read(tokens, edits, start)
+        self.check_range(edits, start, self.depth)
+        for layer in range(start, self.depth + 1):
+            texts = tokens.edited(edits.get(layer))
+            if texts is None:
+                return super().read(tokens.side_by_side(), edits, layer)
+            self.layouts[layer], self.last_eos = texts.full_layout, texts.eos
+            tokens = texts.through(self.blocks[layer - 1], only_ends=layer == self.depth)
+        return self.project(self.norm(tokens.ends()))
 
     def norm(self, x: Tensor) -> Tensor:
         return self.text.ln_final(x)

@@ -29,11 +29,16 @@ One file per study, `notebooks/<study>/study.toml`:
     protocol = "base_to_new"           # the default
     rules = ["unified"]                # or { mmrlpp = ["unified", "decoupled"] }; may be left out
     config = { lr = 1e-3 }             # goes over the profile's config
-    variant = "token"                  # tables call these runs mmrlpp_token; may be left out
+    presets = true                     # start from the papers' values for the data set; false when left out
     resources = { gpus = 1 }           # goes over the profile's resources
 
     [profile.demo.matrix.method.mmrlpp]  # goes over both for one method; belongs to the matrix above
     token_mix = 0.5
+
+    [profile.demo.matrix.variants]     # all runs of the matrix once per line, with these values over the others;
+    linear = { token_mix = 1.0 }       # tables call them mmrlpp_linear; may be left out
+
+A profile may leave out a matrix that another one has: the artefacts that read it are no part of it then.
 
 Without `rules`, every method is evaluated with `unified`, and mmrlpp on base_to_new also with `decoupled`.
 
@@ -44,6 +49,7 @@ notebook 0.5). They change where and when a job runs, not which run it is.
 """
 import dataclasses
 import hashlib
+import itertools
 import json
 from pathlib import Path
 
@@ -76,6 +82,7 @@ class Job:
     seed: int
     rules: tuple[str, ...]
     config: dict           # keywords of `vlmlab.fit`
+    presets: bool = False  # whether those of the papers (methods/presets.csv) stand under them
     resources: Resources = dataclasses.field(default=Resources(), compare=False)
     variant: str = dataclasses.field(default="", compare=False)
 
@@ -113,13 +120,19 @@ class Matrix:
     rules: list | dict | None
     config: dict
     method: dict
+    presets: bool
     resources: dict
-    variant: str
+    variants: dict
 
     def rules_of(self, method: str) -> tuple[str, ...]:
         given = self.rules.get(method) if isinstance(self.rules, dict) else self.rules
         usual = RULES.get(method, ("unified",)) if self.protocol == "base_to_new" else ("unified",)
         return tuple(given) if given else usual
+
+    def configs(self, method: str, below: dict) -> dict[str, dict]:
+        """Variant ("" where there is none) -> keywords of `vlmlab.fit`; `below` is the profile's config."""
+        config = below | self.config | self.method.get(method, {})
+        return {variant: config | over for variant, over in (self.variants or {"": {}}).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,13 +160,20 @@ class Study:
             raise ValueError(f"study {self.id} has no profile {name!r}; it has {', '.join(self.profiles)}")
         return self.profiles[name]
 
-    def choose(self, only: list[str] | None) -> list[Artefact]:
-        """The artefacts with these ids, or all; ValueError names an unknown id."""
-        unknown = [i for i in only or () if i not in self.artefacts]
-        if unknown:
-            there = ", ".join(self.artefacts)
-            raise ValueError(f"study {self.id} has no artefact {unknown[0]!r}; it has {there}")
-        return [a for a in self.artefacts.values() if not only or a.id in only]
+    def choose(self, only: list[str] | None, profile: str) -> list[Artefact]:
+        """The artefacts with these ids, or all that the profile has.
+
+        ValueError names an unknown id, or one that reads a matrix which the profile leaves out.
+        """
+        matrices = self.profile(profile).matrices
+        lacks = {a.id: [m for m in a.runs if m not in matrices] for a in self.artefacts.values()}
+        for id in only or ():
+            if id not in lacks:
+                raise ValueError(f"study {self.id} has no artefact {id!r}; it has {', '.join(self.artefacts)}")
+            if lacks[id]:
+                raise ValueError(f"{self.path}: {id} reads the matrix {lacks[id][0]!r}, which profile {profile} "
+                                 f"leaves out; it has {', '.join(matrices) or 'none'}")
+        return [a for a in self.artefacts.values() if (a.id in only if only else not lacks[a.id])]
 
     def jobs(self, profile: str, matrices: tuple[str, ...]) -> list[Job]:
         """The runs of these matrices of a profile, each once, in the order of the file."""
@@ -163,12 +183,11 @@ class Study:
             resources = Resources(**{**p.resources, **matrix.resources})
             for task in matrix.tasks:
                 for method in matrix.methods:
-                    config = p.config | matrix.config | matrix.method.get(method, {})
-                    for shots in matrix.shots:
-                        for seed in matrix.seeds:
-                            job = Job(self.id, p.model, method, task, matrix.protocol, shots, seed,
-                                      matrix.rules_of(method), config, resources, matrix.variant)
-                            jobs.setdefault(job.id, job)
+                    configs = matrix.configs(method, p.config).items()
+                    for shots, seed, (variant, config) in itertools.product(matrix.shots, matrix.seeds, configs):
+                        job = Job(self.id, p.model, method, task, matrix.protocol, shots, seed,
+                                  matrix.rules_of(method), config, matrix.presets, resources, variant)
+                        jobs.setdefault(job.id, job)
         return list(jobs.values())
 
 
@@ -219,12 +238,10 @@ class Builder(Reader):
         notebook = self.path.parent / f["notebook"]
         if not notebook.is_file():
             self.fail("artefact", nth, "notebook", f"there is no file {notebook}")
-        for profile in profiles.values():
-            for name in f["runs"]:
-                if name not in profile.matrices:
-                    there = ", ".join(profile.matrices) or "none"
-                    message = f"profile {profile.name} has no matrix {name!r}; it has {there}"
-                    self.fail("artefact", nth, "runs", message)
+        known = list(dict.fromkeys(name for profile in profiles.values() for name in profile.matrices))
+        if unknown := [name for name in f["runs"] if name not in known]:
+            self.fail("artefact", nth, "runs", f"no profile has a matrix {unknown[0]!r}; there are "
+                      f"{', '.join(known) or 'none'}")
         return Artefact(f["id"], f["title"], notebook, f["kind"], tuple(f["runs"]), f["params"])
 
     def profile(self, name: str, raw: object) -> Profile:

@@ -60,7 +60,7 @@ class Plan:
     def __init__(self, study: Study, profile: str, places: Places, train: str = TRAIN,
                  only: list[str] | None = None):
         self.study, self.profile, self.places = study, study.profile(profile), places
-        self.artefacts = study.choose(only)
+        self.artefacts = study.choose(only, profile)
         self.index = Index(study.id, places, train)
         self.modules = Modules(places.package)
         self.state = State(places.figures / study.id)
@@ -81,9 +81,8 @@ class Plan:
         """The parameters of an artefact's notebook: the standard ones, its own, the profile's it declares."""
         standard = (self.study.id, artefact.id, self.profile.name, self.places.runs.as_posix(),
                     self.state.folder.as_posix())
-        offered = {"model": self.profile.model["name"], **self.profile.params}
         declared = notebook.parameters(artefact.notebook)
-        return {**{k: v for k, v in offered.items() if k in declared}, **artefact.params,
+        return {**{k: v for k, v in self.profile.params.items() if k in declared}, **artefact.params,
                 **dict(zip(STANDARD, standard))}
 
     def jobs(self, artefact: Artefact) -> list[Job]:
@@ -101,7 +100,8 @@ class Plan:
     def look(self, artefact: Artefact) -> tuple[str, dict[str, str], list[Job]]:
         """Why an artefact is stale ("" when fresh), what shapes it now, and the jobs it still lacks."""
         runs, missing = self.runs(artefact)
-        now = parts(artefact, self.study.id, self.values(artefact), runs, self.places.data, self.modules)
+        now = parts(artefact, self.study.id, self.values(artefact), self.profile.model, runs, self.places.data,
+                    self.modules)
         return self.state.why_stale(artefact, now), now, missing
 
     def attempt(self, artefact: Artefact) -> Path:
@@ -237,7 +237,16 @@ def states(study: str, profile: str = "demo", runs: str | Path = "runs", figures
             rows.append(Row(artefact.id, "stale" if known else "missing", detail=why))
         else:
             rows.append(Row(artefact.id, "fresh"))
-    return rows
+    there = {a.id for a in plan.artefacts}
+    return rows + [Row(id, "left out", detail=f"profile {profile} lacks a matrix that it reads")
+                   for id in plan.study.artefacts if id not in there]
+
+
+def model_of(study: str, profile: str = "demo"):
+    """The frozen model of a profile (a `VLM`), loaded as its runs were: name, weights, device, precision."""
+    from ..models.load import load
+
+    return load(**manifest.load(study, folder("notebooks")).profile(profile).model)
 
 
 def runs_of(study: str, artefact: str, profile: str = "demo", runs: str | Path = "runs", *, jobs: int = 1,
@@ -251,7 +260,7 @@ def runs_of(study: str, artefact: str, profile: str = "demo", runs: str | Path =
     import pandas as pd
 
     found = manifest.load(study, folder("notebooks"))
-    (chosen,) = found.choose([artefact])
+    (chosen,) = found.choose([artefact], profile)
     index = Index(study, Places.of(profile, folder(runs), **others), train)
     wanted = found.jobs(profile, chosen.runs)
     if failed := train_missing(wanted, index, functools.partial(pool.answers, slots=jobs)).failed:

@@ -33,6 +33,10 @@ def is_tables(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
 
 
+def is_variants(value: object) -> bool:
+    return is_tables(value) and all(map(NAME.test, value))
+
+
 def is_resources(value: object) -> bool:
     return isinstance(value, dict) and all(k in RESOURCES and RESOURCES[k](v) for k, v in value.items())
 
@@ -52,6 +56,7 @@ TEXTS = Kind("a list of strings, not empty", is_texts)
 ANY_TEXTS = Kind("a list of strings", lambda v: v == [] or is_texts(v))
 SEEDS = Kind("a list of whole numbers, not empty", lambda v: is_counts(v, 0))
 COUNTS = Kind("a list of whole numbers above 0, not empty", lambda v: is_counts(v, 1))
+FLAG = Kind("true or false", lambda v: isinstance(v, bool))
 TABLE = Kind("a table", lambda v: isinstance(v, dict))
 PROTOCOL = one_of("zero_shot", "few_shot", "base_to_new", "cross_dataset", "domain_shift", "retrieval", "vqa",
                   "label_distribution")
@@ -75,7 +80,9 @@ FIELDS = {
                "protocol": (PROTOCOL, "base_to_new"), "config": (TABLE, {}),
                "rules": (Kind("a list of strings, or a table of such lists by method", is_rules), None),
                "method": (Kind("tables of parameters by method", is_tables), {}), "resources": (NEEDS, {}),
-               "variant": (NAME, "")},
+               "presets": (FLAG, False),
+               "variants": (Kind("tables of parameters by the variant's name, letters, digits, - and _",
+                                 is_variants), {})},
 }
 
 

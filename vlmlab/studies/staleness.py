@@ -18,18 +18,18 @@ SUFFIXES = ("svg", "png", "csv", "tex", "pdf", "html")       # what may lie besi
 PLACES = ("runs", "out")                                     # parameters that are only places
 
 
-def parts(artefact: Artefact, study: str, values: dict, runs: list[tuple[Job, Done]], data: Path,
-          modules: Modules) -> dict[str, str]:
+def parts(artefact: Artefact, study: str, values: dict, model: dict, runs: list[tuple[Job, Done]],
+          data: Path, modules: Modules) -> dict[str, str]:
     """Everything that shapes an artefact: name -> digest.
 
-    values: the notebook's parameters; runs: its training jobs with their finished runs. Of the embedded data
+    values: the notebook's parameters; model: the profile's; runs: its training jobs with their finished runs. Of the embedded data
     and models, those count that the notebook or a parameter names: 'emoji/food' is of data/emoji. Of the
     methods, those of its runs and those that it names.
     """
     cells = notebook.read(artefact.notebook)["cells"]
     source = [[c["cell_type"], "".join(c["source"])] for c in cells if c["cell_type"] != "raw"]
     code = python_of([text for kind, text in source if kind == "code"])
-    texts = [*texts_in(code), *texts_of(values)]
+    texts = [*texts_in(code), *texts_of(values), *texts_of(model)]
     folders = [f"published/{study}", *named(data, texts)]
     if methods := {job.method for job, _ in runs}:
         methods |= {t for t in texts if t.isidentifier() and modules.file(f"vlmlab.methods.{t}")}
@@ -37,6 +37,7 @@ def parts(artefact: Artefact, study: str, values: dict, runs: list[tuple[Job, Do
     return {
         "notebook": digest(source),
         "parameters": digest({k: v for k, v in values.items() if k not in PLACES}),
+        "model": digest(model),
         "version of vlmlab": __version__,
         **modules.digests(code),
         **{f"data/{name}": value for name, value in data_digests(data, folders).items()},

@@ -7,6 +7,8 @@ import pandas as pd
 
 import vlmlab
 
+from .. import methods
+
 
 @functools.lru_cache(maxsize=1)
 def model(spec: tuple):
@@ -21,7 +23,8 @@ def train(job: dict, runs: str) -> dict:
     """
     vlm = model(tuple(sorted(job["model"].items())))
     task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
-    run = vlmlab.fit(job["method"], vlm, task, out=runs, study=job["study"], **job["config"])
+    usual = methods.presets(job["method"], task.id, task.protocol, task.shots) if job["presets"] else {}
+    run = vlmlab.fit(job["method"], vlm, task, out=runs, study=job["study"], **(usual | job["config"]))
     rows = pd.concat([vlmlab.evaluate(run, task, rule=rule) for rule in job["rules"]])
     path = Path(run.path)
     return {"run": path.relative_to(runs).as_posix(), "key": run.key, "status": run.status,

@@ -1,15 +1,19 @@
 """`evaluate`: what a trained method scores on the test splits of a task."""
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from ..methods import target_presets
 from ..methods.method import Method
 from ..tasks.split import Split
 from ..tasks.task import Task
 from .data import test_loader
 from .run import COLUMNS, Run
 
+PER_TARGET = "per_target"
 
 def predict(method: Method, split: Split, *, rule: str = "unified", part: str | None = None,
             batch_size: int = 256, workers: int = 0) -> np.ndarray:
@@ -69,23 +73,48 @@ def part_of(task: Task, name: str, known: bool) -> str:
     return "base" if known and not elsewhere else "new"
 
 
+def name_of(method: Method) -> str:
+    return type(method).__module__.rpartition(".")[2]
+
+
+def per_target(method: Method, task: Task) -> dict[str, object]:
+    """Test -> Config with what the published code sets for it. ValueError where it sets nothing."""
+    name = name_of(method)
+    found = {target: values for target in task.tests if target != task.id
+             and (values := target_presets(name, target, task.protocol))}
+    if not found:
+        raise ValueError(f"no published parameters of {name} are known for the targets of {task.id} under "
+                         f"{task.protocol}; leave +{PER_TARGET} out")
+    return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
+
+
 def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size: int = 256,
              workers: int = 0) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 
-    rule: unified, or decoupled, which is told base or new (see `part_of`). For base_to_new a split `hm`
-    holds the harmonic means. Columns as `results`; the rows of a run are also kept in its folder.
+    rule: unified, or decoupled, which is told base or new (see `part_of`). With `+per_target`, such as
+    "decoupled+per_target", other data sets or looks are tested with the parameters that the method's published
+    code sets for each of them (presets.csv); such numbers use the identity of the target. For base_to_new a
+    split `hm` holds the harmonic means. Columns as `results`; the rows of a run are also kept in its folder.
+
+    Raises ValueError for a rule that the method does not have, or where no published value is known.
     """
     saved = isinstance(run, Run)
     method = run.model if saved else run
     trained, state, rows = set(run.info["classnames"] if saved else method.classnames), method.training, []
-    before = method.classnames, method.template
+    before, config = (method.classnames, method.template), method.config
+    inner, _, extra = rule.partition("+")
+    configs = per_target(method, task) if extra else {}
+    if extra not in ("", PER_TARGET):
+        raise ValueError(f"unknown rule {rule!r}; after the + stands {PER_TARGET}")
     try:
         for name, split in task.tests.items():
-            part = None if rule == "unified" else part_of(task, name, trained.issuperset(split.classnames))
-            logits = predict(method, split, rule=rule, part=part, batch_size=batch_size, workers=workers)
+            method.config = configs.get(name, config)
+            part = None if inner == "unified" else part_of(task, name, trained.issuperset(split.classnames))
+            logits = predict(method, split, rule=inner, part=part, batch_size=batch_size, workers=workers)
             rows += split_rows(name, split, logits)
     finally:
+        method.config = config
         method.train(state).set_classes(*before)
     if {"base", "new"} == task.tests.keys():
         rows += harmonic_rows(rows)
@@ -95,5 +124,5 @@ def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size
         run.save_results(rows)
         frame = run.results
         return frame[np.logical_and.reduce([frame[k] == v for k, v in asked.items()])].reset_index(drop=True)
-    labels = {"method": type(method).__module__.rpartition(".")[2], "shots": task.shots, "seed": task.seed}
+    labels = {"method": name_of(method), "shots": task.shots, "seed": task.seed}
     return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
