@@ -74,6 +74,42 @@ def test_runs_named_twice_are_trained_once(load):
     assert len(study.jobs("demo", ("main", "again"))) == 13
 
 
+def test_what_a_profile_says_of_a_method_stands_below_its_matrices(load):
+    first = '[[profile.demo.matrix]]\nname = "main"'
+    text = GOOD.replace(first, f"[profile.demo.method.mmrlpp]\nlr = 5\nrank = 2\n\n{first}")
+    configs = {j.method: j.config for j in load(text).jobs("demo", ("main",))}
+    assert configs["mmrlpp"] == {"epochs": 10, "lr": 0.2, "rank": 2, "token_mix": 0.5}
+    assert configs["zero_shot"] == {"epochs": 10, "lr": 0.2}
+    with pytest.raises(ValueError, match=r"profile\.demo\.method: 'mrlpp' is not among .*zero_shot, mmrlpp"):
+        load(text.replace("method.mmrlpp]\nlr", "method.mrlpp]\nlr"))
+
+
+def test_variants_are_runs_of_their_own(load):
+    text = GOOD + '[profile.demo.matrix.variants]\nfirst = { lr = 0.5 }\nsecond = { lr = 0.1, rank = 2 }\n'
+    jobs = load(text).jobs("demo", ("zero",))
+    assert [j.name for j in jobs] == ["zero_shot_first", "zero_shot_second"]
+    assert [j.config for j in jobs] == [{"epochs": 10, "lr": 0.5}, {"epochs": 10, "lr": 0.1, "rank": 2}]
+    assert len({j.id for j in jobs}) == 2
+    variants = "[profile.demo.matrix.variants]"
+    method = text.replace(variants, f"[profile.demo.matrix.method.zero_shot]\nlr = 7\nrank = 1\n{variants}")
+    configs = [j.config for j in load(method).jobs("demo", ("zero",))]
+    assert configs == [{"epochs": 10, "lr": 0.5, "rank": 1}, {"epochs": 10, "lr": 0.1, "rank": 2}]
+
+
+def test_presets_make_another_job(load):
+    plain = load().jobs("demo", ("zero",))
+    preset = load(GOOD.replace("seeds = [1]\n", "seeds = [1]\npresets = true\n")).jobs("demo", ("zero",))
+    assert [j.presets for j in plain + preset] == [False, True] and plain[0].id != preset[0].id
+
+
+def test_a_profile_may_leave_out_a_matrix(load):
+    study = load(GOOD + '\n[profile.small]\nmodel = "tiny"\n')
+    assert [a.id for a in study.choose(None, "demo")] == ["fig1", "table1"]
+    assert [a.id for a in study.choose(None, "small")] == ["table1"]
+    with pytest.raises(ValueError, match=r"fig1 reads the matrix 'main', which profile small leaves out"):
+        study.choose(["fig1"], "small")
+
+
 def test_rules_and_shots_that_are_left_out(load):
     (job,) = load().jobs("demo", ("zero",))
     assert (job.rules, job.shots, job.label) == (("unified",), None, "zero_shot toy/a seed 1")
@@ -107,6 +143,8 @@ def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
     ('protocol = "zero_shot"', 'protocol = "zeroshot"', 37, ["matrix.protocol", "base_to_new", "'zeroshot'"]),
     ("seeds = [1]\n", "", 32, ["profile.demo.matrix.seeds", "missing"]),
     ("matrix.method.mmrlpp]", "matrix.method.mrlpp]", 29, ["matrix.method", "'mrlpp'", "zero_shot, mmrlpp"]),
+    ("shots = [16]", "variants = { a = 1 }", 26, ["matrix.variants", "tables of parameters"]),
+    ("shots = [16]", 'shots = [16]\npresets = "yes"', 27, ["matrix.presets", "true or false", "'yes'"]),
     ('model = "tiny"', 'model = "tiny"\nresources = { cores = 0 }', 19,
      ["profile.demo.resources", "cores (whole number from 1)", "{'cores': 0}"]),
     ("shots = [16]", "shots = [16]\nresources = { gpu = 1 }", 27, ["matrix.resources", "gpus", "{'gpu': 1}"]),
@@ -133,4 +171,4 @@ def test_unknown_study_profile_and_artefact(load, project):
     with pytest.raises(ValueError, match=r"no profile 'dmo'; it has demo"):
         study.profile("dmo")
     with pytest.raises(ValueError, match=r"no artefact 'fig9'; it has fig1, table1"):
-        study.choose(["fig1", "fig9"])
+        study.choose(["fig1", "fig9"], "demo")

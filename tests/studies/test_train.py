@@ -55,6 +55,13 @@ def test_what_a_job_asks_for(verbs, tmp_path):
     assert [c[0] for c in calls].count("load") == 1  # once per process
 
 
+def test_presets_stand_under_the_settings_of_the_study(verbs, tmp_path):
+    calls, _ = verbs
+    train.train(job(presets=True, task="dtd", protocol="few_shot", config={"epochs": 3}), str(tmp_path))
+    (settings,) = (c[2] for c in calls if c[0] == "fit")
+    assert settings["epochs"] == 3 and settings["lr"] == 2e-3 and settings["anchor_weight"] == 7.0
+
+
 def test_digest_is_of_numbers_and_weights(verbs, tmp_path):
     _, state = verbs
     first = train.train(job(), str(tmp_path))["digest"]

@@ -1,4 +1,6 @@
 """Scores by hand, rules, class names per split."""
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,26 @@ def test_decoupled_uses_the_class_branch_for_new_classes_only(vlm, tmp_path):
     assert tuple(vlmlab.evaluate(run, task).columns) == tuple(vlmlab.results(tmp_path).columns)
     with pytest.raises(ValueError, match="no rule 'other'"):
         vlmlab.evaluate(run, task, rule="other")
+
+
+def test_per_target_uses_what_the_published_code_sets_for_each_target(vlm, tmp_path, monkeypatch):
+    task = vlmlab.task("emoji/food", protocol="cross_dataset", shots=1, seed=1, backgrounds=1)
+    own, other, third = list(task.tests)[:3]
+    task = dataclasses.replace(task, tests={name: task.tests[name] for name in (own, other, third)})
+    run = vlmlab.fit("mmrlpp", vlm, task, out=tmp_path, epochs=1, batch_size=4, warmup_epochs=0, lr=1e-2)
+    config = run.model.config
+    with pytest.raises(ValueError, match=r"no published parameters of mmrlpp .* leave \+per_target out"):
+        vlmlab.evaluate(run, task, rule="decoupled+per_target")
+    with pytest.raises(ValueError, match=r"unknown rule 'unified\+mine'"):
+        vlmlab.evaluate(run, task, rule="unified+mine")
+    found = {other: {"token_mix": 0.2}, own: {"token_mix": 0.3}}
+    monkeypatch.setattr(evaluate_module, "target_presets", lambda method, target, _: found.get(target, {}))
+    seen = []
+    monkeypatch.setattr(evaluate_module, "predict", lambda method, split, **k: (
+        seen.append((method.config.token_mix, k["rule"], k["part"])), predict(method, split, **k))[1])
+    rows = vlmlab.evaluate(run, task, rule="unified+per_target")
+    assert seen == [(0.9, "unified", None), (0.2, "unified", None), (0.9, "unified", None)]
+    assert set(rows["rule"]) == {"unified+per_target"} and run.model.config is config
 
 
 def test_zero_shot_equals_the_library(vlm, tmp_path):

@@ -60,9 +60,9 @@ def build(name: str, vlm, classnames: list[str], template: str = "a photo of a {
 
 
 def presets(name: str, task: str, protocol: str = "base_to_new", shots: int | None = None) -> dict:
-    """What the papers set to train on this data set with this protocol and number of shots: keywords of `fit`.
+    """What the papers set to train on this data set, protocol and number of shots: keywords of `fit`.
 
-    From presets.csv: an empty cell holds for all, and a row that names the protocol goes before one that names
+    From presets.csv: an empty cell holds for all; a row that names the protocol goes before one that names
     the data set, that before one that names the shots.
     """
     asked = {"protocol": protocol, "task": task, "shots": "" if shots is None else str(shots)}

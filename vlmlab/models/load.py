@@ -99,9 +99,9 @@ def load(name: str | Path = "tiny", pretrained: str | Path | None = None, *, dev
          precision: str | None = None) -> VLM:
     """Load a frozen model.
 
-    name: an embedded model ("tiny"), an open_clip architecture ("ViT-B-16-quickgelu"; random weights
-    unless `pretrained` names a tag or a local file), a folder with config.json and model.safetensors,
-    or a file with OpenAI-style weights (.safetensors, or .pt read with weights_only).
+    name: an embedded model ("tiny"), an open_clip architecture ("ViT-B-16-quickgelu"; the same random
+    weights each time unless `pretrained` names a tag or a local file), a folder with config.json and
+    model.safetensors, or a file with OpenAI-style weights (.safetensors, or .pt read with weights_only).
     device: default is the GPU when there is one. precision: fp32 (default on CPU), amp_bf16 (default
     on GPU), amp_fp16.
 
@@ -231,7 +231,9 @@ def from_open_clip(name: str, pretrained: str | Path | None) -> tuple[nn.Module,
     if pretrained is not None and not local:
         check_tag(name, str(pretrained), config)
     try:
-        clip = open_clip.create_model(name, pretrained=None if local else pretrained)
+        with torch.random.fork_rng(devices=[]):  # random weights are the same in every process
+            torch.manual_seed(0)
+            clip = open_clip.create_model(name, pretrained=None if local else pretrained)
     except Exception as e:
         if pretrained is None:
             raise

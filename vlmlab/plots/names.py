@@ -28,6 +28,7 @@ NAMES = {
     "mmrl_unified": ("MMRL, unified", GREEN, "*", DASHED),
     "mmrlpp": ("MMRL++", VERMILLION, "s", DASHED),
     "mmrlpp_unified": ("MMRL++, unified", VERMILLION, "*", DASHDOT),
+    "mmrlpp_per_target": ("MMRL++, per target", VERMILLION, "X", DASHED),
     "aligned_norm": ("AlignedNorm", BLUE, "o", "-"),
     # label-free tuning and neighbourhood Gaussian aggregation
     "lafter": ("LaFTer", VERMILLION, "D", DASHED),

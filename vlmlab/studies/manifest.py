@@ -20,6 +20,9 @@ One file per study, `notebooks/<study>/study.toml`:
     params = { epochs = 10 }           # passed to every notebook that declares them
     config = { epochs = 10 }           # passed to vlmlab.fit in every matrix
 
+    [profile.demo.method.aligned_norm] # goes over that for one method; may be left out
+    w_proj = 0.1
+
     [[profile.demo.matrix]]            # one run per method x task x shots x seed
     name = "main"
     methods = ["zero_shot", "mmrlpp"]
@@ -28,15 +31,15 @@ One file per study, `notebooks/<study>/study.toml`:
     shots = [16]                       # left out for zero_shot
     protocol = "base_to_new"           # the default
     rules = ["unified"]                # or { mmrlpp = ["unified", "decoupled"] }; may be left out
-    config = { lr = 1e-3 }             # goes over the profile's config
+    config = { lr = 1e-3 }             # goes over what the profile says
     presets = true                     # start from the papers' values for the data set; false when left out
     resources = { gpus = 1 }           # goes over the profile's resources
 
-    [profile.demo.matrix.method.mmrlpp]  # goes over both for one method; belongs to the matrix above
+    [profile.demo.matrix.method.mmrlpp]  # goes over all that for one method; belongs to the matrix above
     token_mix = 0.5
 
-    [profile.demo.matrix.variants]     # all runs of the matrix once per line, with these values over the others;
-    linear = { token_mix = 1.0 }       # tables call them mmrlpp_linear; may be left out
+    [profile.demo.matrix.variants]     # all runs of the matrix once per line, with these values over the
+    linear = { token_mix = 1.0 }       # rest; tables call them mmrlpp_linear; may be left out
 
 A profile may leave out a matrix that another one has: the artefacts that read it are no part of it then.
 
@@ -51,6 +54,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from .schema import Reader
@@ -130,7 +134,7 @@ class Matrix:
         return tuple(given) if given else usual
 
     def configs(self, method: str, below: dict) -> dict[str, dict]:
-        """Variant ("" where there is none) -> keywords of `vlmlab.fit`; `below` is the profile's config."""
+        """Variant ("" where there is none) -> keywords of `vlmlab.fit`; `below` is what the profile says."""
         config = below | self.config | self.method.get(method, {})
         return {variant: config | over for variant, over in (self.variants or {"": {}}).items()}
 
@@ -142,6 +146,7 @@ class Profile:
     model: dict
     params: dict
     config: dict
+    method: dict
     matrices: dict[str, Matrix]
     resources: dict
 
@@ -169,10 +174,11 @@ class Study:
         lacks = {a.id: [m for m in a.runs if m not in matrices] for a in self.artefacts.values()}
         for id in only or ():
             if id not in lacks:
-                raise ValueError(f"study {self.id} has no artefact {id!r}; it has {', '.join(self.artefacts)}")
+                raise ValueError(f"study {self.id} has no artefact {id!r}; it has {', '.join(lacks)}")
             if lacks[id]:
-                raise ValueError(f"{self.path}: {id} reads the matrix {lacks[id][0]!r}, which profile {profile} "
-                                 f"leaves out; it has {', '.join(matrices) or 'none'}")
+                there = ", ".join(matrices) or "none"
+                raise ValueError(f"{self.path}: {id} reads the matrix {lacks[id][0]!r}, which profile "
+                                 f"{profile} leaves out; it has {there}")
         return [a for a in self.artefacts.values() if (a.id in only if only else not lacks[a.id])]
 
     def jobs(self, profile: str, matrices: tuple[str, ...]) -> list[Job]:
@@ -183,8 +189,9 @@ class Study:
             resources = Resources(**{**p.resources, **matrix.resources})
             for task in matrix.tasks:
                 for method in matrix.methods:
-                    configs = matrix.configs(method, p.config).items()
-                    for shots, seed, (variant, config) in itertools.product(matrix.shots, matrix.seeds, configs):
+                    configs = matrix.configs(method, p.config | p.method.get(method, {})).items()
+                    for shots, seed, (variant, config) in itertools.product(
+                            matrix.shots, matrix.seeds, configs):
                         job = Job(self.id, p.model, method, task, matrix.protocol, shots, seed,
                                   matrix.rules_of(method), config, matrix.presets, resources, variant)
                         jobs.setdefault(job.id, job)
@@ -240,8 +247,8 @@ class Builder(Reader):
             self.fail("artefact", nth, "notebook", f"there is no file {notebook}")
         known = list(dict.fromkeys(name for profile in profiles.values() for name in profile.matrices))
         if unknown := [name for name in f["runs"] if name not in known]:
-            self.fail("artefact", nth, "runs", f"no profile has a matrix {unknown[0]!r}; there are "
-                      f"{', '.join(known) or 'none'}")
+            there = ", ".join(known) or "none"
+            self.fail("artefact", nth, "runs", f"no profile has a matrix {unknown[0]!r}; there are {there}")
         return Artefact(f["id"], f["title"], notebook, f["kind"], tuple(f["runs"]), f["params"])
 
     def profile(self, name: str, raw: object) -> Profile:
@@ -254,14 +261,18 @@ class Builder(Reader):
                 self.fail(f"{section}.matrix", nth, "name", f"{matrix.name!r} is there twice")
             matrices[matrix.name] = matrix
         model = {"name": f["model"], **{k: f[k] for k in ("pretrained", "device", "precision") if f[k]}}
-        return Profile(name, model, f["params"], f["config"], matrices, f["resources"])
+        used = dict.fromkeys(method for matrix in matrices.values() for method in matrix.methods)
+        self.known_methods(section, 0, "method", f["method"], used)
+        return Profile(name, model, f["params"], f["config"], f["method"], matrices, f["resources"])
+
+    def known_methods(self, section: str, nth: int, key: str, table: dict, methods: Iterable[str]) -> None:
+        """The keys of a table must be among the methods."""
+        if unknown := [name for name in table if name not in methods]:
+            self.fail(section, nth, key, f"{unknown[0]!r} is not among the methods {', '.join(methods)}")
 
     def matrix(self, section: str, nth: int, raw: object) -> Matrix:
         f = self.fields("matrix", section, nth, raw)
         for key in ("method", "rules"):
-            for method in f[key] if isinstance(f[key], dict) else ():
-                if method not in f["methods"]:
-                    there = ", ".join(f["methods"])
-                    self.fail(section, nth, key, f"{method!r} is not among the methods {there}")
+            self.known_methods(section, nth, key, f[key] if isinstance(f[key], dict) else {}, f["methods"])
         lists = {k: tuple(f[k]) for k in ("methods", "tasks", "seeds", "shots")}
         return Matrix(**{**f, **lists})

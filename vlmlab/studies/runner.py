@@ -100,8 +100,8 @@ class Plan:
     def look(self, artefact: Artefact) -> tuple[str, dict[str, str], list[Job]]:
         """Why an artefact is stale ("" when fresh), what shapes it now, and the jobs it still lacks."""
         runs, missing = self.runs(artefact)
-        now = parts(artefact, self.study.id, self.values(artefact), self.profile.model, runs, self.places.data,
-                    self.modules)
+        now = parts(artefact, self.study.id, self.values(artefact), self.profile.model, runs,
+                    self.places.data, self.modules)
         return self.state.why_stale(artefact, now), now, missing
 
     def attempt(self, artefact: Artefact) -> Path:

@@ -74,6 +74,7 @@ FIELDS = {
     "profile": {"model": (TEXT, REQUIRED), "pretrained": (TEXT, None), "device": (TEXT, None),
                 "precision": (one_of("fp32", "amp_bf16", "amp_fp16"), None), "params": (TABLE, {}),
                 "config": (TABLE, {}), "resources": (NEEDS, {}),
+                "method": (Kind("tables of parameters by method", is_tables), {}),
                 "matrix": (Kind("[[profile.<name>.matrix]] sections", lambda v: isinstance(v, list)), [])},
     "matrix": {"name": (NAME, REQUIRED), "methods": (TEXTS, REQUIRED), "tasks": (TEXTS, REQUIRED),
                "seeds": (SEEDS, REQUIRED), "shots": (COUNTS, [None]),

@@ -22,9 +22,9 @@ def parts(artefact: Artefact, study: str, values: dict, model: dict, runs: list[
           data: Path, modules: Modules) -> dict[str, str]:
     """Everything that shapes an artefact: name -> digest.
 
-    values: the notebook's parameters; model: the profile's; runs: its training jobs with their finished runs. Of the embedded data
-    and models, those count that the notebook or a parameter names: 'emoji/food' is of data/emoji. Of the
-    methods, those of its runs and those that it names.
+    values: the notebook's parameters; model: the profile's; runs: its training jobs with their finished runs.
+    Of the embedded data and models, those count that the notebook, a parameter or the profile names:
+    'emoji/food' is of data/emoji. Of the methods, those of its runs and those that it names.
     """
     cells = notebook.read(artefact.notebook)["cells"]
     source = [[c["cell_type"], "".join(c["source"])] for c in cells if c["cell_type"] != "raw"]

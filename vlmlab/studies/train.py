@@ -9,6 +9,8 @@ import vlmlab
 
 from .. import methods
 
+PRESET_OF = ("method", "task", "protocol", "shots")
+
 
 @functools.lru_cache(maxsize=1)
 def model(spec: tuple):
@@ -23,7 +25,7 @@ def train(job: dict, runs: str) -> dict:
     """
     vlm = model(tuple(sorted(job["model"].items())))
     task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
-    usual = methods.presets(job["method"], task.id, task.protocol, task.shots) if job["presets"] else {}
+    usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}
     run = vlmlab.fit(job["method"], vlm, task, out=runs, study=job["study"], **(usual | job["config"]))
     rows = pd.concat([vlmlab.evaluate(run, task, rule=rule) for rule in job["rules"]])
     path = Path(run.path)

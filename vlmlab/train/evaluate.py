@@ -93,9 +93,10 @@ def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size
     """Score a finished run, or a method, on every test split of `task`.
 
     rule: unified, or decoupled, which is told base or new (see `part_of`). With `+per_target`, such as
-    "decoupled+per_target", other data sets or looks are tested with the parameters that the method's published
-    code sets for each of them (presets.csv); such numbers use the identity of the target. For base_to_new a
-    split `hm` holds the harmonic means. Columns as `results`; the rows of a run are also kept in its folder.
+    "decoupled+per_target", other data sets or looks are tested with the parameters that the published code of
+    the method sets for each of them (presets.csv); such numbers use the identity of the target. For
+    base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows of a run are also kept
+    in its folder.
 
     Raises ValueError for a rule that the method does not have, or where no published value is known.
     """
@@ -104,9 +105,9 @@ def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size
     trained, state, rows = set(run.info["classnames"] if saved else method.classnames), method.training, []
     before, config = (method.classnames, method.template), method.config
     inner, _, extra = rule.partition("+")
-    configs = per_target(method, task) if extra else {}
     if extra not in ("", PER_TARGET):
         raise ValueError(f"unknown rule {rule!r}; after the + stands {PER_TARGET}")
+    configs = per_target(method, task) if extra else {}
     try:
         for name, split in task.tests.items():
             method.config = configs.get(name, config)
