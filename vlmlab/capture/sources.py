@@ -1,7 +1,6 @@
 """What capture runs: one tower of a model over batches of data, with ids and labels."""
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -110,7 +109,7 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
     attrs = {"model": type(model).__name__, "tower": tower.kind, "method": ""}
 
     def key():
-        return {"weights": fingerprint(model), "method": "", "precision": str(weight.dtype),
+        return {"weights": fingerprint(model.state_dict()), "method": "", "precision": str(weight.dtype),
                 "pixels": f"{type(model).__name__} {tower.given}"}
 
     return Source(attrs["model"], tower, tower.run, batches_of(rows, batch_size, weight.device), rows.coords,
@@ -161,10 +160,7 @@ def key_of(model, vlm, kind: str) -> dict[str, str]:
     """`Source.key` of a VLM or a Method: weights of both, the method's settings and classes, pixels."""
     method = ""
     if model is not vlm:
-        own = hashlib.sha256(f"{model.prompts()}".encode())
-        for name, value in sorted(model.state_dict().items()):
-            if not name.startswith("vlm."):
-                own.update(name.encode() + value.detach().float().cpu().contiguous().numpy().tobytes())
-        method = f"{type(model).__name__} {model.config} {own.hexdigest()}"
+        own = {name: value for name, value in model.state_dict().items() if not name.startswith("vlm.")}
+        method = f"{type(model).__name__} {model.config} {model.prompts()} {fingerprint(own)}"
     pixels = f"{vlm.image_size} {vlm.mean} {vlm.std}" if kind == "image" else ""
     return {"weights": vlm.fingerprint(), "method": method, "precision": vlm.precision, "pixels": pixels}

@@ -91,7 +91,7 @@ class VLM(nn.Module):
         """sha256 of all frozen weights with names and shapes; computed again after a write to one."""
         versions = [value._version for value in self.clip.state_dict().values()]
         if self._digest is None or self._digest[0] != versions:
-            self._digest = versions, fingerprint(self.clip)
+            self._digest = versions, fingerprint(self.clip.state_dict())
         return self._digest[1]
 
 
