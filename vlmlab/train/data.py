@@ -56,6 +56,11 @@ class Plain(Dataset):
         return self.preprocess(picture(self.split, i)), int(self.split.labels[i])
 
 
+def batch_for(device: torch.device) -> int:
+    """Images at a time without gradients: few on a CPU, whose caches more would overflow."""
+    return 16 if device.type == "cpu" else 256
+
+
 def train_loader(split: Split, vlm: VLM, *, batch_size: int, crop: tuple[float, float], seed: int, epoch: int,
                  workers: int = 0) -> DataLoader:
     """Shuffled batches of one epoch; a last incomplete batch is dropped unless it is the only one.

@@ -10,19 +10,21 @@ from ..methods import target_presets
 from ..methods.method import Method
 from ..tasks.split import Split
 from ..tasks.task import Task
-from .data import test_loader
+from .data import batch_for, test_loader
 from .run import COLUMNS, Run
 
 PER_TARGET = "per_target"
 
 def predict(method: Method, split: Split, *, rule: str = "unified", part: str | None = None,
-            batch_size: int = 256, workers: int = 0) -> np.ndarray:
+            batch_size: int | None = None, workers: int = 0) -> np.ndarray:
     """(sample, class) float32 logits of a split, with its own class names; no autocast, as in CoOp's family.
 
-    FloatingPointError when they are not finite.
+    batch_size: images at a time, by default what suits the device. FloatingPointError when logits are not
+    finite.
     """
     method.eval().set_classes(split.classnames, split.template)
-    loader = test_loader(split, method.vlm, batch_size=batch_size, workers=workers)
+    loader = test_loader(split, method.vlm, batch_size=batch_size or batch_for(method.vlm.device),
+                         workers=workers)
     with torch.inference_mode():
         logits = [method.logits(images.to(method.vlm.device), rule=rule, split=part).float().cpu().numpy()
                   for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1)]
@@ -88,7 +90,7 @@ def per_target(method: Method, task: Task) -> dict[str, object]:
     return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
 
 
-def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size: int = 256,
+def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size: int | None = None,
              workers: int = 0) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 

@@ -16,7 +16,7 @@ from ..git import git_state
 from ..models.load import VLM
 from ..tasks.split import Split
 from ..tasks.task import Task
-from .data import test_loader, train_loader
+from .data import batch_for, test_loader, train_loader
 from .run import (
     Run,
     damaged,
@@ -137,7 +137,7 @@ def fit(method: str, vlm: VLM, task: Task, *, out: str | Path = "runs", study: s
 def features(method: torch.nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """(image, joint) features of a split without augmentation, and its labels."""
     batches = [(method.encode_image(images.to(method.vlm.device))["cls"], labels)
-               for images, labels in test_loader(split, method.vlm, batch_size=256)]
+               for images, labels in test_loader(split, method.vlm, batch_size=batch_for(method.vlm.device))]
     x, y = zip(*batches)
     return torch.cat(x), torch.cat(y)
 
