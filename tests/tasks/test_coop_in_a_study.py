@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_check_profile_trains_and_draws_with_the_papers_model(tmp_path):
     mini.make_miniature(tmp_path / "data", "oxford_pets")
-    command = [sys.executable, "-m", "vlmlab", "reproduce", "alignednorm", "--profile", "check", "--only",
+    command = [sys.executable, "-m", "vlmlab.cli", "reproduce", "alignednorm", "--profile", "check", "--only",
                "table1,fig3b", "--runs", tmp_path / "runs", "--figures", tmp_path / "figures"]
     settings = {"VLMLAB_DATASETS": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True,
