@@ -95,3 +95,21 @@ def test_lemma_2_is_reached_by_one_query_that_sees_opposites():
 def test_what_does_not_fit_is_named(call):
     with pytest.raises(ValueError, match=r"fewer than two|no feature axis"):
         call(vectors(4, 3))
+
+
+def test_agreement_by_hand():
+    u = xr.DataArray([[1.0, 0.0], [0.0, 1.0], [0.0, 3.0]], dims=("sample", "joint"))
+    u = u.assign_coords(label=("sample", [0, 1, 1]))
+    assert measures.field_agreement(u).values.tolist() == [0, 0, 0]  # a class cannot agree with itself
+    new = xr.DataArray([[2.0, 8.0], [-1.0, -4.0]], dims=("sample", "joint"))
+    assert measures.field_agreement(new, u).values == pytest.approx([1, -1])  # labels are of other classes
+    with pytest.raises(ValueError, match="label"):
+        measures.field_agreement(new)
+
+
+def test_one_field_for_all_classes_agrees():
+    u = vectors(1, 8).isel(sample=0) + 0.01 * vectors(30, 8, seed=1)
+    u = u.assign_coords(label=("sample", np.arange(30) % 3))
+    assert (measures.field_agreement(u) > 0.99).all()
+    per_class = vectors(3, 8)[np.arange(30) % 3].assign_coords(label=("sample", np.arange(30) % 3))
+    assert (measures.field_agreement(per_class) < 0.9).all()

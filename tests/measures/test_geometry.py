@@ -165,3 +165,19 @@ def test_effective_rank_by_hand():
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_pca_keeps_arrows_and_finds_the_plane():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(40, 2)) * (5, 1)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0][:2]
+    x = xr.DataArray(flat @ basis + 7, {"label": ("sample", np.arange(40) % 2)}, ("sample", "joint"))
+    places = measures.pca(x)
+    assert places.dims == ("sample", "axis") and places["label"].equals(x["label"].rename("label"))
+    assert sum(places.attrs["share"]) == pytest.approx(1) and places.attrs["share"][0] > 0.9
+    far = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    assert np.allclose(np.linalg.norm(places.values[:, None] - places.values[None], axis=-1), far)
+    moved = measures.pca(x + basis[0], fit=x) - measures.pca(x, fit=x)
+    assert np.allclose(moved, moved[0]) and np.linalg.norm(moved[0]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="one set"):
+        measures.pca(x.expand_dims("layer"))

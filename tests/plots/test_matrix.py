@@ -69,3 +69,8 @@ def test_matrix_refuses_what_it_cannot_show(cka):
         plots.matrix(cka[:, :0])
     with pytest.raises(ValueError, match="only NaN along the axes 'layer', 'layer_other'"):
         plots.matrix(cka * np.nan)
+
+
+def test_axes_are_called_what_the_caller_says(cka):
+    ax = plots.matrix(cka, xlabel="key token", ylabel="")
+    assert ax.get_xlabel() == "key token" and ax.get_ylabel() == ""

@@ -63,3 +63,8 @@ def test_a_hex_colour_and_black_are_themselves():
 def test_label_prints_known_names_and_leaves_others():
     assert plots.label("mmrlpp") == "MMRL++" and plots.label("my method") == "my method"
     assert all(printed and not printed.startswith("_") for printed, *_ in NAMES.values())
+
+
+def test_label_of_an_embedded_task_is_its_subject():
+    assert plots.label("emoji/food") == "food" and plots.label("emoji/food, noise") == "food, noise"
+    assert plots.label("attention / share") == "attention / share"

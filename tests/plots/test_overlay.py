@@ -80,3 +80,8 @@ def test_overlay_names_the_axis_that_is_wrong(probs):
         plots.overlay_grid(PICTURE, probs[0, 0])
     with pytest.raises(ValueError, match="'token'"):
         plots.overlay_grid(PICTURE, probs.isel(query=0).rename(token="key"))
+
+
+def test_grids_that_are_compared_share_a_given_scale(probs):
+    cells = plots.overlay_grid(PICTURE, probs.isel(query=9), vmax=3.5).child_axes
+    assert {cell.images[1].get_clim() for cell in cells} == {(0, 3.5)}

@@ -1,6 +1,9 @@
 """Points are coloured by one key and shaped by another; the legend covers none of them."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
@@ -70,3 +73,21 @@ def test_scatter_says_what_is_wrong(xy):
     with pytest.raises(ValueError, match="9 markers"):
         wide = xr.concat([xy, xy], "sample").assign_coords(id=("sample", range(12)))
         plots.scatter(wide, marker="id")
+
+
+def test_two_columns_of_a_table_in_mixed_order():
+    methods = ["mmrlpp"] * 20 + ["aligned_norm"] * 20
+    frame = pd.DataFrame({"x": range(40), "y": range(40, 80), "method": methods})
+    ax = plots.scatter(frame, columns=("x", "y"), by="method", axis_labels=("x", "y"))
+    (dots,) = ax.collections
+    drawn = dots.get_offsets()
+    assert sorted(drawn[:, 0]) == list(range(40)) and np.array_equal(drawn[:, 1], drawn[:, 0] + 40)
+    colours = [to_hex(c) for c in dots.get_facecolor()]
+    assert colours == [plots.colour("mmrlpp" if x < 20 else "aligned_norm") for x in drawn[:, 0]]
+    assert 2 < sum(a != b for a, b in itertools.pairwise(colours))  # neither group lies on the other
+    again = plots.scatter(frame, columns=("x", "y"), by="method", axis_labels=("x", "y"))
+    assert np.array_equal(again.collections[0].get_offsets(), drawn)
+    with pytest.raises(ValueError, match="columns"):
+        plots.scatter(frame, by="method")
+    with pytest.raises(ValueError, match="'z'"):
+        plots.scatter(frame, columns=("x", "z"), by="method")

@@ -1,6 +1,6 @@
 """Measures: labelled arrays in, a labelled array out. They draw nothing, open no file and know no model.
 
-Those of `cost` take a model or a function instead, and run it.
+Those of `cost` and `timing` take a model or functions instead, and run them.
 """
 import importlib
 
@@ -10,13 +10,15 @@ _MODULES = {
                   "key_cosines", "key_logits"),
     "similarity": ("cka", "minibatch_cka", "rbf_cka", "svcca", "rsa"),
     "similarity_running": ("RunningCKA",),
-    "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "tsne", "umap",
-                 "silhouette", "knn_accuracy", "modality_gap", "effective_rank"),
+    "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "pca", "tsne",
+                 "umap", "silhouette", "knn_accuracy", "modality_gap", "effective_rank"),
     "field": ("prompt_field", "field_bound", "gradient_through_norm", "gradient_noise",
-              "gradient_noise_bound", "key_gradient_bound"),
+              "gradient_noise_bound", "key_gradient_bound", "field_agreement"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
     "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),
+    "timing": ("interleaved",),
+    "confidence": ("calibration",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = list(_HOME)

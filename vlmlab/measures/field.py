@@ -6,7 +6,7 @@ axes are free: samples, draws of the noise. For the keys of prompts, of which B.
 import numpy as np
 import xarray as xr
 
-from .arrays import feature_dim
+from .arrays import feature_dim, labels_of
 from .norms import token_norms
 
 
@@ -16,6 +16,22 @@ def prompt_field(z_p: xr.DataArray, z_c: xr.DataArray, prompt_weight: float = 0.
     prompt_weight: a, the share of the prompt branch at fusion.
     """
     return (prompt_weight * (unit(z_p) - unit(z_c))).rename("field")
+
+
+def field_agreement(field: xr.DataArray, shared: xr.DataArray | None = None) -> xr.DataArray:
+    """cos(u(x), mean of u over samples of other classes), dims of `field` without joint, -1 to 1.
+
+    1 for one field that all classes share, which is how AlignedNorm's Figure 1 draws it; this project's
+    definition. shared: (sample, joint) of other classes than those of `field`, such as base for new; by
+    default `field` itself without the class of x, as a class could agree with itself by being one. ValueError
+    when these samples have no coordinate `label`.
+    """
+    dim, own = joint(field), shared is None
+    shared = field if own else shared
+    labels_of(shared, None)
+    by_class = shared.groupby("label").sum()
+    others = by_class.sum("label") - (by_class.sel(label=field["label"]) if own else 0)
+    return ((field * others).sum(dim) / length(field) / length(others)).rename("agreement")
 
 
 def field_bound(z_p: xr.DataArray, noise: xr.DataArray, prompt_weight: float = 0.3) -> xr.DataArray:

@@ -84,6 +84,21 @@ def alignment(x: Vectors, y: Vectors, alpha: float = 2.0) -> xr.DataArray:
     return found.rename("alignment").assign_attrs(alpha=alpha)
 
 
+def pca(x: Vectors, fit: Vectors | None = None, components: int = 2) -> xr.DataArray:
+    """Principal components (sample, axis) of vectors, in their unit: y = (x - mean) V (Pearson 1901).
+
+    fit: the set whose mean and directions of largest variance are taken, by default x itself; several sets
+    on one map need the same. Unlike on the maps of `tsne` and `umap`, distances and arrows keep their
+    meaning: they are projections. Signs are arbitrary but fixed. Coordinates of the samples stay.
+    Attributes: share, that of the variance of `fit` along each axis, and n. ValueError for several sets.
+    """
+    x, z = one_set(x)
+    found = PCA(components).fit(z if fit is None else one_set(fit)[1])
+    coords = {k: v for k, v in x.coords.items() if v.dims == ("sample",)}
+    return xr.DataArray(found.transform(z), coords, ("sample", "axis"), "pca",
+                        {"share": found.explained_variance_ratio_.tolist(), "n": len(z)})
+
+
 def tsne(x: Vectors, perplexity: float = 30.0, seed: int = 0, components: int = 50) -> xr.DataArray:
     """t-SNE map (sample, axis) of one set (van der Maaten & Hinton 2008), no unit.
 

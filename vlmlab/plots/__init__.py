@@ -1,6 +1,8 @@
 """Pictures: labelled arrays in, Axes out. Nothing here computes a measure or knows a model."""
 
+from .arrows import arrows
 from .distribution import distribution
+from .dots import dots
 from .lines import lines
 from .matrix import matrix
 from .names import colour, label, looks
@@ -13,8 +15,10 @@ from .style import figure, legend, use
 from .sweep import sweep
 
 __all__ = [
+    "arrows",
     "colour",
     "distribution",
+    "dots",
     "figure",
     "label",
     "legend",

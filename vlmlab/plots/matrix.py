@@ -27,13 +27,16 @@ def matrix(
     cmap: str = "viridis",
     marginals: bool = False,
     annotate: str | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
 ) -> Axes:
     """A 2-d array as an image, first dim downwards; cells without a number are light grey.
 
     Ticks carry the coordinates of the two dims, so blocks have their numbers. Cell (i, j) is at x = j,
     y = i. `mark` draws a line behind the first `mark` rows and columns. `marginals` puts the mean of
     each row to the right and of each column on top. `annotate` writes each number in this format
-    (".2f"); up to about ten columns per text column stay readable.
+    (".2f"); up to about ten columns per text column stay readable. xlabel, ylabel: what stands along the
+    axes instead of the names of the dims; "" for nothing.
 
     Raises ValueError unless data is 2-d, on an empty axis and on only NaN.
     """
@@ -46,7 +49,8 @@ def matrix(
     image = ax.imshow(values, cmap=colours, vmin=vmin, vmax=vmax, interpolation="nearest", aspect="equal")
     for draw in (ax.axhline, ax.axvline) if mark is not None else ():
         draw(mark - 0.5, color="white", linewidth=0.8)
-    ax.set(xlabel=AXES.get(across, across), ylabel=AXES.get(down, down), title=title)
+    xlabel, ylabel = (AXES.get(d, d) if own is None else own for d, own in ((across, xlabel), (down, ylabel)))
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     for axis, dim in ((ax.xaxis, across), (ax.yaxis, down)):
         _ticks(axis, data, dim)
     ax.spines[:].set_visible(False)

@@ -91,12 +91,14 @@ NAMES = {
     "black": ("black", BLACK, "o", "-"),
 }
 
+EMBEDDED = "emoji/"  # the ids of the embedded tasks begin so
+
 AXES = {"layer": "block", "layer_other": "block"}  # what an axis is called in print, where it differs
 
 
 def label(name: str) -> str:
-    """The printed name of a method, split, role or level; a name that has none is printed as it is."""
-    return NAMES[name][0] if name in NAMES else name
+    """The printed name of a method, split, role, level or task; one that has none is printed as it is."""
+    return NAMES[name][0] if name in NAMES else name.removeprefix(EMBEDDED)
 
 
 def colour(name: str) -> str:

@@ -47,11 +47,18 @@ def overlay(
     return ax
 
 
-def overlay_grid(picture: np.ndarray, weights: xr.DataArray, ax: Axes | None = None, title: str = "") -> Axes:
+def overlay_grid(
+    picture: np.ndarray,
+    weights: xr.DataArray,
+    ax: Axes | None = None,
+    title: str = "",
+    vmax: float | None = None,
+) -> Axes:
     """Overlays of all heads, blocks or queries: weights (head, token) or (query, head, token).
 
     One dim besides `token` is wrapped into a grid, two are its rows and columns. All share one colour
-    scale from 0 to the largest weight on a patch. The overlays are Axes inside the one returned.
+    scale from 0 to vmax, by default the largest weight on a patch; grids that are to be compared get the
+    same vmax. The overlays are Axes inside the one returned.
     Raises ValueError without the dim `token`, or with more than two others.
     """
     others = [d for d in weights.dims if d != "token"]
@@ -60,7 +67,7 @@ def overlay_grid(picture: np.ndarray, weights: xr.DataArray, ax: Axes | None = N
     weights = _patches(weights)
     check_filled("overlay_grid", weights)
     flat = weights.stack(panel=others, create_index=False).transpose("panel", "token")
-    count = flat.sizes["panel"]
+    count, vmax = flat.sizes["panel"], vmax or float(weights.max())
     cols = weights.sizes[others[1]] if len(others) == 2 else _across(count)
     rows = -(-count // cols)
     ax = ax or figure(height=min(8.0, 0.4 + 3.2 * rows / cols))[1]
@@ -70,7 +77,7 @@ def overlay_grid(picture: np.ndarray, weights: xr.DataArray, ax: Axes | None = N
     for i in range(count):
         row, col = divmod(i, cols)
         cell = ax.inset_axes((col / cols, 1 - (row + 1) / rows, 0.94 / cols, 0.88 / rows))
-        overlay(picture, flat.isel(panel=i), ax=cell, vmax=float(weights.max()))
+        overlay(picture, flat.isel(panel=i), ax=cell, vmax=vmax)
         top = names[0][i] if len(others) == 1 else names[1][col] if row == 0 else ""
         cell.set_title(top, fontsize=SMALL, pad=2)
         if len(others) == 2 and col == 0:

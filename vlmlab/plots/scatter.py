@@ -1,12 +1,14 @@
 """Points in the plane: embeddings coloured by class, or one measure against another."""
 
 import numpy as np
+import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from .checks import check_filled
+from .checks import check_filled, table
 from .names import GREY, MARKERS, PALETTE, label, looks
 from .style import figure, legend
 
@@ -14,21 +16,28 @@ FEW = 50  # points that can be large
 
 
 def scatter(
-    xy: xr.DataArray,
+    xy: xr.DataArray | pd.DataFrame,
     ax: Axes | None = None,
     title: str = "",
     names: tuple[str, ...] | None = None,
     by: str = "label",
     marker: str | None = None,
     axis_labels: tuple[str, str] | None = None,
+    columns: tuple[str, str] | None = None,
 ) -> Axes:
     """Points xy (sample, 2), coloured by the coordinate `by`, shaped by the coordinate `marker`.
+
+    Or one point per row of a table, at the numbers in two of its `columns`; `by` and `marker` are columns
+    too, and the points are drawn in random order (always the same), so that no group covers another.
 
     names: class names of a numeric `by`; they and the values of `marker` stand in a legend below the
     plot. Values that are words need none: methods, splits and roles have their colours and names.
     axis_labels: what the two axes are; without them there are no ticks, as a t-SNE has no units.
-    Raises ValueError without the coordinates, or when xy is not (sample, 2).
+    Raises ValueError without the coordinates or columns, or when xy is not (sample, 2).
     """
+    mixed = isinstance(xy, pd.DataFrame)
+    if mixed:
+        xy = _points(xy, columns or (), by, marker)
     if xy.ndim != 2 or xy.shape[1] != 2:
         raise ValueError(f"scatter needs the dims (sample, 2), got {dict(xy.sizes)}")
     check_filled("scatter", xy)
@@ -39,10 +48,12 @@ def scatter(
     own, ax = ax is None, ax or figure(height=2.6)[1]
     colours, shapes = _colours(xy[by].values), _shapes(xy[marker].values) if marker else {None: "o"}
     size = 8 if len(xy) > FEW else 20
-    for kind, c in colours.items():
+    fill = np.array([to_rgba(colours[k]) for k in xy[by].values.tolist()])
+    for kind in [None] if mixed else colours:
         for second, shape in shapes.items():
-            at = (xy[by].values == kind) & (True if second is None else xy[marker].values == second)
-            ax.scatter(xy[at, 0], xy[at, 1], s=size, color=c, marker=shape, linewidths=0, alpha=0.85)
+            at = np.full(len(xy), True) if kind is None else xy[by].values == kind
+            at = at if second is None else at & (xy[marker].values == second)
+            ax.scatter(xy[at, 0], xy[at, 1], s=size, color=fill[at], marker=shape, linewidths=0, alpha=0.85)
     ax.set(title=title)
     if axis_labels:
         ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1])
@@ -51,6 +62,17 @@ def scatter(
         sns.despine(ax=ax, left=True, bottom=True)
     legend(ax, "below", _entries(colours, shapes, names), alone=own)
     return ax
+
+
+def _points(frame: pd.DataFrame, columns: tuple, by: str, marker: str | None) -> xr.DataArray:
+    """(sample, axis) of two columns with the others as coordinates, shuffled."""
+    if len(columns) != 2:
+        raise ValueError(f"scatter of a table needs columns=(x, y), got {columns}")
+    keys = [k for k in (by, marker) if k]
+    frame = table("scatter", frame, *columns, *keys).sample(frac=1, random_state=0)
+    words = {k: frame[k].to_numpy(str if frame[k].dtype.kind not in "iuf" else None) for k in keys}
+    coords = {k: ("sample", v) for k, v in words.items()}
+    return xr.DataArray(frame[list(columns)].to_numpy(float), coords, ("sample", "axis"))
 
 
 def _entries(colours: dict, shapes: dict, names: tuple[str, ...] | None) -> list[Line2D]:
