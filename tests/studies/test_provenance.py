@@ -9,7 +9,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from vlmlab.studies import provenance, read_provenance, save_figure
+from vlmlab.studies import provenance, read_provenance, save_figure, save_table
 
 matplotlib.use("Agg")
 NOTE = {"study": "alignednorm", "profile": "demo", "run_keys": ["b2", "a1", "a1"], "seeds": [2, 1]}
@@ -145,3 +145,13 @@ def test_any_text_survives_in_every_kind(tmp_path):
     assert {p.suffix for p in paths} == {".svg", ".png", ".pdf", ".tex", ".html", ".csv"}
     for path in paths:
         assert read_provenance(path)["study"] == note["study"]
+
+
+def test_the_runs_themselves_say_keys_and_seeds(tmp_path):
+    trained = pd.DataFrame({"key": ["b2", "a1", "a1"], "seed": [2, 1, 1], "path": "there"})
+    own = {k: v for k, v in NOTE.items() if k not in ("run_keys", "seeds")}
+    figures = save_figure(figure(), tmp_path, "fig", trained=trained, **own)
+    page = save_table(pd.DataFrame({"x": [1]}), tmp_path, "table", trained=trained, **own)[-1]
+    for path in (figures[0], page):
+        found = read_provenance(path)
+        assert found["run_keys"] == ["a1", "b2"] and found["seeds"] == [1, 2]

@@ -24,18 +24,20 @@ DPI = 200
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
 
 
-def save_figure(fig, out: str | Path, artefact: str, *, study: str, profile: str,
+def save_figure(fig, out: str | Path, artefact: str, *, study: str, profile: str, trained=None,
                 run_keys: Iterable[str] = (), seeds: Iterable[int] = (), data=None) -> list[Path]:
     """Write `<out>/<artefact>.svg`, `.png` (200 dpi), `.pdf` and, with `data`, `.csv`; returns their paths.
 
-    fig: matplotlib figure. data: DataFrame of the numbers that the figure shows, in long form.
+    fig: matplotlib figure. data: DataFrame of the numbers that the figure shows, in long form. trained: the
+    rows of `runs_of` that it was made from, or run_keys and seeds by themselves.
     An empty `out` writes nothing: a notebook that somebody opens by hand only shows its figure.
     """
     if not out:
         return []
     import matplotlib
 
-    note = record(study=study, artefact=artefact, profile=profile, run_keys=run_keys, seeds=seeds)
+    note = record(study=study, artefact=artefact, profile=profile, trained=trained, run_keys=run_keys,
+                  seeds=seeds)
     written = []
     with matplotlib.rc_context({"svg.hashsalt": "vlmlab"}):
         for kind, metadata in (("svg", {"Date": None, "Description": note}), ("png", {"Comment": note}),
@@ -110,8 +112,14 @@ def read_html(path: Path) -> str | None:
 READERS = {".svg": read_svg, ".png": read_png, ".pdf": read_pdf, ".tex": read_tex, ".html": read_html}
 
 
-def record(*, study: str, artefact: str, profile: str, run_keys: Iterable[str], seeds: Iterable[int]) -> str:
-    """The JSON text that goes into a file: ASCII, sorted, without anything that differs between calls."""
+def record(*, study: str, artefact: str, profile: str, run_keys: Iterable[str], seeds: Iterable[int],
+           trained=None) -> str:
+    """The JSON text that goes into a file: ASCII, sorted, without anything that differs between calls.
+
+    trained: rows with the columns key and seed, instead of run_keys and seeds.
+    """
+    if trained is not None:
+        run_keys, seeds = trained["key"], trained["seed"]
     return json.dumps({
         "study": study, "artefact": artefact, "profile": profile,
         "run_keys": sorted({str(k) for k in run_keys}), "seeds": sorted({int(s) for s in seeds}),

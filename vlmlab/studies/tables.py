@@ -239,21 +239,23 @@ def apart(a, b) -> bool:
     return abs(a.mean - b.mean) > pooled
 
 
-def save_table(frame, out: str | Path, artefact: str, *, study: str, profile: str,
+def save_table(frame, out: str | Path, artefact: str, *, study: str, profile: str, trained=None,
                run_keys: Iterable[str] = (), seeds: Iterable[int] = (), data=None, marks=None,
                legend: str = "", digits: int = 2) -> list[Path]:
     """Write `<out>/<artefact>.csv`, `.tex` (booktabs) and `.html`; returns their paths.
 
     frame: DataFrame as it is printed, numbers with `digits`. data: what the CSV holds instead of `frame`,
-    usually the tidy table. marks: 'best', 'second' or '' for every cell, as from `printed`. legend: a
-    sentence below the table; with marks their rule. An empty `out` writes nothing.
+    usually the tidy table. trained, run_keys, seeds: as for `save_figure`. marks: 'best', 'second' or '' for
+    every cell, as from `printed`. legend: a sentence below the table; with marks their rule. An empty `out`
+    writes nothing.
 
     The record of provenance stands in the .tex and the .html; the CSV holds numbers alone, so that every
     program reads it, and `read_provenance` finds its record in the files beside it.
     """
     if not out:
         return []
-    note = record(study=study, artefact=artefact, profile=profile, run_keys=run_keys, seeds=seeds)
+    note = record(study=study, artefact=artefact, profile=profile, trained=trained, run_keys=run_keys,
+                  seeds=seeds)
     legend = legend or (LEGEND if marks is not None else "")
     content = {"tex": latex(frame, marks, digits, f"% {note}\n" + (f"% {legend}\n" if legend else "")),
                "html": page(frame, marks, digits, artefact, f"{study} {artefact}", note, legend)}
