@@ -139,7 +139,7 @@ def fake_training(monkeypatch):
         return Run()
 
     def evaluate(run, task, rule):
-        calls.setdefault("rules", []).append(rule)
+        calls["rule"] = rule
         return pd.DataFrame({"rule": [rule], "value": [12.5]})
 
     monkeypatch.setattr(vlmlab, "load", lambda *a, **k: ("model", *a, k), raising=False)
@@ -160,7 +160,15 @@ def test_fit_passes_typed_options(fake_training, capsys, tmp_path):
     assert options == {"token_mix": 1.0, "rank": 2, "lr": 0.01, "crop": (0.5, 1), "max_steps": None,
                        "epochs": 3, "out": tmp_path}
     assert isinstance(options["token_mix"], float)
-    assert fake_training["rules"] == ["unified", "decoupled"] and "12.5" in capsys.readouterr().out
+    assert fake_training["rule"] == ["unified", "decoupled"] and "12.5" in capsys.readouterr().out
+
+
+def test_fit_starts_from_the_papers_settings(fake_training, capsys):
+    words = ["fit", "mmrlpp", "dtd", "--protocol", "few_shot", "--presets", "--set", "lr=0.01"]
+    assert cli.main(words) == 0
+    options = fake_training["fit"][3]
+    assert (options["anchor_weight"], options["epochs"], options["lr"]) == (7.0, 100, 0.01)
+    assert "settings " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -22,7 +22,7 @@ def verbs(monkeypatch, tmp_path):
 
     def evaluate(run, task, rule):
         calls.append(("evaluate", rule))
-        return pd.DataFrame({"rule": [rule, rule], "split": ["base", "new"], "value": [state.value, 1 / 3]})
+        return pd.DataFrame({"rule": [*rule], "split": ["base", "new"], "value": [state.value, 1 / 3]})
 
     verbs = {"load": lambda **k: calls.append(("load", k)) or "vlm", "fit": fit, "evaluate": evaluate,
              "task": lambda *a, **k: calls.append(("task", a, k)) or "task"}
@@ -48,7 +48,7 @@ def test_what_a_job_asks_for(verbs, tmp_path):
         ("load", {"name": "tiny", "device": "cpu"}),
         ("task", ("emoji/food",), {"protocol": "base_to_new", "shots": 4, "seed": 2}),
         ("fit", ("mmrlpp", "vlm", "task"), {"out": str(tmp_path), "study": "s", "epochs": 3, "rank": 2}),
-        ("evaluate", "unified"), ("evaluate", "decoupled")]
+        ("evaluate", ("unified", "decoupled"))]
     del result["digest"]
     assert result == {"run": "s/m/t/k1", "key": "k1", "status": "finished"}
     train.train(job(seed=3), str(tmp_path))

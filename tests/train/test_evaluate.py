@@ -33,6 +33,8 @@ def test_decoupled_uses_the_class_branch_for_new_classes_only(vlm, tmp_path):
     frames = {rule: vlmlab.evaluate(run, task, rule=rule).set_index(["split", "metric"])["value"]
               for rule in ("unified", "decoupled")}
     assert frames["unified"]["base", "accuracy"] == frames["decoupled"]["base", "accuracy"]
+    both = vlmlab.evaluate(run, task, rule=["unified", "decoupled"]).set_index(["rule", "split", "metric"])
+    assert both["value"].to_dict() == {(rule, *k): v for rule, f in frames.items() for k, v in f.items()}
     by_rule = [predict(run.model, task.new, rule=rule, part=part)
                for rule, part in (("unified", None), ("decoupled", "new"))]
     assert not np.allclose(*by_rule)
@@ -52,15 +54,16 @@ def test_per_target_uses_what_the_published_code_sets_for_each_target(vlm, tmp_p
     config = run.model.config
     with pytest.raises(ValueError, match=r"no published parameters of mmrlpp .* leave \+per_target out"):
         vlmlab.evaluate(run, task, rule="decoupled+per_target")
-    with pytest.raises(ValueError, match=r"unknown rule 'unified\+mine'"):
+    with pytest.raises(ValueError, match=r"unknown rule with \+mine"):
         vlmlab.evaluate(run, task, rule="unified+mine")
     found = {other: {"token_mix": 0.2}, own: {"token_mix": 0.3}}
     monkeypatch.setattr(evaluate_module, "target_presets", lambda method, target, _: found.get(target, {}))
     seen = []
-    monkeypatch.setattr(evaluate_module, "predict", lambda method, split, **k: (
-        seen.append((method.config.token_mix, k["rule"], k["part"])), predict(method, split, **k))[1])
+    predictions = evaluate_module.predictions
+    monkeypatch.setattr(evaluate_module, "predictions", lambda method, split, parts, *rest: (
+        seen.append((method.config.token_mix, parts)), predictions(method, split, parts, *rest))[1])
     rows = vlmlab.evaluate(run, task, rule="unified+per_target")
-    assert seen == [(0.9, "unified", None), (0.2, "unified", None), (0.9, "unified", None)]
+    assert seen == [(0.9, {"unified": None}), (0.2, {"unified": None}), (0.9, {"unified": None})]
     assert set(rows["rule"]) == {"unified+per_target"} and run.model.config is config
 
 
@@ -124,10 +127,10 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
     other = vlmlab.task(id, protocol=protocol, shots=4)
     parts = []
 
-    def record(method, split, *, part, **others):
-        parts.append(part)
-        return np.eye(len(split.classnames))[split.labels]
-    monkeypatch.setattr(evaluate_module, "predict", record)
+    def record(method, split, rules, *loading):
+        parts.append(rules["decoupled"])
+        return {"decoupled": np.eye(len(split.classnames))[split.labels]}
+    monkeypatch.setattr(evaluate_module, "predictions", record)
     run.model.set_classes(trained.new.classnames, trained.template)
     vlmlab.evaluate(run, other, rule="decoupled")
     assert parts == (["base", "new"] if protocol == "base_to_new" else ["new"] * len(other.tests))
@@ -136,7 +139,8 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
 def test_logits_that_are_not_finite_are_an_error(zero_shot, monkeypatch):
     import torch
     run, task = zero_shot
-    monkeypatch.setattr(type(run.model), "logits", lambda self, x, **kw: torch.full((len(x), 2), torch.nan))
+    nan = torch.full((1, 2), torch.nan)
+    monkeypatch.setattr(type(run.model), "classify", lambda self, z, *rule: nan.expand(len(z["cls"]), 2))
     with pytest.raises(FloatingPointError, match="ZeroShot gives logits that are not finite"):
         vlmlab.evaluate(run, task)
 

@@ -41,11 +41,10 @@ def fit(args: argparse.Namespace) -> int:
     real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
     task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
     if args.presets:
-        options = methods.presets(args.method, task.id, task.protocol, task.shots) | options
+        options = methods.presets(args.method, args.task, args.protocol, shots) | options
         print(f"settings  {', '.join(f'{k}={v}' for k, v in options.items())}")
     run = vlmlab.fit(args.method, vlm, task, **options)
-    for rule in args.rule or ["unified"]:
-        print(vlmlab.evaluate(run, task, rule=rule).to_string(index=False))
+    print(vlmlab.evaluate(run, task, rule=args.rule or "unified").to_string(index=False))
     print(f"run       {run.path}")
     return 0
 

@@ -153,26 +153,30 @@ class HiCroPL(Method):
                 return F.normalize(torch.stack(means), dim=-1)
         return self._once(("described",), compute)
 
-    def mixed_features(self, images: Tensor, adapted_classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(image, frozen image, class) unit features; the first and the last are halfway to the frozen."""
+    def mixed_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, joint) unit features halfway to the frozen ones, and these."""
         with torch.no_grad():
             z0 = F.normalize(self.vlm.encode_image(images), dim=-1)
         z = F.normalize(self.encode_image(images)["cls"], dim=-1)
-        w = F.normalize(adapted_classes + self.described_class_features(), dim=-1)
-        return F.normalize(z + z0, dim=-1), z0, w
+        return F.normalize(z + z0, dim=-1), z0
 
-    def logits(self, images: Tensor, rule: str = "unified", split: str | None = None) -> Tensor:
-        """(batch, class) scaled cosines of the mixed features."""
-        self.check_rule(rule, split)
+    def mixed_classes(self, adapted: Tensor) -> Tensor:
+        """(class, joint) unit features halfway to the described ones."""
+        return F.normalize(adapted + self.described_class_features(), dim=-1)
+
+    def image_features(self, images: Tensor) -> dict[str, Tensor]:
         self.write_mapped()
-        z, _, w = self.mixed_features(images, self.current_class_features())
-        return self.cosine_logits(z, w)
+        return {"cls": self.mixed_image(images)[0]}
+
+    def classify(self, z: dict[str, Tensor], rule: str = "unified", split: str | None = None) -> Tensor:
+        """(batch, class) scaled cosines of the mixed features."""
+        return self.cosine_logits(z["cls"], self.mixed_classes(self.current_class_features()))
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Cross-entropy and the anchors of the mixed features to the frozen ones."""
         self.write_mapped()
-        z, z0, w = self.mixed_features(images, self.class_features())
-        a = self.config.anchor_weight
+        w, a = self.mixed_classes(self.class_features()), self.config.anchor_weight
+        z, z0 = self.mixed_image(images)
         return {"ce": F.cross_entropy(self.cosine_logits(z, w), labels),
                 "anchor_text": a * (1 - F.cosine_similarity(w, self.described_class_features()).mean()),
                 "anchor_image": a * (1 - F.cosine_similarity(z, z0).mean())}

@@ -45,10 +45,9 @@ class LinearProbe(Method):
         """(class, joint) unit weight vectors."""
         return F.normalize(self.weight[self.rows], dim=-1)
 
-    def logits(self, images: Tensor, rule: str = "unified", split: str | None = None) -> Tensor:
+    def classify(self, z: dict[str, Tensor], rule: str = "unified", split: str | None = None) -> Tensor:
         """(batch, class) logits of the regression."""
-        self.check_rule(rule, split)
-        return self.encode_image(images)["cls"] @ self.weight[self.rows].T + self.bias[self.rows]
+        return z["cls"] @ self.weight[self.rows].T + self.bias[self.rows]
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         raise RuntimeError("a linear probe is not trained in steps; call solve with features and labels")

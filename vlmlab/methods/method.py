@@ -120,10 +120,17 @@ class Method(nn.Module):
             raise ValueError("the unified rule must not know the split; leave it out")
 
     def logits(self, images: Tensor, rule: str = "unified", split: str | None = None) -> Tensor:
-        """(batch, class) scaled cosines."""
+        """(batch, class) of images (batch, 3, height, width), by one rule; `split` is for those that ask."""
         self.check_rule(rule, split)
-        f = F.normalize(self.encode_image(images)["cls"], dim=-1)
-        return self.cosine_logits(f, self.current_class_features())
+        return self.classify(self.image_features(images), rule, split)
+
+    def image_features(self, images: Tensor) -> dict[str, Tensor]:
+        """What `classify` needs of images: computed once, whatever the number of rules."""
+        return self.encode_image(images)
+
+    def classify(self, z: dict[str, Tensor], rule: str = "unified", split: str | None = None) -> Tensor:
+        """(batch, class) scaled cosines from `image_features`."""
+        return self.cosine_logits(F.normalize(z["cls"], dim=-1), self.current_class_features())
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Named, already weighted loss terms; their sum is trained."""

@@ -109,10 +109,9 @@ class MMRL(Method):
         """(class-branch, prompt-branch) logits, each (batch, class)."""
         return tuple(self.cosine_logits(F.normalize(z[k], dim=-1), w) for k in ("cls", "prompt"))
 
-    def logits(self, images: Tensor, rule: str = "unified", split: str | None = None) -> Tensor:
+    def classify(self, z: dict[str, Tensor], rule: str = "unified", split: str | None = None) -> Tensor:
         """Fused logits; the decoupled rule uses the class branch alone for new classes."""
-        self.check_rule(rule, split)
-        by_class, by_prompt = self.branch_logits(self.encode_image(images), self.current_class_features())
+        by_class, by_prompt = self.branch_logits(z, self.current_class_features())
         if rule == "decoupled" and split == "new":
             return by_class
         a = self.config.prompt_weight

@@ -27,7 +27,7 @@ def train(job: dict, runs: str) -> dict:
     task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
     usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}
     run = vlmlab.fit(job["method"], vlm, task, out=runs, study=job["study"], **(usual | job["config"]))
-    rows = pd.concat([vlmlab.evaluate(run, task, rule=rule) for rule in job["rules"]])
+    rows = vlmlab.evaluate(run, task, rule=job["rules"])
     path = Path(run.path)
     return {"run": path.relative_to(runs).as_posix(), "key": run.key, "status": run.status,
             "digest": digest(rows, path / "trainables.safetensors")}

@@ -1,5 +1,6 @@
 """`evaluate`: what a trained method scores on the test splits of a task."""
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -22,17 +23,28 @@ def predict(method: Method, split: Split, *, rule: str = "unified", part: str | 
     batch_size: images at a time, by default what suits the device. FloatingPointError when logits are not
     finite.
     """
+    return predictions(method, split, {rule: part}, batch_size, workers)[rule]
+
+
+def predictions(method: Method, split: Split, rules: dict[str, str | None], batch_size: int | None = None,
+                workers: int = 0) -> dict[str, np.ndarray]:
+    """`predict` for several rules, each with its part, from one pass over the images."""
+    for rule, part in rules.items():
+        method.check_rule(rule, part)
     method.eval().set_classes(split.classnames, split.template)
     loader = test_loader(split, method.vlm, batch_size=batch_size or batch_for(method.vlm.device),
                          workers=workers)
+    found = {rule: [] for rule in rules}
     with torch.inference_mode():
-        logits = [method.logits(images.to(method.vlm.device), rule=rule, split=part).float().cpu().numpy()
-                  for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1)]
-    logits = np.concatenate(logits)
-    if not np.isfinite(logits).all():
+        for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
+            z = method.image_features(images.to(method.vlm.device))
+            for rule, part in rules.items():
+                found[rule].append(method.classify(z, rule, part).float().cpu().numpy())
+    found = {rule: np.concatenate(logits) for rule, logits in found.items()}
+    if not all(np.isfinite(logits).all() for logits in found.values()):
         raise FloatingPointError(f"{type(method).__name__} gives logits that are not finite on {split}; its "
                                  "training diverged or an image is not finite")
-    return logits
+    return found
 
 
 def recalls(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:
@@ -79,8 +91,10 @@ def name_of(method: Method) -> str:
     return type(method).__module__.rpartition(".")[2]
 
 
-def per_target(method: Method, task: Task) -> dict[str, object]:
+def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
     """Test -> Config with what the published code sets for it. ValueError where it sets nothing."""
+    if extra != PER_TARGET:
+        raise ValueError(f"unknown rule with +{extra}; after the + stands {PER_TARGET}")
     name = name_of(method)
     found = {target: values for target in task.tests if target != task.id
              and (values := target_presets(name, target, task.protocol))}
@@ -90,42 +104,51 @@ def per_target(method: Method, task: Task) -> dict[str, object]:
     return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
 
 
-def evaluate(run: Run | Method, task: Task, rule: str = "unified", *, batch_size: int | None = None,
-             workers: int = 0) -> pd.DataFrame:
+def evaluate(run: Run | Method, task: Task, rule: str | Iterable[str] = "unified", *,
+             batch_size: int | None = None, workers: int = 0) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 
-    rule: unified, or decoupled, which is told base or new (see `part_of`). With `+per_target`, such as
-    "decoupled+per_target", other data sets or looks are tested with the parameters that the published code of
-    the method sets for each of them (presets.csv); such numbers use the identity of the target. For
-    base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows of a run are also kept
-    in its folder.
+    rule: one or several of unified and decoupled, which is told base or new (see `part_of`). With
+    `+per_target`, such as "decoupled+per_target", other data sets or looks are tested with the parameters
+    that the published code of the method sets for each of them (presets.csv); such numbers use the identity
+    of the target. For base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows of a
+    run are also kept in its folder.
 
     Raises ValueError for a rule that the method does not have, or where no published value is known.
     """
-    saved = isinstance(run, Run)
+    saved, rules = isinstance(run, Run), [rule] if isinstance(rule, str) else list(rule)
     method = run.model if saved else run
-    trained, state, rows = set(run.info["classnames"] if saved else method.classnames), method.training, []
-    before, config = (method.classnames, method.template), method.config
-    inner, _, extra = rule.partition("+")
-    if extra not in ("", PER_TARGET):
-        raise ValueError(f"unknown rule {rule!r}; after the + stands {PER_TARGET}")
-    configs = per_target(method, task) if extra else {}
+    trained = set(run.info["classnames"] if saved else method.classnames)
+    before, config, state = (method.classnames, method.template), method.config, method.training
     try:
-        for name, split in task.tests.items():
-            method.config = configs.get(name, config)
-            part = None if inner == "unified" else part_of(task, name, trained.issuperset(split.classnames))
-            logits = predict(method, split, rule=inner, part=part, batch_size=batch_size, workers=workers)
-            rows += split_rows(name, split, logits)
+        rows = measure(method, task, rules, trained, batch_size, workers)
     finally:
         method.config = config
         method.train(state).set_classes(*before)
     if {"base", "new"} == task.tests.keys():
-        rows += harmonic_rows(rows)
-    asked = {"task": task.id, "protocol": task.protocol, "rule": rule}
-    rows = [{**asked, **r} for r in rows]
+        rows += [{"rule": r, **row} for r in rules
+                 for row in harmonic_rows([x for x in rows if x["rule"] == r])]
+    rows = [{"task": task.id, "protocol": task.protocol, **r} for r in rows]
     if saved:
         run.save_results(rows)
-        frame = run.results
-        return frame[np.logical_and.reduce([frame[k] == v for k, v in asked.items()])].reset_index(drop=True)
+        frame, asked = run.results, {"task": [task.id], "protocol": [task.protocol], "rule": rules}
+        chosen = np.logical_and.reduce([frame[k].isin(v) for k, v in asked.items()])
+        return frame[chosen].reset_index(drop=True)
     labels = {"method": name_of(method), "shots": task.shots, "seed": task.seed}
     return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
+
+
+def measure(method: Method, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:
+    """Rows of all tests under all rules; one pass over a test serves all rules with the same parameters."""
+    rows, config = [], method.config
+    for extra in dict.fromkeys(r.partition("+")[2] for r in rules):
+        same = {r: r.partition("+")[0] for r in rules if r.partition("+")[2] == extra}
+        configs = per_target(method, task, extra) if extra else {}
+        for name, split in task.tests.items():
+            method.config = configs.get(name, config)
+            part = part_of(task, name, trained.issuperset(split.classnames))
+            parts = {inner: None if inner == "unified" else part for inner in same.values()}
+            found = predictions(method, split, parts, *loading)
+            rows += [{"rule": r, **row} for r, inner in same.items()
+                     for row in split_rows(name, split, found[inner])]
+    return rows
