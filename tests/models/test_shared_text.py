@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from vlmlab.capture.attention_tap import attention_tap
 from vlmlab.models import edits
 from vlmlab.models.partial_blocks import all_tokens, can_run_in_parts, first_tokens
 from vlmlab.models.shared_text import SharedText, arrange
@@ -140,6 +141,8 @@ def test_only_blocks_that_are_known_run_in_parts(small):
         hook = register(lambda *_: None)
         assert not can_run_in_parts(block)
         hook.remove()
+    with attention_tap(lambda call: None):
+        assert not can_run_in_parts(block)
     block.train()
     assert not can_run_in_parts(block)
     block.eval()

@@ -4,14 +4,19 @@ Nobody reads the patches behind an image tower's last block, nor the words behin
 keys and values of all tokens are needed, but queries, output projection and MLP only of those that are read.
 """
 import torch
+import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
+ATTENTION = F.scaled_dot_product_attention
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def can_run_in_parts(block: nn.Module) -> bool:
-    """Whether a block is open_clip's, in evaluation mode, and nobody watches it: a hook sees whole blocks."""
+    """Whether a block is open_clip's, in evaluation mode, and nobody watches it.
+
+    A hook sees whole blocks, and who replaced torch's attention, as capture's tap does, sees all queries.
+    """
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attn = block.attn
@@ -19,6 +24,7 @@ def can_run_in_parts(block: nn.Module) -> bool:
         and attn.in_proj_weight is not None and attn.in_proj_bias is not None
     watched = torch.nn.modules.module._has_any_global_hook() or any(
         getattr(m, name) for m in block.modules() for name in HOOKS)
+    watched = watched or F.scaled_dot_product_attention is not ATTENTION
     return usual and not block.training and not watched
 
 
