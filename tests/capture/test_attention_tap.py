@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlmlab import methods
 from vlmlab.capture.attention_tap import attention_tap
 
 KERNEL = F.scaled_dot_product_attention
@@ -124,10 +123,11 @@ def test_other_threads_are_refused_a_tap_and_not_listened_to(qkv):
     assert torch.equal(outs[0], KERNEL(*qkv))
 
 
-def test_the_tap_sees_all_queries_of_a_method(vlm):
+def test_the_tap_sees_all_queries_of_a_method(mmrlpp):
     """Also of the last block, of which a method by itself computes no more than the tokens that are read."""
-    method = methods.build("aligned_norm", vlm, ["cat", "dog"])
-    calls, features = seen(lambda: method.encode_image(torch.zeros(1, 3, 64, 64)), gradient=True)
-    assert [tuple(call.probs.shape[-2:]) for call in calls[-7:]] == [(70, 70)] * 7
-    torch.testing.assert_close(features["cls"], method.encode_image(torch.zeros(1, 3, 64, 64))["cls"],
-                               rtol=1e-4, atol=1e-4)
+    images = torch.zeros(1, 3, mmrlpp.vlm.image_size, mmrlpp.vlm.image_size)
+    calls, features = seen(lambda: mmrlpp.encode_image(images), gradient=True)
+    last = mmrlpp.vlm.image.layouts[mmrlpp.vlm.image.depth]
+    tokens = sum(count for _, count in last)
+    assert tuple(calls[-1].probs.shape[-2:]) == (tokens, tokens) and dict(last)["patch"] > 1
+    torch.testing.assert_close(features["cls"], mmrlpp.encode_image(images)["cls"], rtol=1e-4, atol=1e-4)
