@@ -105,6 +105,23 @@ def test_a_verdict_with_its_evidence(project):
     assert (project.root / "figures/fake/claims.json").read_text() == written
 
 
+def test_new_tables_are_judged_at_once(project):
+    cell = ("import pandas as pd\nfrom vlmlab import studies\n"
+            "rows = [(m, s, 3 + GAIN * (m == 'a') + s) for s in (1, 2) for m in 'ab']\n"
+            "frame = pd.DataFrame(rows, columns=['method', 'seed', 'value'])\n"
+            "studies.save_table(frame, out, artefact, study=study, profile=profile, seeds=[1, 2])")
+    project.study('[[artefact]]\nid = "fig1"\nnotebook = "fig1.ipynb"\nkind = "table"\n\n')
+    project.write("notebooks/fake/claims.toml", ONE)
+    path = project.root / "figures/fake/claims.json"
+    for gain, verdict in ((2, "supported"), (-2, "refuted")):
+        project.notebook("fig1", cell.replace("GAIN", str(gain)))
+        assert project.reproduce().ok
+        (found,) = json.loads(path.read_text())["claims"]
+        assert (found["verdict"], found["effect"]) == (verdict, gain)
+    path.unlink()
+    assert project.reproduce().ok and not path.exists()  # nothing was made, so there is nothing to judge
+
+
 @pytest.mark.parametrize(("differences", "verdict"), [
     ([1, 1.1, 0.9], "supported"), ([-1, -1.1, -0.9], "refuted"), ([5], "undecided"), ([-5], "undecided")])
 def test_verdicts_follow_the_spread(project, differences, verdict):

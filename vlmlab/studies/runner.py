@@ -132,9 +132,10 @@ def reproduce(study: str, profile: str = "demo", only: list[str] | None = None, 
     seconds per notebook, instead of those in study.toml. others: `data` and `package`, folders used instead
     of vlmlab's own.
 
-    A job or notebook that fails is named in the summary and does not stop the others. Raises ValueError,
-    FileNotFoundError or another OSError before anything runs when the study, a folder or the scheduler is not
-    usable, or another call works with the same runs.
+    A job or notebook that fails is named in the summary and does not stop the others. After a new artefact
+    the study's claims are judged again, for the gallery. Raises ValueError, FileNotFoundError or another
+    OSError before anything runs when the study, a folder or the scheduler is not usable, or another call
+    works with the same runs.
     """
     places = Places.of(profile, runs, figures, notebooks, **others)
     plan = Plan(manifest.load(study, notebooks), profile, places, train, only)
@@ -148,6 +149,11 @@ def reproduce(study: str, profile: str = "demo", only: list[str] | None = None, 
         trained = train_missing(plan.all_jobs(), plan.index, runner)
         rows = make(plan, trained, runner, limit)
     try:
+        made = any(row.state == "made" for row in rows.values())
+        if made and plan.study.path.with_name("claims.toml").is_file():
+            from . import claims
+
+            claims.judge(study, profile, runs, figures, notebooks, train=train, **others)
         gallery.build(places.figures, places.notebooks)
     except (ValueError, OSError) as error:  # such as a study.toml of another study: this one is done
         print(f"no gallery: {error}", file=sys.stderr)
