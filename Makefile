@@ -57,6 +57,7 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 notebooks: $(STAMP)
 	$(PY) tools/notebooks.py

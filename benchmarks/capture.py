@@ -10,6 +10,7 @@ projects a strided view slowly; capture hands it the same input in a better memo
 The last line is a whole `capture` call of four batches. Peers are measured where they are installed
 (pip install nnsight torch_cka), on a copy of the tower, because what they leave on a model stays there.
 """
+
 import argparse
 import contextlib
 import copy
@@ -39,8 +40,12 @@ VARIANTS = {
     "attention, all heads": ([PROBS], None),
     "every site, everything": (["image.*"], None),
 }
-LIMITS = {"block outputs, class token": 1.05, "block outputs, norms": 1.05, "block outputs, patch mean": 1.05,
-          "attention, all heads": 1.10}
+LIMITS = {
+    "block outputs, class token": 1.05,
+    "block outputs, norms": 1.05,
+    "block outputs, patch mean": 1.05,
+    "attention, all heads": 1.10,
+}
 
 
 @contextlib.contextmanager
@@ -56,9 +61,11 @@ def fast_path_off():
 def variant(vlm, images, sites, keep):
     """A function that runs the forward once under the hooks of one variant, and its hooks."""
     if not sites:
+
         def off():
             with fast_path_off():
                 vlm.encode_image(images)
+
         return off, None
     wanted = resolve(sites, towers_of(vlm))
     source = open_source(vlm, images, "image", None, len(images))
@@ -67,6 +74,7 @@ def variant(vlm, images, sites, keep):
     def hooked():
         with hooks:
             vlm.encode_image(images)
+
     return hooked, hooks
 
 
@@ -79,6 +87,7 @@ def nnsight_peer(visual, images):
     def run():
         with model.trace(images):
             nnsight.save([block.output[:, 0] for block in model.transformer.resblocks])
+
     return run
 
 
@@ -91,8 +100,10 @@ def torch_cka_peer(visual, images):
     return lambda: visual(images)
 
 
-PEERS = {"nnsight": ("nnsight, class token", nnsight_peer),
-         "torch_cka": ("torch_cka hooks, everything", torch_cka_peer)}
+PEERS = {
+    "nnsight": ("nnsight, class token", nnsight_peer),
+    "torch_cka": ("torch_cka hooks, everything", torch_cka_peer),
+}
 
 
 def peers(vlm, images) -> dict:
@@ -165,8 +176,10 @@ def report(vlm, images, runs, rounds: int) -> None:
         for name, (run, _) in runs.items():
             ratios[name].append(seconds(run, vlm.device) / base)
     floor = peak(raw, vlm.device)
-    print(f"{vlm.name}, batch {len(images)}, {vlm.device}: raw forward {base * 1e3:.0f} ms, "
-          f"peak {floor / 2**20:.0f} MiB")
+    print(
+        f"{vlm.name}, batch {len(images)}, {vlm.device}: raw forward {base * 1e3:.0f} ms, "
+        f"peak {floor / 2**20:.0f} MiB"
+    )
     print(f"{'variant':32}{'time':>8}{'peak':>8}{'kept MiB':>10}  limit")
     for name, (run, hooks) in runs.items():
         if hooks:
@@ -182,7 +195,7 @@ def whole_call(vlm, images) -> None:
 
     def plain():
         for start in range(0, len(many), len(images)):
-            vlm.encode_image(many[start:start + len(images)])
+            vlm.encode_image(many[start : start + len(images)])
 
     def call():
         capture(vlm, many, BLOCKS, keep=reducers.norms, batch_size=len(images), progress=False)

@@ -12,6 +12,7 @@ input. The error is the largest difference of the 144 values from the exact unbi
 
 The exit status is 1 when a number is wrong. A missed time or memory target is printed, not an error.
 """
+
 import argparse
 import contextlib
 import importlib.util
@@ -59,6 +60,7 @@ def from_grams(flat) -> np.ndarray:
 def plain(x: np.ndarray) -> np.ndarray:
     def centred(k):
         return k - k.mean(axis=0) - k.mean(axis=1, keepdims=True) + k.mean()
+
     grams = np.stack([centred(z @ z.T) for z in x])
     return from_grams(grams.reshape(len(x), -1))
 
@@ -75,6 +77,7 @@ def plain_reused(x: np.ndarray, room: np.ndarray) -> np.ndarray:
 def plain_torch(x: np.ndarray) -> np.ndarray:
     def centred(k):
         return k - k.mean(dim=0) - k.mean(dim=1, keepdim=True) + k.mean()
+
     grams = torch.stack([centred(z @ z.T) for z in torch.from_numpy(x)])
     return from_grams(grams.flatten(1))
 
@@ -100,6 +103,7 @@ class Replay(torch.nn.Module):
 
 def torch_cka(x: np.ndarray, batch: int, shuffle: bool = False) -> np.ndarray:
     from torch_cka import CKA
+
     names = [f"layers.{i}" for i in range(len(x))]
     data = TensorDataset(torch.from_numpy(x.transpose(1, 0, 2)))
     loader = DataLoader(data, batch_size=batch, shuffle=shuffle, drop_last=True)
@@ -119,12 +123,14 @@ def exact(x: xr.DataArray) -> np.ndarray:
 def variants(x: xr.DataArray) -> dict[str, Callable[[], np.ndarray]]:
     values, n = x.values, x.sizes["sample"]
     room = np.ones((len(values), n, n), np.float32)
-    table = {PLAIN: lambda: plain(values),
-             "plain Gram, memory reused": lambda: plain_reused(values, room),
-             "plain Gram, in torch": lambda: plain_torch(values),
-             EXACT: lambda: measures.cka(x).values,
-             RUNNING: lambda: running(x),
-             MINI: lambda: measures.minibatch_cka(x, batch=BATCH, seed=None).values}
+    table = {
+        PLAIN: lambda: plain(values),
+        "plain Gram, memory reused": lambda: plain_reused(values, room),
+        "plain Gram, in torch": lambda: plain_torch(values),
+        EXACT: lambda: measures.cka(x).values,
+        RUNNING: lambda: running(x),
+        MINI: lambda: measures.minibatch_cka(x, batch=BATCH, seed=None).values,
+    }
     if importlib.util.find_spec("torch_cka"):
         table[PEER] = lambda: torch_cka(values, BATCH)
     else:
@@ -214,8 +220,14 @@ def break_even(layers: int, width: int, sizes: list[int]) -> None:
     shares = []
     for n in sizes:
         x = residual_stream(layers, n, width)
-        a, b, c = (seconds(f) for f in (lambda: measures.cka(x), lambda: running(x),  # noqa: B023
-                                        lambda: measures.minibatch_cka(x, batch=BATCH)))  # noqa: B023
+        a, b, c = (
+            seconds(f)
+            for f in (
+                lambda x=x: measures.cka(x),
+                lambda x=x: running(x),
+                lambda x=x: measures.minibatch_cka(x, batch=BATCH),
+            )
+        )
         shares.append(a / b)
         print(f"{n:8,}{a:9.2f}{b:11.2f}{a / b:15.2f}{c / a:17.3f}")
     if shares[0] < 1 < shares[-1]:
@@ -224,24 +236,33 @@ def break_even(layers: int, width: int, sizes: list[int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--layers", type=int, default=12)
     add("--samples", type=int, default=2000)
     add("--width", type=int, default=768)
     add("--rounds", type=int, default=5, help="timed calls of each variant (default: 5)")
     add("--whole", action="store_true", help="also torch_cka on one batch of all samples, once")
-    add("--sizes", type=int, nargs="*", default=[2000, 6000, 10000], metavar="N",
-        help="numbers of samples for the break-even (default: 2000 6000 10000, half a minute; none to skip)")
+    add(
+        "--sizes",
+        type=int,
+        nargs="*",
+        default=[2000, 6000, 10000],
+        metavar="N",
+        help="numbers of samples for the break-even (default: 2000 6000 10000, half a minute; none to skip)",
+    )
     args = parser.parse_args()
     if args.samples < 2 * BATCH or min(args.layers, args.width, args.rounds, *args.sizes, 99) < 1:
         parser.error(f"at least {2 * BATCH} samples, and 1 of everything else")
     torch.set_num_threads(1)
     threadpool_limits(1)
     x = residual_stream(args.layers, args.samples, args.width)
-    print(f"{args.layers} layers, {args.samples:,} samples, width {args.width}, float32, one thread, "
-          f"median of {args.rounds} rounds")
+    print(
+        f"{args.layers} layers, {args.samples:,} samples, width {args.width}, float32, one thread, "
+        f"median of {args.rounds} rounds"
+    )
     runs = variants(x)
     if args.whole and PEER in runs:
         runs[PEER_WHOLE] = lambda: torch_cka(x.values, args.samples)

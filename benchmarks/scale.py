@@ -10,6 +10,7 @@ two take turns. Two kinds of job:
 
 `cost` is what the path adds to a job, in seconds: starting a process, sending, answering.
 """
+
 import argparse
 import functools
 import importlib.util
@@ -22,8 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from vlmlab.studies import cluster, pool
-from vlmlab.studies.worker import Request, environment
+from vlmlab.studies.jobs import cluster, pool
+from vlmlab.studies.jobs.worker import Request, environment
 
 KINDS = ("wait", "compute")
 
@@ -40,8 +41,10 @@ def compute(seconds: float) -> None:
 
 def seconds_of(runner, kind: str, jobs: int, seconds: float, folder: Path) -> float:
     """Wall time until all jobs are answered."""
-    asked = [Request(f"{kind} {i}", f"scale:{kind}", {"seconds": seconds}, str(folder / "job.log"))
-             for i in range(jobs)]
+    asked = [
+        Request(f"{kind} {i}", f"scale:{kind}", {"seconds": seconds}, str(folder / "job.log"))
+        for i in range(jobs)
+    ]
     start = time.monotonic()
     for number, answer in runner(asked):
         if answer and "error" in answer:
@@ -53,13 +56,44 @@ def start_dask(workers: int, folder: Path) -> tuple[str, list[subprocess.Popen]]
     """A scheduler with this many workers of one thread, on the loopback; its address and all processes."""
     file = folder / f"scheduler{workers}.json"
     quiet = {"stderr": subprocess.DEVNULL, "env": environment(), "cwd": folder}
-    started = [subprocess.Popen([sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1",
-                                 "--port", "0", "--no-dashboard", "--scheduler-file", str(file)], **quiet)]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dask",
+                "scheduler",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                "0",
+                "--no-dashboard",
+                "--scheduler-file",
+                str(file),
+            ],
+            **quiet,
+        )
+    ]
     while not file.exists():
         time.sleep(0.1)
-    started += [subprocess.Popen([sys.executable, "-m", "dask", "worker", "--scheduler-file", str(file),
-                                  "--nthreads", "1", "--no-nanny", "--no-dashboard"], **quiet)
-                for _ in range(workers)]
+    started += [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "dask",
+                "worker",
+                "--scheduler-file",
+                str(file),
+                "--nthreads",
+                "1",
+                "--no-nanny",
+                "--no-dashboard",
+            ],
+            **quiet,
+        )
+        for _ in range(workers)
+    ]
     with cluster.connect(str(file)) as client:
         client.wait_for_workers(workers, timeout=120)
     return json.loads(file.read_text())["address"], started
@@ -68,8 +102,10 @@ def start_dask(workers: int, folder: Path) -> tuple[str, list[subprocess.Popen]]
 def measure(name: str, one, two, args: argparse.Namespace, folder: Path) -> None:
     """Print one line per kind of job."""
     for kind in KINDS:
-        times = [[seconds_of(runner, kind, args.jobs, args.seconds, folder) for runner in (one, two)]
-                 for _ in range(args.rounds)]
+        times = [
+            [seconds_of(runner, kind, args.jobs, args.seconds, folder) for runner in (one, two)]
+            for _ in range(args.rounds)
+        ]
         ratio = statistics.median(a / b for a, b in times)
         spread = f"{min(a / b for a, b in times):.2f} to {max(a / b for a, b in times):.2f}"
         cost = statistics.median(a / args.jobs - args.seconds for a, _ in times)
@@ -86,8 +122,10 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # where workers find the jobs
     os.environ["TQDM_DISABLE"] = "1"
     cores = len(os.sched_getaffinity(0))
-    print(f"{args.jobs} jobs of {args.seconds:g} s, {args.rounds} rounds, {cores} cores, "
-          f"load {os.getloadavg()[0]:.1f}\n")
+    print(
+        f"{args.jobs} jobs of {args.seconds:g} s, {args.rounds} rounds, {cores} cores, "
+        f"load {os.getloadavg()[0]:.1f}\n"
+    )
     print(f"{'path':<12} {'job':<8} {'ratio':>5}   {'range':<14} {'cost':>6}")
     with tempfile.TemporaryDirectory() as name:
         folder, started = Path(name), []

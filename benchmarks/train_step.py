@@ -14,6 +14,7 @@ variants take turns. On one thread the time is CPU time, which other work on the
 more it is wall time. Extra memory is the peak of two steps in a fresh process beyond what it occupies before
 them; it is measured on Linux only.
 """
+
 import argparse
 import itertools
 import logging
@@ -33,9 +34,11 @@ from vlmlab import load, methods
 TEMPLATE = "a photo of a {}."
 LIMIT = 1e-5
 VARIANTS = ("plain", "no shortcuts", "vlmlab")
-NAMES = (["red", "green", "blue", "black", "white", "pink", "grey", "brown", "golden", "orange"],
-         ["fox", "house", "tree", "frog", "apple", "clock", "bird", "boat", "horse", "cup"],
-         ["", "in the snow", "at night", "of stone", "of wood", "by the sea", "on a hill", "toy", "den"])
+NAMES = (
+    ["red", "green", "blue", "black", "white", "pink", "grey", "brown", "golden", "orange"],
+    ["fox", "house", "tree", "frog", "apple", "clock", "bird", "boat", "horse", "cup"],
+    ["", "in the snow", "at night", "of stone", "of wood", "by the sea", "on a hill", "toy", "den"],
+)
 MOST = math.prod(map(len, NAMES))
 EXAMPLES = """examples:
   python benchmarks/train_step.py                            the tiny model, 5 and 100 classes, under a minute
@@ -69,8 +72,8 @@ class Plain:
                 if layer == first:
                     x = torch.cat([x[:, :1], new, x[:, 1:]], dim=1)
                 else:
-                    new = self.config.token_mix * new + (1 - self.config.token_mix) * x[:, 1:1 + count]
-                    x = torch.cat([x[:, :1], new, x[:, 1 + count:]], dim=1)
+                    new = self.config.token_mix * new + (1 - self.config.token_mix) * x[:, 1 : 1 + count]
+                    x = torch.cat([x[:, :1], new, x[:, 1 + count :]], dim=1)
             mask = torch.full((x.shape[1],) * 2, -torch.inf).triu(1) if causal else None
             x = block(x, attn_mask=mask)
             out.append(x)
@@ -92,7 +95,7 @@ class Plain:
         out = self.blocks(v.transformer.resblocks, v.ln_pre(x), tokens, causal=False)
         last = v.ln_post(out[-1])
         project = v.proj + self.p["proj_A"] @ self.p["proj_B"]
-        return last[:, 0] @ v.proj, last[:, 1:1 + tokens.shape[1]].mean(dim=1) @ project, out
+        return last[:, 0] @ v.proj, last[:, 1 : 1 + tokens.shape[1]].mean(dim=1) @ project, out
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         c, clip = self.config, self.clip
@@ -103,12 +106,16 @@ class Plain:
 
         def gap(moving, target):
             return (moving.norm(dim=-1) - target.detach().norm(dim=-1)).abs().mean()
-        norms = [gap(x[:, 1:1 + c.tokens].mean(dim=1), x[:, 0]) for x in out[c.first_block - 1:]]
-        return {"ce_class": (1 - c.prompt_weight) * F.cross_entropy(by_class, labels),
-                "ce_prompt": c.prompt_weight * F.cross_entropy(by_prompt, labels),
-                "anchor_image": c.anchor_weight * (1 - F.cosine_similarity(z_c, frozen).mean()),
-                "anchor_text": c.anchor_weight * (1 - F.cosine_similarity(w, self.zero_shot).mean()),
-                "proj": c.w_proj * gap(z_p, z_c), "token": c.w_token * sum(norms)}
+
+        norms = [gap(x[:, 1 : 1 + c.tokens].mean(dim=1), x[:, 0]) for x in out[c.first_block - 1 :]]
+        return {
+            "ce_class": (1 - c.prompt_weight) * F.cross_entropy(by_class, labels),
+            "ce_prompt": c.prompt_weight * F.cross_entropy(by_prompt, labels),
+            "anchor_image": c.anchor_weight * (1 - F.cosine_similarity(z_c, frozen).mean()),
+            "anchor_text": c.anchor_weight * (1 - F.cosine_similarity(w, self.zero_shot).mean()),
+            "proj": c.w_proj * gap(z_p, z_c),
+            "token": c.w_token * sum(norms),
+        }
 
 
 class Bench:
@@ -130,8 +137,9 @@ class Bench:
         self.models = dict(zip(VARIANTS, (plain, *made)))
         self.trained = {"plain": list(plain.p.values())}
         self.trained |= {k: list(m.trainable().values()) for k, m in zip(VARIANTS[1:], made)}
-        self.optimisers = {k: torch.optim.AdamW(p, lr=1e-3, weight_decay=5e-4)
-                           for k, p in self.trained.items()}
+        self.optimisers = {
+            k: torch.optim.AdamW(p, lr=1e-3, weight_decay=5e-4) for k, p in self.trained.items()
+        }
 
     def backward(self, variant: str) -> dict[str, Tensor]:
         """Loss terms; the gradients are left on the parameters."""
@@ -180,9 +188,11 @@ def print_extra_memory(variant: str, bench: Bench) -> None:
 
     Not from getrusage: its peak starts at that of the process that started this one.
     """
+
     def occupied(field):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
     try:
         before = occupied("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
@@ -199,8 +209,10 @@ def report(args: argparse.Namespace, classes: int) -> bool:
     variants = tuple(v for v in VARIANTS if v != args.skip)
     bench = Bench(args.model, classes, args.batch, variants)
     longest = int(bench.ids.argmax(dim=1).max()) + 1
-    print(f"\n{args.model}, batch {args.batch}, {classes} classes, prompts of at most {longest} of "
-          f"{bench.ids.shape[1]} tokens, {args.threads} thread(s)")
+    print(
+        f"\n{args.model}, batch {args.batch}, {classes} classes, prompts of at most {longest} of "
+        f"{bench.ids.shape[1]} tokens, {args.threads} thread(s)"
+    )
     worst = bench.differences()
     times = {v: [] for v in variants}  # the comparison has filled the caches
     for turn in range(args.rounds):
@@ -221,8 +233,9 @@ def report(args: argparse.Namespace, classes: int) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--model", default="tiny", help="embedded model or open_clip architecture (default: tiny)")
     add("--classes", type=int, nargs="+", default=[5, 100], help="numbers of classes (default: 5 100)")

@@ -1,4 +1,5 @@
 """One thread per test process: small models gain nothing from more, and shared machines lose a lot."""
+
 import os
 import sys
 

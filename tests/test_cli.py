@@ -1,4 +1,5 @@
 """The command line: what each command calls, its exit codes, and errors in one line."""
+
 import json
 import os
 import subprocess
@@ -10,10 +11,21 @@ import pytest
 import vlmlab
 from vlmlab import cli, studies
 from vlmlab.cli import options
-from vlmlab.studies.runner import STANDARD, Row, Summary
+from vlmlab.studies.driver.runner import STANDARD, Row, Summary
 
-COMMANDS = ("reproduce", "studies", "cluster", "explain", "gallery", "pretrain", "fit", "results", "models",
-            "tasks", "methods")
+COMMANDS = (
+    "reproduce",
+    "studies",
+    "cluster",
+    "explain",
+    "gallery",
+    "pretrain",
+    "fit",
+    "results",
+    "models",
+    "tasks",
+    "methods",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -27,13 +39,16 @@ def test_help_teaches(command, capsys):
 def test_help_and_version_need_no_torch():
     code = "import sys; from vlmlab import cli; cli.parser().format_help(); print('torch' in sys.modules)"
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True,
-                          text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **path}, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("argv", [[], ["nope"], ["fit", "mmrlpp"], ["fit", "a", "b", "--shots", "0"],
-                                  ["reproduce", "x", "--jobs", "two"]])
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["nope"], ["fit", "mmrlpp"], ["fit", "a", "b", "--shots", "0"], ["reproduce", "x", "--jobs", "two"]],
+)
 def test_wrong_usage(argv, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(argv)
@@ -72,8 +87,9 @@ def fails(monkeypatch, error):
     monkeypatch.setattr(studies, "reproduce", reproduce)
 
 
-@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, KeyError, PermissionError,
-                                  FloatingPointError])
+@pytest.mark.parametrize(
+    "kind", [ValueError, FileNotFoundError, KeyError, PermissionError, FloatingPointError]
+)
 def test_errors_of_users_are_one_line(monkeypatch, capsys, kind):
     error = kind("unknown x;\n  there are y")
     fails(monkeypatch, error)
@@ -101,12 +117,16 @@ def test_studies_are_listed_with_states(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "notebooks/fake"
     folder.mkdir(parents=True)
-    cell = {"cell_type": "code", "metadata": {"tags": ["parameters"]},
-            "source": "\n".join(f"{name} = ''" for name in STANDARD)}
+    cell = {
+        "cell_type": "code",
+        "metadata": {"tags": ["parameters"]},
+        "source": "\n".join(f"{name} = ''" for name in STANDARD),
+    }
     (folder / "fig1.ipynb").write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4}))
     (folder / "study.toml").write_text(
         '[study]\nid = "fake"\ntitle = "A title"\n[[artefact]]\nid = "fig1"\nnotebook = "fig1.ipynb"\n'
-        'kind = "figure"\n[profile.demo]\nmodel = "tiny"\n')
+        'kind = "figure"\n[profile.demo]\nmodel = "tiny"\n'
+    )
     assert cli.main(["studies"]) == 0
     out = capsys.readouterr().out
     assert "fake: A title (profiles demo)" in out and "fig1      missing        -  not made yet" in out
@@ -117,8 +137,9 @@ def test_studies_are_listed_with_states(tmp_path, monkeypatch, capsys):
 def test_explain(tmp_path, capsys):
     from matplotlib.figure import Figure
 
-    studies.save_figure(Figure(), tmp_path, "fig3a", study="alignednorm", profile="demo", run_keys=["k1"],
-                        seeds=[1, 2])
+    studies.save_figure(
+        Figure(), tmp_path, "fig3a", study="alignednorm", profile="demo", run_keys=["k1"], seeds=[1, 2]
+    )
     assert cli.main(["explain", str(tmp_path / "fig3a.png")]) == 0
     out = capsys.readouterr().out
     assert "fig3a of study alignednorm, profile demo" in out and "k1" in out and "1, 2" in out
@@ -151,14 +172,41 @@ def fake_training(monkeypatch):
 
 def test_fit_passes_typed_options(fake_training, capsys, tmp_path):
     settings = ["token_mix=1", "rank = 2", "lr=1e-2", "crop=(0.5, 1)", "max_steps=none"]
-    assert cli.main(["fit", "mmrlpp", "emoji/food", "--seed", "2", "--shots", "4", "--epochs", "3",
-                     "--out", str(tmp_path), *(w for s in settings for w in ("--set", s)),
-                     "--rule", "unified", "--rule", "decoupled"]) == 0
+    assert (
+        cli.main(
+            [
+                "fit",
+                "mmrlpp",
+                "emoji/food",
+                "--seed",
+                "2",
+                "--shots",
+                "4",
+                "--epochs",
+                "3",
+                "--out",
+                str(tmp_path),
+                *(w for s in settings for w in ("--set", s)),
+                "--rule",
+                "unified",
+                "--rule",
+                "decoupled",
+            ]
+        )
+        == 0
+    )
     method, vlm, task, options = fake_training["fit"]
     assert (method, vlm[1], task[1]) == ("mmrlpp", "tiny", "emoji/food")
     assert task[2] == {"protocol": "base_to_new", "shots": 4, "seed": 2}
-    assert options == {"token_mix": 1.0, "rank": 2, "lr": 0.01, "crop": (0.5, 1), "max_steps": None,
-                       "epochs": 3, "out": tmp_path}
+    assert options == {
+        "token_mix": 1.0,
+        "rank": 2,
+        "lr": 0.01,
+        "crop": (0.5, 1),
+        "max_steps": None,
+        "epochs": 3,
+        "out": tmp_path,
+    }
     assert isinstance(options["token_mix"], float)
     assert fake_training["rule"] == ["unified", "decoupled"] and "12.5" in capsys.readouterr().out
 
@@ -171,23 +219,36 @@ def test_fit_starts_from_the_papers_settings(fake_training, capsys):
     assert "settings " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("rank=2.5", "rank must be int, got '2.5'"),
-    ("rank=two", "rank must be int, got 'two'"),
-    ("token_mix=true", "token_mix must be float"),
-    ("token=1", "no 'token'; legal are first_block"),
-    ("rank", "'rank' is not of the form key=value"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rank=2.5", "rank must be int, got '2.5'"),
+        ("rank=two", "rank must be int, got 'two'"),
+        ("token_mix=true", "token_mix must be float"),
+        ("token=1", "no 'token'; legal are first_block"),
+        ("rank", "'rank' is not of the form key=value"),
+    ],
+)
 def test_fit_refuses_wrong_options(fake_training, capsys, text, words):
     assert cli.main(["fit", "mmrlpp", "emoji/food", "--set", text]) == 2
     assert words in capsys.readouterr().err and "fit" not in fake_training
 
 
-@pytest.mark.parametrize(("text", "kind", "value"), [
-    ("true", bool, True), ("False", bool, False), ("3", int, 3), ("3", float, 3.0), ("-1e3", float, -1000.0),
-    ("3", str, "3"), ("none", int | None, None), ("4", int | None, 4), ("[1, 2]", tuple[int, ...], (1, 2)),
-    ("(1,)", list[int], [1]),
-])
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("true", bool, True),
+        ("False", bool, False),
+        ("3", int, 3),
+        ("3", float, 3.0),
+        ("-1e3", float, -1000.0),
+        ("3", str, "3"),
+        ("none", int | None, None),
+        ("4", int | None, 4),
+        ("[1, 2]", tuple[int, ...], (1, 2)),
+        ("(1,)", list[int], [1]),
+    ],
+)
 def test_typed(text, kind, value):
     found = options.typed("key", text, kind)
     assert found == value and type(found) is type(value)
@@ -223,7 +284,22 @@ def test_pretrain_asks_for_the_recipe(monkeypatch, tmp_path, capsys):
         return Trained()
 
     monkeypatch.setattr(room, "pretrain", pretrain)
-    assert cli.main(["pretrain", "tiny", "--out", str(tmp_path), "--samples", "256", "--threads", "2",
-                     "--export", str(tmp_path / "model")]) == 0
+    assert (
+        cli.main(
+            [
+                "pretrain",
+                "tiny",
+                "--out",
+                str(tmp_path),
+                "--samples",
+                "256",
+                "--threads",
+                "2",
+                "--export",
+                str(tmp_path / "model"),
+            ]
+        )
+        == 0
+    )
     assert asked["recipe"] == room.Recipe(samples=256) and asked["threads"] == 2 and asked["device"] == "cpu"
     assert asked["out"] == tmp_path and asked["export"] == tmp_path / "model"

@@ -1,4 +1,5 @@
 """environment.yml says what pyproject.toml says."""
+
 import runpy
 from pathlib import Path
 

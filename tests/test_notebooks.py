@@ -1,4 +1,5 @@
 """Notebooks are committed in one form, and the tool that brings them there does what it says."""
+
 import importlib.util
 import json
 from pathlib import Path
@@ -16,13 +17,30 @@ USED = {
     "metadata": {"kernelspec": {"name": "mine", "display_name": "Mine"}, "papermill": {"duration": 3.2}},
     "cells": [
         {"cell_type": "markdown", "metadata": {"collapsed": True}, "source": "# π\nfor all\n\n"},
-        {"cell_type": "code", "id": "a7f", "execution_count": 1, "outputs": [],
-         "metadata": {"tags": ["parameters"]}, "source": ["n = 1\n", "m = 2"]},
-        {"cell_type": "code", "id": "b21", "execution_count": 2, "outputs": [],
-         "metadata": {"tags": ["injected-parameters"]}, "source": ["n = 7"]},
-        {"cell_type": "code", "id": "c00", "execution_count": 3,
-         "outputs": [{"output_type": "stream", "name": "stdout", "text": ["7\n"]}],
-         "metadata": {"tags": [], "papermill": {"status": "completed"}}, "source": ["print(n)"]},
+        {
+            "cell_type": "code",
+            "id": "a7f",
+            "execution_count": 1,
+            "outputs": [],
+            "metadata": {"tags": ["parameters"]},
+            "source": ["n = 1\n", "m = 2"],
+        },
+        {
+            "cell_type": "code",
+            "id": "b21",
+            "execution_count": 2,
+            "outputs": [],
+            "metadata": {"tags": ["injected-parameters"]},
+            "source": ["n = 7"],
+        },
+        {
+            "cell_type": "code",
+            "id": "c00",
+            "execution_count": 3,
+            "outputs": [{"output_type": "stream", "name": "stdout", "text": ["7\n"]}],
+            "metadata": {"tags": [], "papermill": {"status": "completed"}},
+            "source": ["print(n)"],
+        },
     ],
 }
 

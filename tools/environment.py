@@ -1,4 +1,5 @@
 """Write environment.yml from pyproject.toml: `python tools/environment.py`."""
+
 import tomllib
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 Kept: sources, cell types and tags. Everything a run leaves behind goes: outputs, counts, cells with
 injected parameters, metadata. Cell ids are cell-00, cell-01, ...; the kernel is `python3`.
 """
+
 import argparse
 import json
 import sys

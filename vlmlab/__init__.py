@@ -1,11 +1,16 @@
 """vlmlab: look inside vision-language models. `import vlmlab` is cheap; the rooms load on first use."""
+
 import importlib
 
 __version__ = "0.1.0"
 
 _ROOMS = {
-    "load": "vlmlab.models.load", "task": "vlmlab.tasks.task", "fit": "vlmlab.train.fit",
-    "evaluate": "vlmlab.train.evaluate", "results": "vlmlab.train.run", "Run": "vlmlab.train.run",
+    "load": "vlmlab.models.load",
+    "task": "vlmlab.tasks.task",
+    "fit": "vlmlab.train.fit",
+    "evaluate": "vlmlab.train.evaluate",
+    "results": "vlmlab.train.run",
+    "Run": "vlmlab.train.run",
     "roles": "vlmlab.capture.capture",
 }
 _SUBMODULES = ("capture", "measures", "methods", "plots", "models", "tasks", "studies")

@@ -5,6 +5,7 @@ Every icon is rendered at 192 px, cropped to its alpha box, fitted into 64 x 64 
 3 % margin (small glyphs grow at most twofold) and stored as RGBA WebP. The result is
 the same on every run of the same library versions.
 """
+
 import argparse
 import hashlib
 import io
@@ -67,12 +68,18 @@ def load_concepts(modules: Path) -> pd.DataFrame:
         tags = [t.lower() for t in e.get("tags", []) if t.lower() != name]
         known = set(tags) | {name}
         words = [w.replace("_", " ").lower() for w in extra.get(e["emoji"].replace("\ufe0f", ""), [])]
-        rows.append({
-            "hexcode": bare(e["hexcode"]), "emoji": e["emoji"], "name": name, "tags": tags,
-            "keywords": [w for w in dict.fromkeys(words) if w not in known and re.search("[a-z]", w)],
-            "group": meta["groups"][str(e["group"])], "subgroup": meta["subgroups"][str(e["subgroup"])],
-            "order": e["order"],
-        })
+        rows.append(
+            {
+                "hexcode": bare(e["hexcode"]),
+                "emoji": e["emoji"],
+                "name": name,
+                "tags": tags,
+                "keywords": [w for w in dict.fromkeys(words) if w not in known and re.search("[a-z]", w)],
+                "group": meta["groups"][str(e["group"])],
+                "subgroup": meta["subgroups"][str(e["subgroup"])],
+                "order": e["order"],
+            }
+        )
     frame = pd.DataFrame(rows).sort_values("order", ignore_index=True)
     frame["novel"] = novel(frame)
     return frame.drop(columns="order")
@@ -132,10 +139,12 @@ def svg_of(icons: dict, key: str) -> str:
     alias = icons.get("aliases", {}).get(key)
     icon = icons["icons"][alias["parent"]] if alias else icons["icons"][key]
     w, h = icon.get("width", icons.get("width", 16)), icon.get("height", icons.get("height", 16))
-    box = f'{icon.get("left", 0)} {icon.get("top", 0)} {w} {h}'
+    box = f"{icon.get('left', 0)} {icon.get('top', 0)} {w} {h}"
     body = icon["body"].replace("currentColor", "#000")
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{box}" width="{w}" height="{h}">{body}</svg>')
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{box}" width="{w}" height="{h}">{body}</svg>'
+    )
 
 
 def fit(image: Image.Image) -> Image.Image:

@@ -3,6 +3,7 @@
 Without Chromium or Playwright these tests are skipped, unless VLMLAB_BROWSER names a Chromium: then
 something that is missing is an error.
 """
+
 import os
 import shutil
 import threading
@@ -11,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-FLAGS = ("--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-         "--disable-component-update --disable-sync --disable-dev-shm-usage").split()
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
 LIMIT = 300  # seconds for all tests of one module
 SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 
@@ -64,8 +67,9 @@ class Watched:
 
     def __init__(self, browser, width: int = 1280, height: int = 900, scheme: str = "light"):
         self.problems: list[str] = []
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme,
-                                           reduced_motion="reduce")
+        self.context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+        )
         self.context.route("**/*", self.answer)
         self.page = self.context.new_page()
         self.page.set_default_timeout(20_000)

@@ -1,4 +1,5 @@
 """The gallery in a real browser, opened as a file: pictures, filter, deep links, widths, contrast."""
+
 import json
 import re
 import shutil
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmlab.studies import gallery
+from vlmlab.studies.pages import gallery
 
 pytestmark = pytest.mark.browser
 
@@ -30,13 +31,30 @@ kind = "figure"
 [profile.demo]
 model = "tiny"
 """
-TABLE = ("method,split,kind,value,spread,n\n"
-         "lafter,new,measured,57.76,0.40,3\nlafter,new,published,77.79,,\nlafter,new,planned,80,,\n")
-CLAIMS = [{"id": f"c{i}", "sentence": "A sentence that can be tested.", "source": "Section 1", "n": 3,
-           "kind": "measured", "holds": "one number is above another", "measurement": "difference",
-           "threshold": "above 0", "verdict": verdict, "effect": 0.5, "unit": "points", "spread": 0.1,
-           "interval": [0.1, 0.9], "evidence": ["table1"], "reason": "as it came out"}
-          for i, verdict in enumerate(gallery.TONES)]
+TABLE = (
+    "method,split,kind,value,spread,n\n"
+    "lafter,new,measured,57.76,0.40,3\nlafter,new,published,77.79,,\nlafter,new,planned,80,,\n"
+)
+CLAIMS = [
+    {
+        "id": f"c{i}",
+        "sentence": "A sentence that can be tested.",
+        "source": "Section 1",
+        "n": 3,
+        "kind": "measured",
+        "holds": "one number is above another",
+        "measurement": "difference",
+        "threshold": "above 0",
+        "verdict": verdict,
+        "effect": 0.5,
+        "unit": "points",
+        "spread": 0.1,
+        "interval": [0.1, 0.9],
+        "evidence": ["table1"],
+        "reason": "as it came out",
+    }
+    for i, verdict in enumerate(gallery.TONES)
+]
 SHOWN = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => a.id)"
 # every text that can be seen, with the contrast of its colour to the nearest background behind it
 CONTRAST = """() => {
@@ -151,8 +169,10 @@ def test_without_script_everything_is_there(browser, site, methods):
 
 
 def test_what_comes_from_outside_is_stopped_and_noticed(open_page, site, tmp_path):
-    load = ("new Promise(done => { const i = new Image(); i.onerror = () => done('stopped');"
-            " i.onload = () => done('loaded'); i.src = 'http://127.0.0.1:9/x.png' })")
+    load = (
+        "new Promise(done => { const i = new Image(); i.onerror = () => done('stopped');"
+        " i.onload = () => done('loaded'); i.src = 'http://127.0.0.1:9/x.png' })"
+    )
     gallery_page = open_page(site)
     assert gallery_page.page.evaluate(load) == "stopped"
     assert "Content Security Policy" in " ".join(gallery_page.problems)  # the page itself forbids it

@@ -1,4 +1,5 @@
 """What the tests of records on disk share."""
+
 import json
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def counting(monkeypatch, vlm):
 
 class Images:
     """Like a Split of random pictures; `look` sees the number of each one that is read."""
+
     classnames = ("one", "two")
 
     def __init__(self, n, look=lambda i: None):

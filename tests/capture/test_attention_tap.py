@@ -35,11 +35,18 @@ def test_equals_need_weights_of_multihead_attention():
     assert (call.probs.sum(-1) - 1).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("options", [
-    {}, {"is_causal": True}, {"scale": 0.3},
-    {"attn_mask": torch.rand(6, 6) > 0.3}, {"attn_mask": torch.randn(2, 1, 6, 6)},
-    {"attn_mask": torch.full((6, 6), -torch.inf).triu(1)},
-], ids=["plain", "causal", "scale", "bool mask", "float mask", "causal mask"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"attn_mask": torch.rand(6, 6) > 0.3},
+        {"attn_mask": torch.randn(2, 1, 6, 6)},
+        {"attn_mask": torch.full((6, 6), -torch.inf).triu(1)},
+    ],
+    ids=["plain", "causal", "scale", "bool mask", "float mask", "causal mask"],
+)
 def test_probabilities_explain_the_kernel(qkv, options):
     q, k, v = qkv
     if "attn_mask" in options and options["attn_mask"].dtype == torch.bool:
@@ -115,6 +122,7 @@ def test_other_threads_are_refused_a_tap_and_not_listened_to(qkv):
                 pass
         except RuntimeError as e:
             errors.append(str(e))
+
     with attention_tap(calls.append):
         thread = threading.Thread(target=other)
         thread.start()

@@ -19,6 +19,7 @@ def grab(model, data, sites, **options):
 
 class Pictures:
     """A split with the parts that capture reads."""
+
     def __init__(self, pixels):
         self.pixels, self.labels = pixels, np.array([0, 0, 1, 1, 2])
         self.ids = [f"picture-{i}" for i in range(len(pixels))]
@@ -37,6 +38,7 @@ def split(vlm, images, monkeypatch):
 
 
 # --- every site ---------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("tower", ["image", "text"])
@@ -89,6 +91,7 @@ def test_probabilities_equal_need_weights(vlm, images):
 
 # --- nothing is disturbed -----------------------------------------------------------------------
 
+
 def test_output_is_unchanged_and_hooks_are_gone(vlm, images, hooks_left):
     before = vlm.encode_image(images)
     acts = grab(vlm, images, "image.*")
@@ -108,6 +111,7 @@ def test_text_output_does_not_depend_on_batch_or_capture(vlm):
 def test_hooks_are_gone_after_an_exception(vlm, images, hooks_left):
     def broken(x, table):
         raise KeyError("mine")
+
     with pytest.raises(KeyError, match="mine"):
         grab(vlm, images, ["image.resid.post", "image.attn.probs"], keep=broken)
     assert not hooks_left(vlm) and F.scaled_dot_product_attention is KERNEL and vlm.image.shortcuts
@@ -127,6 +131,7 @@ def test_kept_values_do_not_follow_later_changes_in_place(vlm, images):
     def remember(x, table):
         kept.append(x)
         return x
+
     acts = grab(vlm, images, "image.resid.post[2]", keep=remember, batch_size=5)
     old = acts["image.resid.post"].values.copy()
     kept[-1].zero_()
@@ -134,6 +139,7 @@ def test_kept_values_do_not_follow_later_changes_in_place(vlm, images):
 
 
 # --- labels -------------------------------------------------------------------------------------
+
 
 def test_tokens_that_appear_mid_network_are_nan_before(mmrlpp, vlm, images):
     acts = grab(mmrlpp, images, ["image.embed", "image.resid.*", "image.attn.probs"])
@@ -182,8 +188,12 @@ def test_samples_carry_ids_labels_and_a_spread_limit(vlm, split, images):
 
 
 def test_the_record_is_a_dataset_and_survives_selection(vlm, images, tmp_path):
-    acts = grab(vlm, images, ["image.resid.post", "image.attn.probs"],
-                keep={"*.resid.*": capture.roles("cls"), "*.probs": capture.cls_row})
+    acts = grab(
+        vlm,
+        images,
+        ["image.resid.post", "image.attn.probs"],
+        keep={"*.resid.*": capture.roles("cls"), "*.probs": capture.cls_row},
+    )
     assert isinstance(acts, xr.Dataset)
     probs = acts.isel(sample=[1, 2])["image.attn.probs"]  # its tokens are not those of the other site
     assert probs.dims == ("layer", "sample", "head", "token") and probs.sizes["token"] == 17
@@ -201,6 +211,7 @@ def test_sites_with_different_layers(vlm, images):
 
 
 # --- reducers -----------------------------------------------------------------------------------
+
 
 def test_reducers_equal_the_same_on_the_full_record(mmrlpp, images):
     full = grab(mmrlpp, images, ["image.resid.post", "image.attn.probs"])
@@ -234,8 +245,8 @@ def test_text_reducers_follow_eos(vlm):
     for sample, end in enumerate(ends):
         assert np.array_equal(eos.values[:, sample, 0], x.values[:, sample, end])
         words = eos.values[:, sample, 1:]
-        assert np.array_equal(words[:, :end - 1], x.values[:, sample, 1:end])
-        assert np.isnan(words[:, end - 1:]).all()
+        assert np.array_equal(words[:, : end - 1], x.values[:, sample, 1:end])
+        assert np.isnan(words[:, end - 1 :]).all()
         assert np.array_equal(row.values[:, sample], p.values[:, sample, :, end])
     mean = grab(vlm, TEXTS, "text.resid.post", keep=capture.mean("word"))["text.resid.post"]
     assert np.allclose(mean.values[:, 0, 0], x.values[:, 0, 1:3].mean(1), atol=1e-6)
@@ -244,6 +255,7 @@ def test_text_reducers_follow_eos(vlm):
 def test_own_functions_reduce_on_the_tensor(vlm, images):
     def first(x, table):
         return x[:, table.positions("cls")[0]]
+
     acts = grab(vlm, images, "image.resid.post", keep=first)
     assert acts["image.resid.post"].dims == ("layer", "sample", "axis_1")
     first.dims = ("feature",)
@@ -266,18 +278,26 @@ def test_float16_record(vlm, images):
 
 # --- errors -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("sites", "options", "message"), [
-    ("image.resid.pots", {}, "it has image.embed"),
-    (["image.final", "text.final"], {}, "once for each tower"),
-    ("image.resid.post", {"keep": capture.roles("promt")}, "no token has role promt.*cls, patch"),
-    ("image.resid.post", {"keep": {"image.attn.*": capture.norms}}, "the sites asked for are image.resid"),
-    ("image.resid.post", {"keep": capture.cls_row}, "needs attention probabilities"),
-    ("image.attn.probs", {"keep": capture.norms}, "norms are of feature vectors"),
-    ("image.resid.post", {"budget": 1000}, r"5 samples would take 0.1 MiB .*budget of 0.0 MiB"),
-    ("image.resid.post", {"dtype": "int8"}, "float16, float32 or float64"),
-    ("image.resid.post", {"batch_size": 0}, "at least 1"),
-    ("text.resid.post", {}, "list of texts"),
-])
+
+@pytest.mark.parametrize(
+    ("sites", "options", "message"),
+    [
+        ("image.resid.pots", {}, "it has image.embed"),
+        (["image.final", "text.final"], {}, "once for each tower"),
+        ("image.resid.post", {"keep": capture.roles("promt")}, "no token has role promt.*cls, patch"),
+        (
+            "image.resid.post",
+            {"keep": {"image.attn.*": capture.norms}},
+            "the sites asked for are image.resid",
+        ),
+        ("image.resid.post", {"keep": capture.cls_row}, "needs attention probabilities"),
+        ("image.attn.probs", {"keep": capture.norms}, "norms are of feature vectors"),
+        ("image.resid.post", {"budget": 1000}, r"5 samples would take 0.1 MiB .*budget of 0.0 MiB"),
+        ("image.resid.post", {"dtype": "int8"}, "float16, float32 or float64"),
+        ("image.resid.post", {"batch_size": 0}, "at least 1"),
+        ("text.resid.post", {}, "list of texts"),
+    ],
+)
 def test_one_clear_error_each(vlm, images, sites, options, message, hooks_left):
     with pytest.raises(ValueError, match=message):
         grab(vlm, images, sites, **options)
@@ -308,6 +328,7 @@ def test_attention_outside_the_kernel_is_reported(vlm, images, monkeypatch):
     def eager(q_x, k_x=None, v_x=None, attn_mask=None):
         block = vlm.image.blocks[1]
         return block.attn(q_x, q_x, q_x, need_weights=True, attn_mask=attn_mask)[0]
+
     monkeypatch.setattr(vlm.image.blocks[1], "attention", eager)
     message = r"image.attn.probs was never hit in blocks \[2\].*eager.*fired: .*probs\[1,3,4\]"
     with pytest.raises(ValueError, match=message):
@@ -322,6 +343,7 @@ def test_a_tower_that_runs_twice_is_refused(vlm, images, monkeypatch):
 
 def test_the_package_is_the_verb():
     import vlmlab
+
     assert vlmlab.capture.roles("cls").name == "roles(cls)"
     assert callable(vlmlab.capture)
     with pytest.raises(AttributeError, match="it has roles"):
@@ -330,8 +352,12 @@ def test_the_package_is_the_verb():
 
 # --- methods ------------------------------------------------------------------------------------
 
-METHODS = {"zero_shot": {}, "mmrlpp": {"first_block": 3}, "aligned_norm": {"first_block": 2},
-           "maple": {"depth": 3}}
+METHODS = {
+    "zero_shot": {},
+    "mmrlpp": {"first_block": 3},
+    "aligned_norm": {"first_block": 2},
+    "maple": {"depth": 3},
+}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -17,16 +17,23 @@ def site(model, data, name, **options):
 
 
 def gone(vlm, hooks_left):
-    return (not hooks_left(vlm) and vlm.shortcuts and "run" not in vlm.text.__dict__
-            and not is_edited(vlm.image) and not is_edited(vlm.text))
+    return (
+        not hooks_left(vlm)
+        and vlm.shortcuts
+        and "run" not in vlm.text.__dict__
+        and not is_edited(vlm.image)
+        and not is_edited(vlm.text)
+    )
 
 
 @pytest.mark.parametrize("name", EDITABLE)
 def test_a_run_patched_with_its_own_values_is_unchanged(vlm, mmrlpp, images, hooks_left, name):
     for model in (vlm, mmrlpp):
         before = grab(model, images, ["image.final", f"image.{name}"], batch_size=2)
+
         def same(x, table, before=before):
             return capture.patch(own(before, table))(x, table)
+
         with capture.edit(model, {f"image.{name}": same}):
             after = grab(model, images, "image.final", batch_size=2)
         assert np.array_equal(after["image.final"], before["image.final"])
@@ -47,8 +54,13 @@ def test_a_block_patched_from_another_image_gives_its_output(vlm, images, layer)
         assert is_edited(vlm.image)
     for key in (name, "image.final"):
         other = acts[key].isel(sample=[3, 3])
-        assert np.abs(patched[key].values[layer - 1 if key == name else 0:] - (
-            other.values[layer - 1:] if key == name else other.values)).max() < 1e-5
+        assert (
+            np.abs(
+                patched[key].values[layer - 1 if key == name else 0 :]
+                - (other.values[layer - 1 :] if key == name else other.values)
+            ).max()
+            < 1e-5
+        )
     if layer > 1:  # blocks before it are not touched
         assert np.array_equal(patched[name].sel(layer=1), acts[name].sel(layer=1).isel(sample=[0, 1]))
 
@@ -80,8 +92,10 @@ def test_ablated_prompts_are_zero_and_carry_nothing_into_attention(mmrlpp, vlm, 
     assert not x.isel(token=[1, 2]).any() and x.isel(token=0).any() and x.isel(token=3).any()
     block = vlm.image.blocks[2].attn  # the key of a zero token is what biases give
     with torch.no_grad():
-        key, value = (vlm.image.blocks[2].ln_1.bias @ w.T + b for w, b in zip(
-            block.in_proj_weight.chunk(3)[1:], block.in_proj_bias.chunk(3)[1:]))
+        key, value = (
+            vlm.image.blocks[2].ln_1.bias @ w.T + b
+            for w, b in zip(block.in_proj_weight.chunk(3)[1:], block.in_proj_bias.chunk(3)[1:])
+        )
     for name, expected in (("image.attn.k", key), ("image.attn.v", value)):
         got = acts[name].sel(layer=3).isel(token=1).values.reshape(5, -1)
         assert np.abs(got - expected.numpy()).max() < 1e-6
@@ -152,20 +166,23 @@ def test_everything_is_removed_after_an_exception(vlm, images, hooks_left):
     assert gone(vlm, hooks_left) and torch.equal(vlm.encode_image(images), before)
 
 
-@pytest.mark.parametrize(("sites", "message"), [
-    ({"image.resid.mid": capture.ablate()}, "what can be edited is image.resid.pre"),
-    ({"image.attn.*": capture.ablate()}, "asks to edit image.attn.q"),
-    ({"image.resid.pots": capture.ablate()}, "no site .image.resid.pots"),
-    ({"image.resid.post[9]": capture.ablate()}, "does not exist"),
-    ({"image.resid.post[2]": torch.zeros(1)}, "patch.values. makes one"),
-    ({"image.resid.post[2]": lambda x, t: x[:, :3]}, r"post\[2\] returned shape \(5, 3, 64\); .*5, 17"),
-    ({"image.resid.post[2]": lambda x, t: None}, "returned NoneType"),
-    ({"image.resid.post[2]": capture.ablate("prompt")}, "no token of role 'prompt'; it has cls, patch"),
-    ({"image.resid.post[2]": capture.patch(torch.zeros(2, 17, 64))}, "2 samples .* runs 5"),
-    ({"image.resid.post[2]": capture.patch(torch.zeros(5, 16, 64))}, "do not fit"),
-    ({"image.resid.post[2]": capture.patch(torch.full((5, 17, 64), torch.nan))}, "hold NaN"),
-    ({"text.resid.post[2]": capture.ablate("word")}, r"text.resid.post\[2\] were never applied"),
-])
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        ({"image.resid.mid": capture.ablate()}, "what can be edited is image.resid.pre"),
+        ({"image.attn.*": capture.ablate()}, "asks to edit image.attn.q"),
+        ({"image.resid.pots": capture.ablate()}, "no site .image.resid.pots"),
+        ({"image.resid.post[9]": capture.ablate()}, "does not exist"),
+        ({"image.resid.post[2]": torch.zeros(1)}, "patch.values. makes one"),
+        ({"image.resid.post[2]": lambda x, t: x[:, :3]}, r"post\[2\] returned shape \(5, 3, 64\); .*5, 17"),
+        ({"image.resid.post[2]": lambda x, t: None}, "returned NoneType"),
+        ({"image.resid.post[2]": capture.ablate("prompt")}, "no token of role 'prompt'; it has cls, patch"),
+        ({"image.resid.post[2]": capture.patch(torch.zeros(2, 17, 64))}, "2 samples .* runs 5"),
+        ({"image.resid.post[2]": capture.patch(torch.zeros(5, 16, 64))}, "do not fit"),
+        ({"image.resid.post[2]": capture.patch(torch.full((5, 17, 64), torch.nan))}, "hold NaN"),
+        ({"text.resid.post[2]": capture.ablate("word")}, r"text.resid.post\[2\] were never applied"),
+    ],
+)
 def test_one_clear_error_each(vlm, images, sites, message, hooks_left):
     with pytest.raises(ValueError, match=message), capture.edit(vlm, sites):
         vlm.encode_image(images)
@@ -174,12 +191,18 @@ def test_one_clear_error_each(vlm, images, sites, message, hooks_left):
 
 def test_records_that_do_not_fit(vlm, images):
     acts = grab(vlm, images, ["image.resid.post[1]", "image.resid.pre"])
-    for values, message in [(acts["image.resid.post"], r"are of blocks \[1\]"),
-                            (acts["image.resid.pre"].isel(feature=0), "have dims"),
-                            (acts["image.resid.pre"].isel(token=[0]).assign_coords(role=("token", ["eos"])),
-                             r"no token eos\[0\]")]:
-        with pytest.raises(ValueError, match=message), \
-                capture.edit(vlm, {"image.resid.post[2]": capture.patch(values)}):
+    for values, message in [
+        (acts["image.resid.post"], r"are of blocks \[1\]"),
+        (acts["image.resid.pre"].isel(feature=0), "have dims"),
+        (
+            acts["image.resid.pre"].isel(token=[0]).assign_coords(role=("token", ["eos"])),
+            r"no token eos\[0\]",
+        ),
+    ]:
+        with (
+            pytest.raises(ValueError, match=message),
+            capture.edit(vlm, {"image.resid.post[2]": capture.patch(values)}),
+        ):
             vlm.encode_image(images)
     with pytest.raises(ValueError, match="must be 'mean'"):
         capture.ablate("cls", values="median")

@@ -11,8 +11,8 @@ from family_models import CASES, OWN, TOWERS, OwnModel, built, timm_model
 import vlmlab
 from vlmlab.capture.module_tower import towers_of
 from vlmlab.capture.sites import ONCE, SITES, names
-from vlmlab.capture.tokens import parse_layout, tokens_of
 from vlmlab.models.families import FAMILIES, Family
+from vlmlab.token_labels import parse_layout, tokens_of
 
 KERNEL = F.scaled_dot_product_attention
 POST_NORM = ("HF BERT", "HF BERT with head")  # their norms stand behind the sums

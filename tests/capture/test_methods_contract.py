@@ -1,4 +1,5 @@
 """The contract of test_families.py for the towers of every method."""
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +12,14 @@ from vlmlab.capture.sites import SITES, names
 
 KERNEL = F.scaled_dot_product_attention
 REP = {"first_block": 3, "tokens": 2, "rep_dim": 8}
-SMALL = {"mmrl": REP, "mmrlpp": REP, "aligned_norm": REP, "maple": {"depth": 3}, "promptsrc": {"depth": 3},
-         "hicropl": {"tokens": 3, "depth": 4, "cross_layer": 2}}
+SMALL = {
+    "mmrl": REP,
+    "mmrlpp": REP,
+    "aligned_norm": REP,
+    "maple": {"depth": 3},
+    "promptsrc": {"depth": 3},
+    "hicropl": {"tokens": 3, "depth": 4, "cross_layer": 2},
+}
 
 
 @pytest.mark.parametrize("kind", ["image", "text"])
@@ -26,8 +33,10 @@ def test_every_site_of_every_method(vlm, images, hooks_left, name, kind):
         return
     data = images if kind == "image" else None
     with torch.no_grad():
+
         def output():
             return method.encode_image(images) if kind == "image" else {"eos": method.class_features()}
+
         before = {k: v.clone() for k, v in output().items() if v is not None}
         record = vlmlab.capture(method, data, f"{kind}.*", progress=False)
         after = output()

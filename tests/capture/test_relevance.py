@@ -19,11 +19,16 @@ def target(vlm):
 
 def maps_of(record, **options):
     p, g = record[PROBS], record[GRADS]
-    return {"rollout": capture.rollout(p, **options), "chefer": capture.chefer(p, g, **options),
-            "legrad": capture.legrad(g), "product": capture.grad_times_attention(p, g, **options)}
+    return {
+        "rollout": capture.rollout(p, **options),
+        "chefer": capture.chefer(p, g, **options),
+        "legrad": capture.legrad(g),
+        "product": capture.grad_times_attention(p, g, **options),
+    }
 
 
 # --- attention_grads ----------------------------------------------------------------------------
+
 
 def test_probabilities_are_those_of_capture_and_nothing_stays(vlm, images, target, hooks_left):
     record = capture.attention_grads(vlm, images, target)
@@ -44,10 +49,12 @@ def test_gradients_equal_finite_differences(vlm, images, target, monkeypatch):
             if len(calls) == 3:  # block 3: sample 1, head 0, query 4, token 6
                 call.probs[1, 0, 4, 6] += sign * step
             return explicit(call, dropout_p)
+
         calls.clear()
         monkeypatch.setattr(tap, "explicit", with_step)
         with torch.no_grad(), tap.attention_tap(lambda call: None, gradient=True):
             return target(vlm.encode_image(images[:2])).double()
+
     difference = (moved(1) - moved(-1)) / (2 * step)
     expected = float(record[GRADS].sel(layer=3).values[1, 0, 4, 6])
     assert abs(float(difference[1]) - expected) < 0.02 * abs(expected) + 1e-5 and abs(expected) > 1e-4
@@ -82,11 +89,14 @@ def test_a_method_with_frozen_blocks_and_tokens_that_appear(mmrlpp, images, targ
         capture.attention_grads(mmrlpp, images, target, each_layer=True)
 
 
-@pytest.mark.parametrize(("target", "message"), [
-    (lambda z: z, r"returned shape \(5, 32\); expected one score per sample, \(5,\)"),
-    (lambda z: z.detach().sum(-1), "computed from the features"),
-    (lambda z: 3.0, "returned float"),
-])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (lambda z: z, r"returned shape \(5, 32\); expected one score per sample, \(5,\)"),
+        (lambda z: z.detach().sum(-1), "computed from the features"),
+        (lambda z: 3.0, "returned float"),
+    ],
+)
 def test_targets_that_are_no_scores(vlm, images, target, message, hooks_left):
     with pytest.raises(ValueError, match=message):
         capture.attention_grads(vlm, images, target)
@@ -141,8 +151,12 @@ def test_arrays_tensors_and_labels_give_the_same(vlm, images, target):
     record = capture.attention_grads(vlm, images, target)
     p, g = (torch.tensor(record[name].values) for name in (PROBS, GRADS))
     labelled = maps_of(record)
-    plain = {"rollout": capture.rollout(p), "chefer": capture.chefer(p, g), "legrad": capture.legrad(g),
-             "product": capture.grad_times_attention(p, g)}
+    plain = {
+        "rollout": capture.rollout(p),
+        "chefer": capture.chefer(p, g),
+        "legrad": capture.legrad(g),
+        "product": capture.grad_times_attention(p, g),
+    }
     for name, x in labelled.items():
         assert isinstance(plain[name], torch.Tensor) and np.array_equal(plain[name].numpy(), x.values)
     swapped = capture.legrad(record[GRADS].transpose("token", "sample", "head", "query", "layer"))
@@ -158,6 +172,7 @@ def test_wrong_shapes():
 
 # --- on the embedded model ----------------------------------------------------------------------
 
+
 def test_covering_what_a_map_shows_hurts_more_than_covering_the_rest():
     vlm, task = vlmlab.load("tiny"), vlmlab.task("emoji/animals", protocol="base_to_new", shots=4, seed=1)
     split = task.base.select(range(0, len(task.base), max(1, len(task.base) // 12)))
@@ -165,6 +180,7 @@ def test_covering_what_a_map_shows_hurts_more_than_covering_the_rest():
 
     def target(z):
         return (F.normalize(z, dim=-1) * own).sum(dim=-1)
+
     record = capture.attention_grads(vlm, split, target)
     each = capture.attention_grads(vlm, split, target, each_layer=True)
     pixels = torch.stack([vlm.preprocess(split.image(i)) for i in range(len(split))])
@@ -172,7 +188,10 @@ def test_covering_what_a_map_shows_hurts_more_than_covering_the_rest():
         patches = torch.tensor(x.values[:, x["role"].values == "patch"])
         order, side = patches.argsort(dim=1), int(x["row"].max()) + 1
         scores = []
-        for part in (order[:, -(side * side) // 4:], order[:, :side * side // 4]):  # most and least relevant
+        for part in (
+            order[:, -(side * side) // 4 :],
+            order[:, : side * side // 4],
+        ):  # most and least relevant
             mask = torch.zeros_like(patches).scatter(1, part, 1.0).view(-1, 1, side, side)
             mask = F.interpolate(mask, size=pixels.shape[-2:])
             with torch.no_grad():

@@ -5,23 +5,28 @@ import pytest
 from vlmlab.capture.sites import names, resolve
 from vlmlab.models.families import FAMILIES, Family
 
-TOWERS = {"image": types.SimpleNamespace(depth=12, family=FAMILIES["open_clip ViT"]),
-          "text": types.SimpleNamespace(depth=4, family=FAMILIES["open_clip text"])}
+TOWERS = {
+    "image": types.SimpleNamespace(depth=12, family=FAMILIES["open_clip ViT"]),
+    "text": types.SimpleNamespace(depth=4, family=FAMILIES["open_clip text"]),
+}
 
 
-@pytest.mark.parametrize(("pattern", "layers"), [
-    ("image.resid.post", tuple(range(1, 13))),
-    ("image.resid.post[3]", (3,)),
-    ("image.resid.post[-1]", (12,)),
-    ("image.resid.post[2:6]", (2, 3, 4, 5)),
-    ("image.resid.post[6:13]", (6, 7, 8, 9, 10, 11, 12)),
-    ("image.resid.post[6:]", (6, 7, 8, 9, 10, 11, 12)),
-    ("image.resid.post[-4:]", (9, 10, 11, 12)),
-    ("image.resid.post[:-10]", (1, 2)),
-    ("image.resid.post[::4]", (1, 5, 9)),
-    ("text.attn.probs[-1]", (4,)),
-    ("image.final", None),
-])
+@pytest.mark.parametrize(
+    ("pattern", "layers"),
+    [
+        ("image.resid.post", tuple(range(1, 13))),
+        ("image.resid.post[3]", (3,)),
+        ("image.resid.post[-1]", (12,)),
+        ("image.resid.post[2:6]", (2, 3, 4, 5)),
+        ("image.resid.post[6:13]", (6, 7, 8, 9, 10, 11, 12)),
+        ("image.resid.post[6:]", (6, 7, 8, 9, 10, 11, 12)),
+        ("image.resid.post[-4:]", (9, 10, 11, 12)),
+        ("image.resid.post[:-10]", (1, 2)),
+        ("image.resid.post[::4]", (1, 5, 9)),
+        ("text.attn.probs[-1]", (4,)),
+        ("image.final", None),
+    ],
+)
 def test_layers_are_block_numbers(pattern, layers):
     (wanted,) = resolve(pattern, TOWERS)
     assert wanted.layers == layers
@@ -30,23 +35,29 @@ def test_layers_are_block_numbers(pattern, layers):
 def test_globs_and_merging():
     found = resolve(["image.resid.*[2]", "image.resid.post[5]"], TOWERS)
     assert {w.name: w.layers for w in found} == {
-        "image.resid.pre": (2,), "image.resid.mid": (2,), "image.resid.post": (2, 5)}
+        "image.resid.pre": (2,),
+        "image.resid.mid": (2,),
+        "image.resid.post": (2, 5),
+    }
     assert [w.name for w in resolve("*.attn.q", TOWERS)] == ["image.attn.q", "text.attn.q"]
 
 
-@pytest.mark.parametrize(("pattern", "message"), [
-    ("image.resid.pots", "image.resid.post"),   # the list of what there is
-    ("resid.post", "no site 'resid.post'"),
-    ("image.resid.post[13]", "blocks are 1 to 12"),
-    ("image.resid.post[0]", "does not exist"),
-    ("image.resid.post[6:14]", "does not exist"),
-    ("image.resid.post[7:7]", "empty"),
-    ("image.resid.post[a]", "not a block number"),
-    ("image.resid.post[]", "not a block number"),
-    ("image.resid.post[3", "not a name"),
-    ("image.resid.post[2:6:0]", "at least 1"),
-    ("image.final[3]", "has no layers"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("image.resid.pots", "image.resid.post"),  # the list of what there is
+        ("resid.post", "no site 'resid.post'"),
+        ("image.resid.post[13]", "blocks are 1 to 12"),
+        ("image.resid.post[0]", "does not exist"),
+        ("image.resid.post[6:14]", "does not exist"),
+        ("image.resid.post[7:7]", "empty"),
+        ("image.resid.post[a]", "not a block number"),
+        ("image.resid.post[]", "not a block number"),
+        ("image.resid.post[3", "not a name"),
+        ("image.resid.post[2:6:0]", "at least 1"),
+        ("image.final[3]", "has no layers"),
+    ],
+)
 def test_wrong_sites_say_what_there_is(pattern, message):
     with pytest.raises(ValueError, match=message):
         resolve(pattern, TOWERS)

@@ -30,8 +30,10 @@ def files(folder):
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_a_record_on_disk_is_the_record_in_memory(vlm, mmrlpp, images, tmp_path, tower):
     data = images if tower == "image" else TEXTS
-    for model, given, options in ((vlm, data, {"batch_size": 2}),
-                                  (mmrlpp, data if tower == "image" else None, {})):
+    for model, given, options in (
+        (vlm, data, {"batch_size": 2}),
+        (mmrlpp, data if tower == "image" else None, {}),
+    ):
         folder = tmp_path / type(model).__name__
         memory = grab(model, given, f"{tower}.*", **options)
         disk = grab(model, given, f"{tower}.*", **options, out=folder)
@@ -53,15 +55,18 @@ def test_the_same_call_reopens_and_runs_nothing(vlm, images, tmp_path, monkeypat
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize(("change", "part"), [
-    ({"sites": ["image.resid.post", "image.attn.probs", "image.final"]}, "sites"),
-    ({"keep": {"*.resid.*": capture.roles("patch")}}, "keep: image.resid.post: roles.cls"),
-    ({"dtype": "float16"}, "dtype: float32 there, float16 asked"),
-    ({"limit": 3}, "data"),
-    ({"data": "other"}, "data"),
-    ({"weights": "other"}, "weights"),
-    ({"model": "method"}, "method: none there, MMRLpp"),
-])
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"sites": ["image.resid.post", "image.attn.probs", "image.final"]}, "sites"),
+        ({"keep": {"*.resid.*": capture.roles("patch")}}, "keep: image.resid.post: roles.cls"),
+        ({"dtype": "float16"}, "dtype: float32 there, float16 asked"),
+        ({"limit": 3}, "data"),
+        ({"data": "other"}, "data"),
+        ({"weights": "other"}, "weights"),
+        ({"model": "method"}, "method: none there, MMRLpp"),
+    ],
+)
 def test_another_key_is_one_clear_error_and_loses_nothing(vlm, mmrlpp, images, tmp_path, change, part):
     grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
     before, options = files(tmp_path), {"keep": KEEP, **change}
@@ -115,8 +120,9 @@ vlmlab.capture(vlm, images, ["image.resid.post", "image.attn.probs[-1]", "image.
 
 
 def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
-    cut = subprocess.run([sys.executable, "-c", CHILD, tmp_path / "cut"], cwd=ROOT, capture_output=True,
-                         text=True, check=False)
+    cut = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path / "cut"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert cut.returncode == -signal.SIGKILL, cut.stderr
     with pytest.warns(UserWarning, match="7 of 11 samples are missing, rows 4:11"):
         part = capture.open_run(tmp_path / "cut")
@@ -136,6 +142,7 @@ def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
 def test_a_run_that_ended_before_it_was_described_begins_again(vlm, images, tmp_path, monkeypatch):
     def interrupted(folder, info):
         raise KeyboardInterrupt
+
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(store, "write_info", interrupted)
         grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
@@ -153,6 +160,7 @@ def test_text_goes_on_after_an_interruption(vlm, tmp_path, monkeypatch):
         if len(calls) == 4:  # the plain run, then one run for each batch
             raise KeyboardInterrupt
         return encode(ids)
+
     monkeypatch.setattr(vlm.text, "forward", interrupted)
     with pytest.raises(KeyboardInterrupt):
         grab(vlm, texts, "text.resid.post", batch_size=1, out=tmp_path)
@@ -164,13 +172,17 @@ def test_text_goes_on_after_an_interruption(vlm, tmp_path, monkeypatch):
 
 # --- damage -------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize(("name", "keep_bytes", "message"), [
-    ("image.resid.post.npy", 3000, "image.resid.post.npy is missing, damaged or truncated"),
-    ("image.final.npy", 0, "image.final.npy is missing, damaged or truncated"),
-    ("done.npy", 100, "done.npy is missing, damaged or truncated"),
-    ("sample.id.npy", 100, "sample.id.npy is missing, damaged or truncated"),
-    ("run.json", 40, "run.json is damaged"),
-])
+
+@pytest.mark.parametrize(
+    ("name", "keep_bytes", "message"),
+    [
+        ("image.resid.post.npy", 3000, "image.resid.post.npy is missing, damaged or truncated"),
+        ("image.final.npy", 0, "image.final.npy is missing, damaged or truncated"),
+        ("done.npy", 100, "done.npy is missing, damaged or truncated"),
+        ("sample.id.npy", 100, "sample.id.npy is missing, damaged or truncated"),
+        ("run.json", 40, "run.json is damaged"),
+    ],
+)
 def test_a_truncated_file_is_one_clear_error(vlm, images, tmp_path, name, keep_bytes, message):
     grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
     path = tmp_path / name
@@ -193,13 +205,16 @@ def test_files_of_another_shape_and_folders_without_a_run(vlm, images, tmp_path)
 
 
 def test_edited_models_have_no_store(vlm, images, tmp_path):
-    with pytest.raises(ValueError, match="inside `edit` is not possible"), \
-            capture.edit(vlm, {"image.resid.post[1]": lambda x, table: 2 * x}):
+    with (
+        pytest.raises(ValueError, match="inside `edit` is not possible"),
+        capture.edit(vlm, {"image.resid.post[1]": lambda x, table: 2 * x}),
+    ):
         grab(vlm, images, "image.final", out=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 # --- reducers in words --------------------------------------------------------------------------
+
 
 def test_reducers_are_told_apart():
     def one(x, table):
@@ -207,6 +222,7 @@ def test_reducers_are_told_apart():
 
     def two(x, table):
         return x[:, 1]
+
     two.__qualname__ = one.__qualname__
     assert describe(one) != describe(two) and describe(one) == describe(one)
     assert describe(None) == "all" and describe(capture.roles("cls")) == "roles(cls)"
@@ -217,6 +233,7 @@ def test_reducers_are_told_apart():
 
     def three(x, table):
         return x[:, place]
+
     with pytest.raises(ValueError, match=r"three\.description"):
         describe(three)
     three.description = "token 3"

@@ -1,4 +1,5 @@
 """Records on disk: faults in the middle of a run, and memory at scale."""
+
 import errno
 import os
 import re
@@ -53,6 +54,7 @@ def test_a_full_disk_at_the_start_leaves_no_half_made_files(vlm, many, tmp_path,
         if len(calls) == 3:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*args)
+
     with monkeypatch.context() as patched:
         patched.setattr(os, call, full)
         with pytest.raises(OSError, match=r"make the files of this record, 0\.\d MiB, in .*No space left"):
@@ -71,9 +73,12 @@ def test_a_full_disk_in_the_middle_keeps_the_rows_before(vlm, many, tmp_path, mo
         if len(calls) == number:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(*args)
+
     monkeypatch.setattr(store, "SYNC_EVERY", 0)
-    with monkeypatch.context() as patched, \
-            pytest.raises(OSError, match=r"cannot write .*npy \(No space left on device\); the rows before"):
+    with (
+        monkeypatch.context() as patched,
+        pytest.raises(OSError, match=r"cannot write .*npy \(No space left on device\); the rows before"),
+    ):
         patched.setattr(where, call, full)
         grab(vlm, many, out=tmp_path / "run")
     with pytest.warns(UserWarning, match="are missing"):
@@ -140,8 +145,14 @@ def scale(vlm, data, out):
     """A record of more than 100 MiB, of many samples or of few."""
     if len(data) < 1000:
         return grab(vlm, data, ["image.resid.*", "image.attn.*", "image.mlp.*"], None, batch_size=64, out=out)
-    return grab(vlm, data, ["image.resid.*", "image.attn.probs", "image.final"],
-                {"*.resid.*": capture.norms}, batch_size=64, out=out)
+    return grab(
+        vlm,
+        data,
+        ["image.resid.*", "image.attn.probs", "image.final"],
+        {"*.resid.*": capture.norms},
+        batch_size=64,
+        out=out,
+    )
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -150,6 +161,7 @@ def test_memory_does_not_grow_with_samples_and_a_kill_changes_no_bit(n, tmp_path
     def child(out, kill=0):
         command = [sys.executable, "-c", SCALE, Path(__file__).parent, tmp_path / out, str(n), str(kill)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
     cut = child("run", kill=n // 2)
     assert cut.returncode == -signal.SIGKILL, cut.stderr
     done = int(np.load(tmp_path / "run" / "done.npy").sum())
@@ -158,8 +170,10 @@ def test_memory_does_not_grow_with_samples_and_a_kill_changes_no_bit(n, tmp_path
     assert resumed.returncode == 0, resumed.stderr
     early, late, end = map(float, resumed.stdout.split())
     size = sum(p.stat().st_size for p in (tmp_path / "run").iterdir()) / 2**20
-    print(f"{n} samples, {done} before the kill: record {size:.0f} MiB, memory {early:.0f} MiB after "
-          f"{n // 2 + n // 10} samples, {late:.0f} at the last one, {end:.0f} at the end")
+    print(
+        f"{n} samples, {done} before the kill: record {size:.0f} MiB, memory {early:.0f} MiB after "
+        f"{n // 2 + n // 10} samples, {late:.0f} at the last one, {end:.0f} at the end"
+    )
     assert size > 100 and late - early < 40 and end - early < 45, (size, early, late, end)
     scale(small(), Images(n), tmp_path / "whole")
     assert arrays(tmp_path / "run") == arrays(tmp_path / "whole")

@@ -1,4 +1,5 @@
 """Several processes on one folder."""
+
 import itertools
 import signal
 import subprocess
@@ -25,6 +26,7 @@ def many():
 
 # --- rows of parts ------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize(("samples", "batch_size", "n"), [(11, 2, 3), (10, 5, 2), (7, 1, 7), (100, 64, 2)])
 def test_parts_cover_all_rows_once_and_cut_between_batches(samples, batch_size, n):
     cuts = [store_parts.rows_of_part((i, n), samples, batch_size) for i in range(1, n + 1)]
@@ -33,9 +35,16 @@ def test_parts_cover_all_rows_once_and_cut_between_batches(samples, batch_size, 
     assert all(first % batch_size == 0 for first, _ in cuts)
 
 
-@pytest.mark.parametrize(("part", "message"), [
-    ((0, 2), "number i of n"), ((3, 2), "number i of n"), (2, "number i of n"), ((1.0, 2), "number i of n"),
-    ((1, 7), "11 samples in batches of 2 make 6 parts at most")])
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ((0, 2), "number i of n"),
+        ((3, 2), "number i of n"),
+        (2, "number i of n"),
+        ((1.0, 2), "number i of n"),
+        ((1, 7), "11 samples in batches of 2 make 6 parts at most"),
+    ],
+)
 def test_wrong_parts(vlm, many, tmp_path, part, message):
     with pytest.raises(ValueError, match=message):
         grab(vlm, many, part=part, out=tmp_path / "run")
@@ -119,9 +128,16 @@ print(acts.sizes["sample"])
 
 
 def test_processes_that_start_together_and_one_that_is_killed(tmp_path):
-    run = [subprocess.Popen([sys.executable, "-c", WORKER, tmp_path / "run", str(i), "1" if i == 2 else "0"],
-                            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-           for i in (1, 2, 3)]
+    run = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, tmp_path / "run", str(i), "1" if i == 2 else "0"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in (1, 2, 3)
+    ]
     assert [p.stdout.readline() for p in run] == ["ready\n"] * 3
     for p in run:
         p.stdin.write("go\n")
@@ -152,8 +168,9 @@ time.sleep(600)
 
 
 def test_a_part_runs_once_at_a_time_and_a_dead_process_does_not_block(vlm, many, tmp_path):
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE,
-                              text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert holder.stdout.readline() == "locked\n"
         for part, rows in (((2, 3), "4:8"), ((1, 1), "0:11"), ((3, 6), "4:6")):
@@ -167,10 +184,14 @@ def test_a_part_runs_once_at_a_time_and_a_dead_process_does_not_block(vlm, many,
     xr.testing.assert_identical(capture.open_run(tmp_path).drop_attrs(), grab(vlm, many).drop_attrs())
 
 
-@pytest.mark.parametrize(("other", "message"), [
-    ({}, None),
-    ({"batch_size": 3}, "just begun this run with batches of 3, not 2"),
-    ({"dtype": "float16"}, "another run .dtype: float16 there, float32 asked")])
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({}, None),
+        ({"batch_size": 3}, "just begun this run with batches of 3, not 2"),
+        ({"dtype": "float16"}, "another run .dtype: float16 there, float32 asked"),
+    ],
+)
 def test_two_processes_that_both_find_an_empty_folder(vlm, many, tmp_path, monkeypatch, other, message):
     encode, calls = vlm.encode_image, []
 
@@ -179,6 +200,7 @@ def test_two_processes_that_both_find_an_empty_folder(vlm, many, tmp_path, monke
         if len(calls) == 2:  # this call has looked at the folder and runs its first batch; now another begins
             grab(vlm, many, out=tmp_path, part=(2, 2), **other)
         return encode(x)
+
     monkeypatch.setattr(vlm, "encode_image", meanwhile)
     if message is None:
         disk = grab(vlm, many, out=tmp_path, part=(1, 2))

@@ -1,4 +1,5 @@
 """Reading golden files and comparing a method with them."""
+
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,10 @@ def close(a, b, tolerance):
 
 def gather(data: dict, kind: str, names: dict[str, str | list[str]]) -> dict[str, torch.Tensor]:
     """Tensors of the reference under our names; a list of reference names is stacked."""
+
     def one(name):
         return data[f"{kind}/{name}"] if isinstance(name, str) else torch.stack([one(n) for n in name])
+
     return {ours: one(theirs) for ours, theirs in names.items()}
 
 

@@ -13,12 +13,17 @@ ROLES = ["cls", "prompt", "patch", "patch"]
 def probs():
     """Two layers, one sample, one head, four tokens; the prompt is not there in layer 1."""
     nan = np.nan
-    p = np.array([
-        [[0.5, nan, 0.25, 0.25], [nan] * 4, [1, nan, 0, 0], [0, nan, 0.5, 0.5]],
-        [[0.25] * 4, [0.7, 0.1, 0.1, 0.1], [0, 1, 0, 0], [0, 0, 0, 1]],
-    ])[:, None, None]
-    return xr.DataArray(p, {"layer": [1, 2], "role": ("token", ROLES), "query_role": ("query", ROLES)},
-                        ("layer", "sample", "head", "query", "token"))
+    p = np.array(
+        [
+            [[0.5, nan, 0.25, 0.25], [nan] * 4, [1, nan, 0, 0], [0, nan, 0.5, 0.5]],
+            [[0.25] * 4, [0.7, 0.1, 0.1, 0.1], [0, 1, 0, 0], [0, 0, 0, 1]],
+        ]
+    )[:, None, None]
+    return xr.DataArray(
+        p,
+        {"layer": [1, 2], "role": ("token", ROLES), "query_role": ("query", ROLES)},
+        ("layer", "sample", "head", "query", "token"),
+    )
 
 
 def test_mass_by_hand(probs):
@@ -95,17 +100,23 @@ def test_coupling_by_hand(probs):
 @pytest.fixture
 def keys():
     """q and k of one layer, sample and head: cls, two prompts, one patch."""
+
     def tokens(values):
-        return xr.DataArray(np.array(values, float)[None, None, None],
-                            {"layer": [1], "role": ("token", ["cls", "prompt", "prompt", "patch"])},
-                            ("layer", "sample", "head", "token", "head_feature"))
+        return xr.DataArray(
+            np.array(values, float)[None, None, None],
+            {"layer": [1], "role": ("token", ["cls", "prompt", "prompt", "patch"])},
+            ("layer", "sample", "head", "token", "head_feature"),
+        )
+
     return tokens([[2, 0], [1, 1], [1, 0], [0, 1]]), tokens([[0, 5], [3, 0], [3, 4], [-1, 0]])
 
 
 def test_keys_by_hand(keys):
     q, k = keys
-    n, c, l = (x.squeeze(("layer", "sample", "head")).sel(role=["cls", "prompt", "patch"])
-               for x in (measures.key_norms(k), measures.key_cosines(q, k), measures.key_logits(q, k)))
+    n, c, l = (
+        x.squeeze(("layer", "sample", "head")).sel(role=["cls", "prompt", "patch"])
+        for x in (measures.key_norms(k), measures.key_cosines(q, k), measures.key_logits(q, k))
+    )
     assert np.allclose(n, [5, 4, 1])
     assert np.allclose(c, [0, (1 + 0.6) / 2, -1])
     assert np.allclose(l, np.array([0, 6, -2]) / 2**0.5)
@@ -122,11 +133,15 @@ def test_norms_do_not_reach_the_keys_of_a_pre_ln_block():
 
     def key(x):
         z = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-        return xr.DataArray(np.einsum("lstd,hdf->lshtf", z, w), coords,
-                            ("layer", "sample", "head", "token", "head_feature"))
+        return xr.DataArray(
+            np.einsum("lstd,hdf->lshtf", z, w), coords, ("layer", "sample", "head", "token", "head_feature")
+        )
+
     longer = x * np.array([1, 10])[:, None]
-    stream = [measures.norm_by_role(xr.DataArray(v, coords, ("layer", "sample", "token", "feature")))
-              for v in (x, longer)]
+    stream = [
+        measures.norm_by_role(xr.DataArray(v, coords, ("layer", "sample", "token", "feature")))
+        for v in (x, longer)
+    ]
     assert np.allclose((stream[1] / stream[0]).squeeze(), [1, 10])
     assert np.allclose(measures.key_norms(key(longer)), measures.key_norms(key(x)), rtol=1e-4)
 
@@ -152,8 +167,13 @@ def test_longer_prompts_draw_no_more_attention_in_clip():
 
     def numbers(a):
         q, k = a["image.attn.q"], a["image.attn.k"]
-        return [measures.key_norms(k), measures.key_cosines(q, k), measures.key_logits(q, k),
-                measures.mass(a["image.attn.probs"], "cls")]
+        return [
+            measures.key_norms(k),
+            measures.key_cosines(q, k),
+            measures.key_logits(q, k),
+            measures.mass(a["image.attn.probs"], "cls"),
+        ]
+
     short = look()
     longer_prompts(method, 10)
     long = look()

@@ -1,4 +1,5 @@
 """Calibration by hand, at its limits, and where nothing can be said."""
+
 import numpy as np
 import pytest
 
@@ -31,11 +32,14 @@ def test_certainty_stays_in_the_last_bin():
     assert found["count"].values.tolist() == [0] * 9 + [2] and found.attrs["error"] == 0.5
 
 
-@pytest.mark.parametrize(("probs", "labels", "error"), [
-    ([[0.5, 0.5]], [0, 1], "as many labels"),
-    ([[2.0, 1.0]], [0], "softmax"),
-    (np.zeros((0, 2)), [], "as many labels"),
-])
+@pytest.mark.parametrize(
+    ("probs", "labels", "error"),
+    [
+        ([[0.5, 0.5]], [0, 1], "as many labels"),
+        ([[2.0, 1.0]], [0], "softmax"),
+        (np.zeros((0, 2)), [], "as many labels"),
+    ],
+)
 def test_what_cannot_be_is_named(probs, labels, error):
     with pytest.raises(ValueError, match=error):
         measures.calibration(np.array(probs), np.array(labels))

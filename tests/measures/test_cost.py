@@ -1,4 +1,5 @@
 """Counts against the papers' and closed forms; protocols by what they record, never by how fast they are."""
+
 import sys
 from pathlib import Path
 
@@ -28,8 +29,13 @@ def vit_b16():
     """Real shapes; the frozen weights are whatever the memory holds."""
     with torch.device("meta"):
         clip = CLIP(**open_clip.get_model_config("ViT-B-16-quickgelu"))
-    return VLM(clip.to_empty(device="cpu"), open_clip.get_tokenizer("ViT-B-16-quickgelu"), "ViT-B-16",
-               torch.device("cpu"), "fp32")
+    return VLM(
+        clip.to_empty(device="cpu"),
+        open_clip.get_tokenizer("ViT-B-16-quickgelu"),
+        "ViT-B-16",
+        torch.device("cpu"),
+        "fp32",
+    )
 
 
 # GFLOP of an image of 224 pixels and of a text of 77 tokens
@@ -39,8 +45,11 @@ CLIPS = {"ViT-B-32": (8.818, 5.960), "ViT-B-16": (35.127, 5.960), "ViT-L-14": (1
 def closed_form(config: dict) -> tuple[float, float]:
     v, t, joint = config["vision_cfg"], config["text_cfg"], config["embed_dim"]
     patches = (v["image_size"] // v["patch_size"]) ** 2
-    image = (measures.transformer_flops(patches + 1, v["width"], v["layers"])
-             + 2 * patches * 3 * v["patch_size"] ** 2 * v["width"] + 2 * v["width"] * joint)
+    image = (
+        measures.transformer_flops(patches + 1, v["width"], v["layers"])
+        + 2 * patches * 3 * v["patch_size"] ** 2 * v["width"]
+        + 2 * v["width"] * joint
+    )
     text = measures.transformer_flops(t["context_length"], t["width"], t["layers"]) + 2 * t["width"] * joint
     return image, text
 
@@ -59,6 +68,7 @@ def test_flops_of_clip_are_the_closed_form(name):
 def test_flops_see_the_attention_that_the_fast_path_hides(tiny):
     """In evaluation mode without gradients nn.MultiheadAttention is one operator no counter knows."""
     from torch.utils.flop_counter import FlopCounterMode
+
     x = torch.zeros(3, 3, tiny.image_size, tiny.image_size)
     with torch.no_grad(), FlopCounterMode(display=False) as naive:
         tiny.encode_image(x)
@@ -66,8 +76,11 @@ def test_flops_see_the_attention_that_the_fast_path_hides(tiny):
     assert naive.get_total_flops() < 0.8 * int(found.sum())
     assert torch.backends.mha.get_fastpath_enabled()
     patches, width, blocks = (tiny.image_size // 8) ** 2, tiny.image.width, tiny.image.depth
-    one = (measures.transformer_flops(patches + 1, width, blocks) + 2 * patches * 3 * 64 * width
-           + 2 * width * tiny.clip.visual.proj.shape[1])
+    one = (
+        measures.transformer_flops(patches + 1, width, blocks)
+        + 2 * patches * 3 * 64 * width
+        + 2 * width * tiny.clip.visual.proj.shape[1]
+    )
     assert int(found.sum()) == pytest.approx(3 * one, rel=1e-4) and found.attrs["units"] == "FLOP"
     per_patch = measures.flops(tiny.clip.visual.conv1, x)
     assert int(per_patch.sum()) == 3 * 2 * patches * 3 * 64 * width
@@ -85,13 +98,21 @@ def test_an_attention_that_cannot_be_counted_is_an_error():
 
 
 # what the papers' tables call parameters: token values written into both towers, ViT-B/16
-INJECTED = [("zero_shot", {}, 0, 0), ("linear_probe", {}, 0, 0),
-            ("coop", {}, 0, 2_048), ("coop", dict(tokens=16), 0, 8_192),
-            ("coop", dict(class_position="middle"), 0, 2_048), ("coop", dict(class_specific=True), 0, 2_048),
-            ("maple", {}, 9 * 2 * 768, 9 * 2 * 512), ("maple", dict(depth=3), 4_608, 3_072),
-            ("promptsrc", {}, 27_648, 18_432), ("hicropl", {}, 147_456, 98_304),
-            ("mmrl", {}, 7 * 5 * 768, 7 * 5 * 512), ("mmrlpp", {}, 26_880, 17_920),
-            ("aligned_norm", {}, 26_880, 17_920)]
+INJECTED = [
+    ("zero_shot", {}, 0, 0),
+    ("linear_probe", {}, 0, 0),
+    ("coop", {}, 0, 2_048),
+    ("coop", dict(tokens=16), 0, 8_192),
+    ("coop", dict(class_position="middle"), 0, 2_048),
+    ("coop", dict(class_specific=True), 0, 2_048),
+    ("maple", {}, 9 * 2 * 768, 9 * 2 * 512),
+    ("maple", dict(depth=3), 4_608, 3_072),
+    ("promptsrc", {}, 27_648, 18_432),
+    ("hicropl", {}, 147_456, 98_304),
+    ("mmrl", {}, 7 * 5 * 768, 7 * 5 * 512),
+    ("mmrlpp", {}, 26_880, 17_920),
+    ("aligned_norm", {}, 26_880, 17_920),
+]
 
 
 @pytest.mark.parametrize("name,config,image,text", INJECTED)
@@ -122,7 +143,8 @@ def test_parts_of_a_method_and_that_it_is_left_as_it_was(tiny):
     trained = sum(p.numel() for p in method.trainable().values())
     assert numbers["trainable"] == numbers["deployed_trained"] == trained
     assert numbers["deployed"] == numbers["total"] and numbers["injected"] == 12 * 16 * (
-        tiny.image.width + tiny.text.width)
+        tiny.image.width + tiny.text.width
+    )
 
 
 def test_a_linear_probe_ships_no_text_tower(tiny):
@@ -149,8 +171,12 @@ def test_what_only_training_needs_is_not_deployed():
     model = WithHead().train()
     model.body.requires_grad_(False)
     numbers = measures.parameters(model, torch.ones(1, 4)).to_series()
-    assert numbers.to_dict() == {"total": 15 + 12 + 396, "trainable": 12 + 396, "deployed": 27,
-                                 "deployed_trained": 12}
+    assert numbers.to_dict() == {
+        "total": 15 + 12 + 396,
+        "trainable": 12 + 396,
+        "deployed": 27,
+        "deployed_trained": 12,
+    }
     assert model.training
     assert measures.parameters(model).to_series().to_dict() == {"total": 423, "trainable": 408}
 
@@ -161,9 +187,16 @@ def timm_vit():
 
 def hugging_face_vit():
     hf = pytest.importorskip("transformers")
-    return hf.CLIPVisionModel(hf.CLIPVisionConfig(
-        hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=2, image_size=32,
-        patch_size=8))
+    return hf.CLIPVisionModel(
+        hf.CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=32,
+            patch_size=8,
+        )
+    )
 
 
 @pytest.mark.parametrize(("make", "width"), [(timm_vit, 192), (hugging_face_vit, 64)])
@@ -184,14 +217,21 @@ def test_latency_follows_its_protocol():
         assert torch.is_inference_mode_enabled()
         calls.append(1)
         return x @ x
+
     x = torch.ones(8, 8, dtype=torch.float64)
     found = measures.latency(model, x, warmup=4, repeats=7)
     assert len(calls) == 11
     assert found["quantile"].values.tolist() == [0.1, 0.25, 0.5, 0.75, 0.9]
     assert (np.diff(found) >= 0).all() and float(found[0]) > 0
     about = found.attrs
-    assert (about["batch"], about["dtype"], about["threads"], about["warmup"], about["repeats"],
-            about["units"]) == (8, "float64", 1, 4, 7, "ms")
+    assert (
+        about["batch"],
+        about["dtype"],
+        about["threads"],
+        about["warmup"],
+        about["repeats"],
+        about["units"],
+    ) == (8, "float64", 1, 4, 7, "ms")
     median = float(found.sel(quantile=0.5))
     assert about["device"] and about["samples_per_second"] == pytest.approx(8e3 / median)
 
@@ -206,17 +246,24 @@ def test_peak_memory_is_what_is_held_at_once():
 
     def together(x):
         return [x + i for i in range(5)]
+
     assert float(measures.peak_memory(one_after_the_other, x)) == pytest.approx(1, abs=0.1)
     found = measures.peak_memory(together, x)
     assert float(found) == pytest.approx(5, abs=0.1) and found.attrs["units"] == "MiB"
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: measures.latency(nn.Linear(2, 2), torch.ones(1, 2)), "Linear is in training mode; call eval"),
-    (lambda: measures.peak_memory(nn.Linear(2, 2).train().forward, torch.ones(1, 2)), "training mode"),
-    (lambda: measures.latency(lambda: 0), "give the input tensors after the function"),
-    (lambda: measures.latency(torch.exp, torch.ones(2), repeats=0), "repeats=0: at least 1"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: measures.latency(nn.Linear(2, 2), torch.ones(1, 2)),
+            "Linear is in training mode; call eval",
+        ),
+        (lambda: measures.peak_memory(nn.Linear(2, 2).train().forward, torch.ones(1, 2)), "training mode"),
+        (lambda: measures.latency(lambda: 0), "give the input tensors after the function"),
+        (lambda: measures.latency(torch.exp, torch.ones(2), repeats=0), "repeats=0: at least 1"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

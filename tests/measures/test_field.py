@@ -8,7 +8,7 @@ from vlmlab import measures
 
 
 def vectors(*shape, seed=0):
-    dims = ("draw", "sample", "joint")[-len(shape):]
+    dims = ("draw", "sample", "joint")[-len(shape) :]
     return xr.DataArray(np.random.default_rng(seed).standard_normal(shape), dims=dims)
 
 
@@ -86,12 +86,15 @@ def test_lemma_2_is_reached_by_one_query_that_sees_opposites():
     assert bound.tolist() == [15, 15]
 
 
-@pytest.mark.parametrize("call", [
-    lambda x: measures.gradient_noise(x),
-    lambda x: measures.gradient_noise(x.expand_dims("draw")),
-    lambda x: measures.prompt_field(x.rename(joint="token"), x),
-    lambda x: measures.field_bound(x.rename(joint="token"), x),
-])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: measures.gradient_noise(x),
+        lambda x: measures.gradient_noise(x.expand_dims("draw")),
+        lambda x: measures.prompt_field(x.rename(joint="token"), x),
+        lambda x: measures.field_bound(x.rename(joint="token"), x),
+    ],
+)
 def test_what_does_not_fit_is_named(call):
     with pytest.raises(ValueError, match=r"fewer than two|no feature axis"):
         call(vectors(4, 3))

@@ -27,7 +27,7 @@ def test_uniformity_of_equal_vectors_is_zero_and_of_spread_ones_is_low():
 
 def test_both_tolerances_by_hand():
     x, labels = np.array([[1.0, 0], [1, 1], [0, 1], [0, -2]]), np.array([0, 0, 1, 1])
-    half = 0.5 ** 0.5  # cosine of the first pair; the second pair has -1
+    half = 0.5**0.5  # cosine of the first pair; the second pair has -1
     assert float(measures.tolerance_same_class(x, labels)) == pytest.approx((half - 1) / 2)
     assert float(measures.tolerance_all_pairs(x, labels)) == pytest.approx((half - 1) / 6)
     carried = xr.DataArray(x, {"label": ("sample", labels)}, ("sample", "joint"))
@@ -88,7 +88,7 @@ def test_tsne_keeps_clusters_seed_and_labels(clusters):
     assert places.attrs["method"] == "scikit-learn" and places.attrs["components"] == 50
     assert 0.6 < places.attrs["trust"] <= 1
     assert measures.tsne(clusters, perplexity=10, seed=3).equals(places)
-    centres = [places.values[20 * c:20 * c + 20].mean(0) for c in range(3)]
+    centres = [places.values[20 * c : 20 * c + 20].mean(0) for c in range(3)]
     spread = max(places.values[:20].std(0))
     assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 3 * spread
 
@@ -107,7 +107,7 @@ def test_umap_keeps_clusters_seed_and_labels(clusters):
     assert places.dims == ("sample", "axis") and places.shape == (60, 2) and places["id"].values[0] == "i0"
     assert 0.6 < places.attrs["trust"] <= 1 and places.attrs["components"] == 50
     assert measures.umap(clusters, neighbours=10, seed=3).equals(places)
-    centres = [places.values[20 * c:20 * c + 20].mean(0) for c in range(3)]
+    centres = [places.values[20 * c : 20 * c + 20].mean(0) for c in range(3)]
     spread = max(places.values[:20].std(0))
     assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 3 * spread
 
@@ -143,25 +143,30 @@ def test_effective_rank_by_hand():
     assert float(measures.effective_rank(line)) > 1.1
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: measures.modality_gap(CROSS, np.ones((2, 3))), "one space, got 2 and 3"),
-    (lambda: measures.effective_rank(np.zeros((3, 2))), "all vectors are zero"),
-    (lambda: measures.effective_rank(np.full((3, 2), 0.1), centre=True), "all vectors are equal"),
-    (lambda: measures.uniformity(np.zeros((3, 2))), "3 vectors are zero"),
-    (lambda: measures.uniformity(CROSS[:1]), "at least 2 are needed"),
-    (lambda: measures.uniformity(np.ones(3)), r"must be \(sample, feature\)"),
-    (lambda: measures.uniformity(np.full((3, 2), np.nan)), "hold NaN"),
-    (lambda: measures.tolerance_same_class(CROSS), "no label coordinate"),
-    (lambda: measures.tolerance_same_class(CROSS, np.arange(4)), "no two samples share a class"),
-    (lambda: measures.tolerance_same_class(CROSS, np.arange(3)), "as many labels"),
-    (lambda: measures.alignment(CROSS, CROSS[:2]), "must match"),
-    (lambda: measures.tsne(CROSS), "perplexity 30.0 must be below"),
-    (lambda: measures.tsne(np.ones((2, 9, 3))), r"must be \(sample, feature\)"),
-    (lambda: measures.umap(xr.DataArray(np.ones((2, 9, 3)), dims=("layer", "sample", "feature"))),
-     "a map is of one set"),
-    (lambda: measures.umap(CROSS), "neighbours=15 must be above 1 and below the number of samples, 4"),
-    (lambda: measures.knn_accuracy(CROSS, np.arange(4), k=4), "at least 5"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: measures.modality_gap(CROSS, np.ones((2, 3))), "one space, got 2 and 3"),
+        (lambda: measures.effective_rank(np.zeros((3, 2))), "all vectors are zero"),
+        (lambda: measures.effective_rank(np.full((3, 2), 0.1), centre=True), "all vectors are equal"),
+        (lambda: measures.uniformity(np.zeros((3, 2))), "3 vectors are zero"),
+        (lambda: measures.uniformity(CROSS[:1]), "at least 2 are needed"),
+        (lambda: measures.uniformity(np.ones(3)), r"must be \(sample, feature\)"),
+        (lambda: measures.uniformity(np.full((3, 2), np.nan)), "hold NaN"),
+        (lambda: measures.tolerance_same_class(CROSS), "no label coordinate"),
+        (lambda: measures.tolerance_same_class(CROSS, np.arange(4)), "no two samples share a class"),
+        (lambda: measures.tolerance_same_class(CROSS, np.arange(3)), "as many labels"),
+        (lambda: measures.alignment(CROSS, CROSS[:2]), "must match"),
+        (lambda: measures.tsne(CROSS), "perplexity 30.0 must be below"),
+        (lambda: measures.tsne(np.ones((2, 9, 3))), r"must be \(sample, feature\)"),
+        (
+            lambda: measures.umap(xr.DataArray(np.ones((2, 9, 3)), dims=("layer", "sample", "feature"))),
+            "a map is of one set",
+        ),
+        (lambda: measures.umap(CROSS), "neighbours=15 must be above 1 and below the number of samples, 4"),
+        (lambda: measures.knn_accuracy(CROSS, np.arange(4), k=4), "at least 5"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

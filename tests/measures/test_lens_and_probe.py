@@ -36,8 +36,11 @@ def test_lens_equals_torch():
 
 
 def test_lens_accuracy_and_agreement_by_hand():
-    logits = xr.DataArray([[[1, 0], [1, 0]], [[1, 0], [0, 1]]],
-                          {"layer": [1, 2], "label": ("sample", [0, 1])}, ("layer", "sample", "class"))
+    logits = xr.DataArray(
+        [[[1, 0], [1, 0]], [[1, 0], [0, 1]]],
+        {"layer": [1, 2], "label": ("sample", [0, 1])},
+        ("layer", "sample", "class"),
+    )
     assert measures.lens_accuracy(logits).values.tolist() == [0.5, 1]
     assert measures.lens_accuracy(logits, [1, 0]).values.tolist() == [0.5, 0]
     named = measures.predictions(logits, [7, 9])
@@ -70,18 +73,23 @@ def test_probe_does_not_train_on_the_test_set():
 READ = measures.readout(WEIGHT, BIAS, PROJECTION)
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: measures.readout(WEIGHT, BIAS[:5]), "do not fit"),
-    (lambda: READ(np.ones((2, 5))), "width 5, the norm 6"),
-    (lambda: measures.lens_logits(stream(), READ, np.ones((3, 5))), r"read gave shape \(60, 4\)"),
-    (lambda: measures.lens_logits(stream().isel(layer=0), READ, CLASSES), "needs layer, sample"),
-    (lambda: measures.lens_accuracy(measures.lens_logits(stream(), READ, CLASSES[:2])),
-     "logits have 2 classes"),
-    (lambda: measures.agreement(stream()[:, :, 0], stream(n=9)[:, :, 0]), "must match"),
-    (lambda: measures.probe_accuracy(stream(n=2), stream()), r"classes \[2\] that train lacks"),
-    (lambda: measures.probe_predictions(stream(), stream().isel(layer=[0])), "needs the same"),
-    (lambda: measures.probe_predictions(stream(n=1), stream()), "one class only"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: measures.readout(WEIGHT, BIAS[:5]), "do not fit"),
+        (lambda: READ(np.ones((2, 5))), "width 5, the norm 6"),
+        (lambda: measures.lens_logits(stream(), READ, np.ones((3, 5))), r"read gave shape \(60, 4\)"),
+        (lambda: measures.lens_logits(stream().isel(layer=0), READ, CLASSES), "needs layer, sample"),
+        (
+            lambda: measures.lens_accuracy(measures.lens_logits(stream(), READ, CLASSES[:2])),
+            "logits have 2 classes",
+        ),
+        (lambda: measures.agreement(stream()[:, :, 0], stream(n=9)[:, :, 0]), "must match"),
+        (lambda: measures.probe_accuracy(stream(n=2), stream()), r"classes \[2\] that train lacks"),
+        (lambda: measures.probe_predictions(stream(), stream().isel(layer=[0])), "needs the same"),
+        (lambda: measures.probe_predictions(stream(n=1), stream()), "one class only"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -8,13 +8,23 @@ from vlmlab import measures
 @pytest.fixture
 def two_images():
     """Two layers, two images, CLS, two prompts (not in layer 1) and one patch, width 2."""
-    x = np.array([
-        [[[3, 4], [9, 9], [9, 9], [0, 1]], [[6, 8], [9, 9], [9, 9], [0, 2]]],
-        [[[0, 5], [1, 0], [0, 1], [2, 0]], [[5, 12], [3, 4], [-3, -4], [0, 0]]],
-    ], dtype=np.float32)
+    x = np.array(
+        [
+            [[[3, 4], [9, 9], [9, 9], [0, 1]], [[6, 8], [9, 9], [9, 9], [0, 2]]],
+            [[[0, 5], [1, 0], [0, 1], [2, 0]], [[5, 12], [3, 4], [-3, -4], [0, 0]]],
+        ],
+        dtype=np.float32,
+    )
     x[0, :, 1:3] = np.nan
-    return xr.DataArray(x, {"layer": [1, 2], "role": ("token", ["cls", "prompt", "prompt", "patch"]),
-                            "index": ("token", [0, 0, 1, 0])}, ("layer", "sample", "token", "feature"))
+    return xr.DataArray(
+        x,
+        {
+            "layer": [1, 2],
+            "role": ("token", ["cls", "prompt", "prompt", "patch"]),
+            "index": ("token", [0, 0, 1, 0]),
+        },
+        ("layer", "sample", "token", "feature"),
+    )
 
 
 def test_norm_by_role_by_hand(two_images):
@@ -47,9 +57,11 @@ def test_norms_do_not_overflow_in_float16():
 
 def test_words_of_different_length():
     roles = [["sos", "word", "eos", "pad"], ["sos", "word", "word", "eos"]]
-    x = xr.DataArray(np.arange(8, dtype=float).reshape(1, 2, 4, 1),
-                     {"layer": [1], "role": (("sample", "token"), roles)},
-                     ("layer", "sample", "token", "feature"))
+    x = xr.DataArray(
+        np.arange(8, dtype=float).reshape(1, 2, 4, 1),
+        {"layer": [1], "role": (("sample", "token"), roles)},
+        ("layer", "sample", "token", "feature"),
+    )
     n = measures.norm_by_role(x).sel(layer=1)
     assert n.sel(role="word").values.tolist() == [1, 5.5]
     assert n.sel(role="eos").values.tolist() == [2, 7]
@@ -57,9 +69,11 @@ def test_words_of_different_length():
 
 
 def test_norm_ratio_by_hand():
-    z = xr.DataArray([[[3, 4], [0, 10]], [[1, 0], [0, 0.5]]],
-                     {"branch": ["cls", "prompt"], "id": ("sample", ["a", "b"])},
-                     ("sample", "branch", "joint"))
+    z = xr.DataArray(
+        [[[3, 4], [0, 10]], [[1, 0], [0, 0.5]]],
+        {"branch": ["cls", "prompt"], "id": ("sample", ["a", "b"])},
+        ("sample", "branch", "joint"),
+    )
     for given in (z, z.to_dataset(name="image.final")):
         r = measures.norm_ratio(given)
         assert r.dims == ("sample",) and r.values.tolist() == [2, 0.5]
@@ -75,8 +89,10 @@ def test_effect_size_by_hand():
     # variances 1 (n = 3) and 4 (n = 2): pooled (2 * 1 + 1 * 4) / 3 = 2, difference 3 - 2
     d = measures.effect_size(np.array([1.0, 2, 3]), np.array([3 - 2**0.5, 3 + 2**0.5]))
     assert float(d) == pytest.approx(1 / 2**0.5)
-    layers = measures.effect_size(xr.DataArray([[1.0, 2, 3]], dims=("layer", "sample")),
-                                  xr.DataArray([[2.0, 3, 4]], dims=("layer", "sample")))
+    layers = measures.effect_size(
+        xr.DataArray([[1.0, 2, 3]], dims=("layer", "sample")),
+        xr.DataArray([[2.0, 3, 4]], dims=("layer", "sample")),
+    )
     assert layers.dims == ("layer",) and layers.values.tolist() == [1]
     with pytest.raises(ValueError, match="two samples on each side, got 1 and 2"):
         measures.effect_size(np.ones(1), np.ones(2))

@@ -11,8 +11,11 @@ def explicit_hsic(k, l):
     n = len(k)
     k, l = k - np.diag(np.diag(k)), l - np.diag(np.diag(l))
     one = np.ones(n)
-    return (np.trace(k @ l) + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
-            - 2 / (n - 2) * one @ k @ l @ one) / (n * (n - 3))
+    return (
+        np.trace(k @ l)
+        + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * one @ k @ l @ one
+    ) / (n * (n - 3))
 
 
 def explicit_cka(stack):
@@ -24,8 +27,12 @@ def explicit_cka(stack):
 def layers(n=50, widths=(6, 6, 6), seed=0):
     random = np.random.default_rng(seed)
     base = random.normal(size=(n, widths[0]))
-    return np.stack([base @ random.normal(size=(widths[0], w)) + i * random.normal(size=(n, w)) + 3
-                     for i, w in enumerate(widths)])
+    return np.stack(
+        [
+            base @ random.normal(size=(widths[0], w)) + i * random.normal(size=(n, w)) + 3
+            for i, w in enumerate(widths)
+        ]
+    )
 
 
 def record(values):
@@ -92,11 +99,14 @@ def test_takes_the_class_token_or_the_role_asked_for():
     assert measures.cka(x.sel(layer=[3]), role="prompt").values == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("x", "y", "message"), [
-    (record(layers(n=3)), None, "at least 4 samples, got 3"),
-    (record(layers(n=9)), record(layers(n=8)), "9 and 8 samples"),
-    (record(layers())[0], None, "needs layer, sample"),
-])
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (record(layers(n=3)), None, "at least 4 samples, got 3"),
+        (record(layers(n=9)), record(layers(n=8)), "9 and 8 samples"),
+        (record(layers())[0], None, "needs layer, sample"),
+    ],
+)
 def test_errors(x, y, message):
     with pytest.raises(ValueError, match=message):
         measures.cka(x, y)

@@ -1,4 +1,5 @@
 """The other forms of similarity, against explicit formulas on 50 points."""
+
 import itertools
 import tracemalloc
 
@@ -16,8 +17,12 @@ from vlmlab.measures.similarity_running import RunningCKA
 def layers(n=50, width=6, depth=3, seed=0):
     random = np.random.default_rng(seed)
     base = random.normal(size=(n, width))
-    return np.stack([base @ random.normal(size=(width, width)) + i * random.normal(size=(n, width)) + 3
-                     for i in range(depth)])
+    return np.stack(
+        [
+            base @ random.normal(size=(width, width)) + i * random.normal(size=(n, width)) + 3
+            for i in range(depth)
+        ]
+    )
 
 
 def record(values):
@@ -41,8 +46,9 @@ def test_the_estimator_is_the_u_statistic():
     """The mean over all distinct i, j, q, r of K_ij (L_ij + L_qr - 2 L_iq)."""
     x, y = layers(n=7, depth=2)
     k, l = x @ x.T, y @ y.T
-    terms = [k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q])
-             for i, j, q, r in itertools.permutations(range(7), 4)]
+    terms = [
+        k[i, j] * (l[i, j] + l[q, r] - 2 * l[i, q]) for i, j, q, r in itertools.permutations(range(7), 4)
+    ]
     assert explicit_hsic(k, l) == pytest.approx(np.mean(terms), rel=1e-9)
     assert tiled_hsic([x, y], 3)[0, 1] == pytest.approx(np.mean(terms), rel=1e-9)
 
@@ -71,7 +77,7 @@ def test_diagonal_symmetry_rotation_and_scale(form):
 @pytest.mark.parametrize("tile", [7, 512])
 def test_rbf_cka_equals_its_formula(width, tile):
     values = layers()
-    kernels = [np.exp(-cdist(z, z) ** 2 / (2 * (width * np.median(pdist(z))) ** 2)) for z in values]
+    kernels = [np.exp(-(cdist(z, z) ** 2) / (2 * (width * np.median(pdist(z))) ** 2)) for z in values]
     assert np.abs(measures.rbf_cka(record(values), width=width, tile=tile) - cka_of(kernels)).max() < 1e-4
 
 
@@ -84,8 +90,13 @@ def test_a_wide_rbf_is_nearly_linear():
 def test_minibatch_is_the_mean_over_batches_and_drops_the_rest():
     values = layers()
     found = measures.minibatch_cka(record(values), batch=16, seed=None)
-    mean = np.mean([[[explicit_hsic(k @ k.T, l @ l.T) for l in values[:, b:b + 16]]
-                     for k in values[:, b:b + 16]] for b in (0, 16, 32)], axis=0)
+    mean = np.mean(
+        [
+            [[explicit_hsic(k @ k.T, l @ l.T) for l in values[:, b : b + 16]] for k in values[:, b : b + 16]]
+            for b in (0, 16, 32)
+        ],
+        axis=0,
+    )
     expected = mean / np.sqrt(np.outer(np.diag(mean), np.diag(mean)))
     assert np.abs(found - expected).max() < 1e-5 and found.attrs["batches"] == 3
     assert np.allclose(found, measures.minibatch_cka(record(values[:, :48]), batch=16, seed=None), atol=1e-5)
@@ -99,8 +110,9 @@ def test_minibatch_is_near_the_exact_value_and_shuffles_all_layers_alike():
 
 
 @pytest.mark.parametrize("form", [measures.cka, lambda x: measures.minibatch_cka(x, batch=50)])
-@pytest.mark.parametrize(("kind", "offset", "error"), [
-    ("float16", 0, 5e-3), ("float32", 100, 1e-4), ("float64", 1e7, 1e-5)])
+@pytest.mark.parametrize(
+    ("kind", "offset", "error"), [("float16", 0, 5e-3), ("float32", 100, 1e-4), ("float64", 1e7, 1e-5)]
+)
 def test_precision_of_every_type(form, kind, offset, error):
     """The common mean goes off before anything is rounded to float32."""
     values = layers()
@@ -115,8 +127,10 @@ def test_minibatch_of_a_first_batch_of_zeros():
     assert np.abs(found - measures.cka(record(values[:, 16:]))).max() < 1e-5
 
 
-@pytest.mark.parametrize(("form", "most"), [
-    (lambda x: measures.cka(x, tile=100), 1.7), (lambda x: measures.minibatch_cka(x, batch=100), 0.7)])
+@pytest.mark.parametrize(
+    ("form", "most"),
+    [(lambda x: measures.cka(x, tile=100), 1.7), (lambda x: measures.minibatch_cka(x, batch=100), 0.7)],
+)
 def test_gram_matrices_never_exist_as_a_whole(form, most):
     """Six of 600 x 600 would be 8.2 MiB; the tiles are 0.2, the centred layers 0.9 or one batch of them."""
     values = record(layers(n=600, width=64, depth=6).astype(np.float32))
@@ -142,7 +156,11 @@ def test_svcca_keeps_the_share_of_variance_asked_for():
     random = np.random.default_rng(0)
     x = random.normal(size=(1, 400, 4)) * [10, 10, 1, 0.01]  # shares 0.4975, 0.4975, 0.005, 0
     assert [measures.svcca(record(x), variance=v).attrs["kept"] for v in (0.4, 0.9, 0.99, 0.999)] == [
-        [1], [2], [2], [3]]
+        [1],
+        [2],
+        [2],
+        [3],
+    ]
 
 
 @pytest.mark.parametrize("metric", ["correlation", "cosine", "euclidean"])
@@ -163,7 +181,7 @@ def test_two_models_for_every_form():
 def test_running_cka_is_cka(sizes):
     values, start, running = 1e3 + layers(), 0, RunningCKA()
     for size in sizes:
-        running.add(record(values[:, start:start + size]))
+        running.add(record(values[:, start : start + size]))
         start += size
     assert np.abs(running.value() - cka_of([z @ z.T for z in layers()])).max() < 1e-3
     assert np.abs(running.value() - measures.cka(record(values))).max() < 1e-3
@@ -180,9 +198,11 @@ def test_running_cka_to_float32_accuracy_and_goes_on_after_a_value():
 
 def test_running_cka_takes_one_role():
     values = layers()
-    tokens = xr.DataArray(np.stack([values, values[::-1]], axis=2),
-                          {"layer": [1, 2, 3], "role": ("token", ["cls", "patch"])},
-                          ("layer", "sample", "token", "feature"))
+    tokens = xr.DataArray(
+        np.stack([values, values[::-1]], axis=2),
+        {"layer": [1, 2, 3], "role": ("token", ["cls", "patch"])},
+        ("layer", "sample", "token", "feature"),
+    )
     running = RunningCKA()
     running.add(tokens)
     assert running.value().attrs["role"] == "cls"
@@ -195,17 +215,23 @@ def running_with_other_widths():
     running.add(record(layers(width=5)))
 
 
-@pytest.mark.parametrize(("call", "message"), [
-    (lambda: measures.rsa(record(layers()), metric="cosin"), "not one of correlation, cosine, euclidean"),
-    (lambda: measures.rsa(record(np.ones((1, 9, 4)))), "constant features"),
-    (lambda: measures.svcca(record(layers(n=7)), variance=1.0), "of 7 samples, so all layers would score 1"),
-    (lambda: measures.svcca(record(np.ones((1, 9, 4)))), "same for all samples"),
-    (lambda: measures.rbf_cka(record(np.ones((1, 9, 4)))), "most samples of a layer are equal"),
-    (lambda: measures.minibatch_cka(record(layers()), batch=3), "at least 4 samples, got 3"),
-    (lambda: measures.rbf_cka(record(layers()), record(layers(n=9))), "50 and 9 samples"),
-    (lambda: RunningCKA().value(), "at least 4 samples, got 0"),
-    (running_with_other_widths, "3 layers of width 5, those before had 3 of 6"),
-])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: measures.rsa(record(layers()), metric="cosin"), "not one of correlation, cosine, euclidean"),
+        (lambda: measures.rsa(record(np.ones((1, 9, 4)))), "constant features"),
+        (
+            lambda: measures.svcca(record(layers(n=7)), variance=1.0),
+            "of 7 samples, so all layers would score 1",
+        ),
+        (lambda: measures.svcca(record(np.ones((1, 9, 4)))), "same for all samples"),
+        (lambda: measures.rbf_cka(record(np.ones((1, 9, 4)))), "most samples of a layer are equal"),
+        (lambda: measures.minibatch_cka(record(layers()), batch=3), "at least 4 samples, got 3"),
+        (lambda: measures.rbf_cka(record(layers()), record(layers(n=9))), "50 and 9 samples"),
+        (lambda: RunningCKA().value(), "at least 4 samples, got 0"),
+        (running_with_other_widths, "3 layers of width 5, those before had 3 of 6"),
+    ],
+)
 def test_errors(call, message):
     with pytest.raises(ValueError, match=message):
         call()

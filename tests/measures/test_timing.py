@@ -1,4 +1,5 @@
 """Calls that are compared take turns; a slow one is found slow in every round."""
+
 import time
 
 import pytest

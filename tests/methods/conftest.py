@@ -12,6 +12,7 @@ import small_clip
 def small_vlm(tmp_path_factory):
     """The CLIP of the golden numbers, read back from a file as a user would."""
     from vlmlab.models.load import load
+
     path = tmp_path_factory.mktemp("golden") / "small_clip.safetensors"
     save_file(small_clip.state_dict(), path)
     return load(path, device="cpu")

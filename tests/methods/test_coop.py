@@ -1,4 +1,5 @@
 """CoOp: with the words it starts from it is zero-shot CLIP with these words, wherever the name stands."""
+
 import pytest
 import small_clip
 import torch
@@ -32,10 +33,12 @@ def test_random_context_replaces_the_placeholders(small_vlm, position):
         for i, name in enumerate(small_clip.CLASSES):
             words = embed(small_vlm.tokenize([f"{name.replace('_', ' ')}."]))[0]
             n = int(small_vlm.tokenize([name.replace("_", " ")]).argmax()) - 1
-            parts = words[:1], m.context[:before], words[1:1 + n], m.context[before:], words[1 + n:]
+            parts = words[:1], m.context[:before], words[1 : 1 + n], m.context[before:], words[1 + n :]
             x = torch.cat(parts)[:77]
-            tokens = tower.embed(small_vlm.tokenize([" ".join("X" * (16 + n)) + "."]),
-                                 edit=lambda t, x=x: type(t)(x[None, :t.x.shape[1]], t.layout, t.eos))
+            tokens = tower.embed(
+                small_vlm.tokenize([" ".join("X" * (16 + n)) + "."]),
+                edit=lambda t, x=x: type(t)(x[None, : t.x.shape[1]], t.layout, t.eos),
+            )
             alone = tower.project(tower.pool(tower.run(tokens)))[0]
             torch.testing.assert_close(m.class_features()[i], alone / alone.norm(), rtol=0, atol=1e-5)
 

@@ -3,6 +3,7 @@
 tests/golden/hicropl.npz holds prompts after one, two and three forward passes of the published mapping
 modules, with 2 tokens, depth 5, cross layer 2, and parameters drawn by name as below.
 """
+
 import itertools
 import json
 
@@ -33,6 +34,7 @@ def build(small_vlm):
             for key, p in m.trainable().items():
                 p.copy_(draw(key, p.shape))
         return m
+
     yield make
     small_vlm.shortcuts = True
 
@@ -62,8 +64,10 @@ def test_differentiable_maps_once_and_leaves_the_parameters(build, golden):
 
 def test_both_modes_agree_in_the_first_pass(build):
     with torch.no_grad():
-        terms = [build(mode).losses(small_clip.images(), small_clip.LABELS)
-                 for mode in ("faithful", "differentiable")]
+        terms = [
+            build(mode).losses(small_clip.images(), small_clip.LABELS)
+            for mode in ("faithful", "differentiable")
+        ]
     for key in terms[0]:
         assert terms[0][key].item() == pytest.approx(terms[1][key].item(), rel=1e-5), key
 
@@ -98,9 +102,11 @@ def test_mixed_features_and_terms(build):
         f = F.normalize(torch.stack(means), dim=-1)
         w = F.normalize(m.class_features() + f, dim=-1)
         assert (m.logits(images) - 100 * z @ w.T).abs().max() < 1e-4
-    wanted = {"ce": F.cross_entropy(100 * z @ w.T, small_clip.LABELS),
-              "anchor_text": 12 * (1 - (w * f).sum(-1).mean()),
-              "anchor_image": 12 * (1 - (z * z0).sum(-1).mean())}
+    wanted = {
+        "ce": F.cross_entropy(100 * z @ w.T, small_clip.LABELS),
+        "anchor_text": 12 * (1 - (w * f).sum(-1).mean()),
+        "anchor_image": 12 * (1 - (z * z0).sum(-1).mean()),
+    }
     assert terms.keys() == wanted.keys()
     for key, value in wanted.items():
         assert terms[key].item() == pytest.approx(value.item(), rel=2e-5), key
@@ -121,8 +127,9 @@ def test_descriptions_of_a_language_model(build, tmp_path):
         m.sentences()
 
 
-@pytest.mark.parametrize("config", [dict(mode="exact"), dict(cross_layer=5), dict(cross_layer=0),
-                                    dict(depth=13)])
+@pytest.mark.parametrize(
+    "config", [dict(mode="exact"), dict(cross_layer=5), dict(cross_layer=0), dict(depth=13)]
+)
 def test_wrong_settings(small_vlm, config):
     with pytest.raises(ValueError, match=r"faithful or differentiable|blocks 1 to 12"):
         methods.build("hicropl", small_vlm, small_clip.CLASSES, **SMALL | config)

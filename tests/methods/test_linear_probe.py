@@ -1,4 +1,5 @@
 """The linear probe on synthetic Gaussians, where the right answer is known."""
+
 import numpy as np
 import pytest
 import small_clip
@@ -66,7 +67,7 @@ def test_the_first_best_strength_wins(monkeypatch):
     monkeypatch.setattr(LogisticRegression, "predict", lambda self, x: np.zeros(len(x)))
     x, y = (t.numpy() for t in gaussians(2, 4, 1))
     best, accuracy, _ = linear_probe.search(x, y, x, np.zeros(8))
-    assert accuracy == 1.0 and best.C == pytest.approx(1e5)     # of equal ends the lower, eight times
+    assert accuracy == 1.0 and best.C == pytest.approx(1e5)  # of equal ends the lower, eight times
 
 
 def test_a_subset_of_the_classes_keeps_its_rows(probe):

@@ -1,4 +1,5 @@
 """MaPLe against numbers of the reference implementation (tests/golden/maple.npz)."""
+
 import pytest
 import reference
 import small_clip
@@ -47,9 +48,10 @@ def test_gradients_and_five_steps(maple, golden, shortcuts):
 
 def test_float32_prompts_differ_by_the_rounding_only(maple, golden):
     from vlmlab import methods
+
     exact = methods.build("maple", maple.vlm, small_clip.CLASSES, half_prompts=False)
     with torch.no_grad():
         for key, p in exact.trainable().items():
             p.copy_(maple.trainable()[key])
         away = (exact.logits(small_clip.images()) - golden["logits"]).abs().max()
-    assert 1e-3 < away < 5e-2       # of logits around 10
+    assert 1e-3 < away < 5e-2  # of logits around 10

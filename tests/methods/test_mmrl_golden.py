@@ -1,4 +1,5 @@
 """MMRL against numbers of the reference implementation (tests/golden/mmrl.npz)."""
+
 import pytest
 import reference
 import small_clip
@@ -31,21 +32,28 @@ def test_features_and_logits(mmrl, golden):
         by_class, by_prompt = mmrl.branch_logits(z, w)
         close(F.normalize(z["cls"], dim=-1), golden["image_features"], 1e-5)
         close(w, golden["text_features"], 1e-5)
-        for ours, key in ((by_class, "logits_class"), (by_prompt, "logits_prompt"),
-                          (mmrl.logits(small_clip.images()), "logits_fused"),
-                          (mmrl.logits(small_clip.images(), rule="decoupled", split="base"), "logits_fused"),
-                          (mmrl.logits(small_clip.images(), rule="decoupled", split="new"), "logits_class")):
+        for ours, key in (
+            (by_class, "logits_class"),
+            (by_prompt, "logits_prompt"),
+            (mmrl.logits(small_clip.images()), "logits_fused"),
+            (mmrl.logits(small_clip.images(), rule="decoupled", split="base"), "logits_fused"),
+            (mmrl.logits(small_clip.images(), rule="decoupled", split="new"), "logits_class"),
+        ):
             assert (ours - golden[key]).abs().max() < 1e-4
 
 
 def test_loss_terms(mmrl, golden):
     terms, g = mmrl.losses(small_clip.images(), small_clip.LABELS), golden
+
     def away(a, b):
         return 2 * (1 - (g[a] * g[b]).sum(-1).mean())
-    wanted = {"ce_class": 0.7 * F.cross_entropy(g["logits_class"], small_clip.LABELS),
-              "ce_prompt": 0.3 * F.cross_entropy(g["logits_prompt"], small_clip.LABELS),
-              "anchor_image": away("image_features", "zs_image"),
-              "anchor_text": away("text_features", "zs_text")}
+
+    wanted = {
+        "ce_class": 0.7 * F.cross_entropy(g["logits_class"], small_clip.LABELS),
+        "ce_prompt": 0.3 * F.cross_entropy(g["logits_prompt"], small_clip.LABELS),
+        "anchor_image": away("image_features", "zs_image"),
+        "anchor_text": away("text_features", "zs_text"),
+    }
     assert terms.keys() == wanted.keys()
     for name, value in wanted.items():
         assert terms[name].item() == pytest.approx(value.item(), rel=2e-5), name
@@ -68,12 +76,13 @@ def test_gradients_and_five_steps(mmrl, golden, shortcuts):
 def test_mmrlpp_inserts_the_same_tokens_when_nothing_is_mixed(mmrl, small_vlm):
     """With token_mix = 1 MMRL++ differs from MMRL only in how the tokens come about."""
     from vlmlab import methods
+
     sizes = dict(rep_dim=32, token_mix=1.0)
     pp = methods.build("mmrlpp", small_vlm, small_clip.CLASSES, small_clip.TEMPLATE, **sizes)
     with torch.no_grad():
         pp.space.copy_(mmrl.space)
         for ours, theirs in ((pp.image_aligner, mmrl.image_aligner), (pp.text_aligner, mmrl.text_aligner)):
-            theirs.weight.copy_(theirs.weight[:1].expand_as(theirs.weight))     # one shared map
+            theirs.weight.copy_(theirs.weight[:1].expand_as(theirs.weight))  # one shared map
             ours.weight.copy_(theirs.weight[0])
             ours.bias.copy_(theirs.bias)
         mmrl.proj_rep.copy_(small_vlm.clip.visual.proj)

@@ -1,4 +1,5 @@
 """The norm losses of AlignedNorm's Table 7."""
+
 import pytest
 import small_clip
 import torch
@@ -9,8 +10,10 @@ from vlmlab.methods.aligned_norm import NORM_LOSSES
 N_P, N_C = torch.tensor([1.0, 3.0, 2.5]), torch.tensor([2.0, 1.0, 2.0])
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("l1", (1 + 2 + 0.5) / 3), ("smooth_l1", (0.5 + 1.5 + 0.125) / 3), ("hinge", (1 + 0 + 0) / 3)])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("l1", (1 + 2 + 0.5) / 3), ("smooth_l1", (0.5 + 1.5 + 0.125) / 3), ("hinge", (1 + 0 + 0) / 3)],
+)
 def test_by_hand(name, expected):
     assert NORM_LOSSES[name](N_P, N_C).item() == pytest.approx(expected)
 
@@ -23,7 +26,7 @@ def build(vlm, **config):
 def test_ring_learns_its_radius_from_the_first_batch_on(small_vlm):
     method, labels = build(small_vlm, norm_loss="ring"), torch.tensor([0, 1, 0, 1])
     images = small_clip.images()[:4]
-    labels = labels[:len(images)]
+    labels = labels[: len(images)]
     terms = method.losses(images, labels)
     n_c = method.encode_image(images)["cls"].norm(dim=-1)
     n_p = method.encode_image(images)["prompt"].norm(dim=-1)

@@ -1,4 +1,5 @@
 """How many numbers each method trains with ViT-B/16 (built without weights), and that all of them learn."""
+
 import open_clip
 import pytest
 import small_clip
@@ -8,14 +9,23 @@ from open_clip.model import CLIP
 from vlmlab import methods
 from vlmlab.models.load import VLM
 
-COUNTS = [("zero_shot", {}, 0), ("linear_probe", {}, 513 * 10),
-          ("coop", {}, 2_048), ("coop", dict(tokens=16), 8_192),
-          ("coop", dict(class_specific=True), 10 * 2_048),
-          ("maple", {}, 3_555_072), ("maple", dict(depth=3), 1_185_024),
-          ("promptsrc", {}, 46_080), ("promptsrc", dict(depth=3), 15_360),
-          ("mmrl", {}, 4_992_256), ("mmrl", dict(rep_dim=2048), 18_762_496),
-          ("mmrlpp", {}, 813_312), ("aligned_norm", {}, 813_312),
-          ("hicropl", {}, 33_431_040), ("hicropl", dict(tokens=2, depth=6, cross_layer=5), 20_316_416)]
+COUNTS = [
+    ("zero_shot", {}, 0),
+    ("linear_probe", {}, 513 * 10),
+    ("coop", {}, 2_048),
+    ("coop", dict(tokens=16), 8_192),
+    ("coop", dict(class_specific=True), 10 * 2_048),
+    ("maple", {}, 3_555_072),
+    ("maple", dict(depth=3), 1_185_024),
+    ("promptsrc", {}, 46_080),
+    ("promptsrc", dict(depth=3), 15_360),
+    ("mmrl", {}, 4_992_256),
+    ("mmrl", dict(rep_dim=2048), 18_762_496),
+    ("mmrlpp", {}, 813_312),
+    ("aligned_norm", {}, 813_312),
+    ("hicropl", {}, 33_431_040),
+    ("hicropl", dict(tokens=2, depth=6, cross_layer=5), 20_316_416),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +50,7 @@ def test_every_method_is_counted():
 def test_every_trainable_gets_a_gradient_in_every_slice(small_vlm, name):
     m = methods.build(name, small_vlm, small_clip.CLASSES, small_clip.TEMPLATE).train()
     with torch.no_grad():
-        for p in m.trainable().values():    # away from zeros that hide others
+        for p in m.trainable().values():  # away from zeros that hide others
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
     sum(m.losses(small_clip.images(), small_clip.LABELS).values()).backward()
     for key, p in m.trainable().items():

@@ -1,4 +1,5 @@
 """Where learned prompts stand: CoOp's context over the words, MaPLe's and PromptSRC's in the first blocks."""
+
 import pytest
 import small_clip
 import torch
@@ -7,8 +8,11 @@ from vlmlab import methods
 from vlmlab.methods import prompts
 from vlmlab.models import edits
 
-DEEP = [("maple", {"half_prompts": False}, 2), ("promptsrc", {}, 4),
-        ("hicropl", {"tokens": 3, "depth": 9}, 3)]
+DEEP = [
+    ("maple", {"half_prompts": False}, 2),
+    ("promptsrc", {}, 4),
+    ("hicropl", {"tokens": 3, "depth": 9}, 3),
+]
 
 
 @pytest.mark.parametrize("name,config,tokens", DEEP)
@@ -30,14 +34,16 @@ def test_prompts_are_renewed_up_to_depth_and_then_left_alone(small_vlm, name, co
     assert sorted(m.text_edits()) == sorted(m.image_edits()) == [0, *range(2, 10)]
     values = m.text_prompts() if name == "hicropl" else m.text
     seen = {}
-    hooks = [b.register_forward_pre_hook(lambda _m, args, i=i: seen.update({i: args[0]}))
-             for i, b in enumerate(small_vlm.text.blocks, start=1)]
+    hooks = [
+        b.register_forward_pre_hook(lambda _m, args, i=i: seen.update({i: args[0]}))
+        for i, b in enumerate(small_vlm.text.blocks, start=1)
+    ]
     with torch.no_grad():
         m.class_features()
     for hook in hooks:
         hook.remove()
     at = slice(1, 1 + tokens)
-    position = small_vlm.clip.positional_embedding[at]      # only the first ones get a position
+    position = small_vlm.clip.positional_embedding[at]  # only the first ones get a position
     torch.testing.assert_close(seen[1][0, at], values[0] + position)
     for layer in range(2, 10):
         assert all(torch.equal(row, values[layer - 1]) for row in seen[layer][:, at])

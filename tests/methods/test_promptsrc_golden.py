@@ -1,4 +1,5 @@
 """PromptSRC against numbers of the reference implementation (tests/golden/promptsrc.npz)."""
+
 import pytest
 import reference
 import small_clip
@@ -8,8 +9,10 @@ from reference import close
 
 from vlmlab import methods
 
-NAMES = {tower: [first] + [f"{tower}_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, 9)]
-         for tower, first in (("text", "prompt_learner.ctx"), ("image", "image_encoder.VPT"))}
+NAMES = {
+    tower: [first] + [f"{tower}_encoder.transformer.resblocks.{i}.VPT_shallow" for i in range(1, 9)]
+    for tower, first in (("text", "prompt_learner.ctx"), ("image", "image_encoder.VPT"))
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +29,11 @@ def promptsrc(small_vlm, golden):
 def test_sixty_templates_are_averaged_before_they_are_normalised(promptsrc, golden):
     close(promptsrc.ensemble_class_features(), golden["zs_text_mean"], 1e-6)
     from vlmlab.methods.promptsrc import TEMPLATES
+
     assert len(set(TEMPLATES)) == 60
     with torch.no_grad():
         each = [F.normalize(promptsrc.vlm.encode_text(promptsrc.fill(t)), dim=-1) for t in TEMPLATES]
-    after = F.normalize(sum(each), dim=-1)      # the other order is another classifier
+    after = F.normalize(sum(each), dim=-1)  # the other order is another classifier
     assert (after - golden["zs_text_mean"]).abs().max() > 1e-5
 
 
@@ -40,8 +44,12 @@ def test_logits_and_terms(promptsrc, golden, shortcuts):
         assert (promptsrc.eval().logits(small_clip.images()) - golden["logits"]).abs().max() < 1e-4
         terms = promptsrc.train().losses(small_clip.images(), small_clip.LABELS)
         close(F.normalize(promptsrc.vlm.encode_image(small_clip.images()), dim=-1), golden["zs_image"], 1e-5)
-    wanted = {"ce": "loss_ce", "anchor_text": "loss_scl_text", "anchor_image": "loss_scl_image",
-              "anchor_logits": "loss_scl_logits"}
+    wanted = {
+        "ce": "loss_ce",
+        "anchor_text": "loss_scl_text",
+        "anchor_image": "loss_scl_image",
+        "anchor_logits": "loss_scl_logits",
+    }
     assert terms.keys() == wanted.keys()
     for name, key in wanted.items():
         assert terms[name].item() == pytest.approx(golden[key].item(), rel=1e-5), name
@@ -72,7 +80,7 @@ def test_the_average_over_epochs_becomes_the_model(small_vlm):
                 p.normal_()
         seen.append({k: p.detach().clone().double() for k, p in m.trainable().items()})
         m.after_epoch(epoch)
-        if epoch < 3:   # training goes on from its own weights
+        if epoch < 3:  # training goes on from its own weights
             assert all(torch.equal(p.double(), seen[-1][k]) for k, p in m.trainable().items())
     for key, p in m.trainable().items():
         torch.testing.assert_close(p.double(), sum(w * s[key] for w, s in zip(g, seen)), rtol=0, atol=1e-6)

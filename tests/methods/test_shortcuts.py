@@ -1,4 +1,5 @@
 """Exact shortcuts change no number; caches follow the weights and classes; `build` refuses what is wrong."""
+
 import re
 
 import pytest
@@ -23,6 +24,7 @@ def models():
             if name == BASE:
                 made[name].clip.logit_scale.fill_(torch.tensor(100.0).log())
         return made[name]
+
     return get
 
 
@@ -54,8 +56,11 @@ def numbers(m, images, labels):
     grads = torch.autograd.grad(sum(terms.values()), list(m.trainable().values()))
     with torch.no_grad():
         logits = m.logits(images)
-    return {**{f"loss {k}": v.detach() for k, v in terms.items()},
-            **{f"gradient of {k}": g for k, g in zip(m.trainable(), grads)}, "logits": logits}
+    return {
+        **{f"loss {k}": v.detach() for k, v in terms.items()},
+        **{f"gradient of {k}": g for k, g in zip(m.trainable(), grads)},
+        "logits": logits,
+    }
 
 
 def assert_shortcuts_are_exact(name, vlm, size, classes):
@@ -90,26 +95,36 @@ def test_shortcuts_are_exact_on_a_larger_batch_of_vit_b16_shapes(models, name):
     assert_shortcuts_are_exact(name, models(BASE), size=2, classes=3)
 
 
-@pytest.mark.parametrize("name,config", [
-    ("coop", {}), ("coop", {"class_position": "middle"}), ("coop", {"class_specific": True}),
-    ("promptsrc", {}), ("maple", {}), ("maple", {"half_prompts": False}),
-    ("hicropl", {"mode": "differentiable"})])
+@pytest.mark.parametrize(
+    "name,config",
+    [
+        ("coop", {}),
+        ("coop", {"class_position": "middle"}),
+        ("coop", {"class_specific": True}),
+        ("promptsrc", {}),
+        ("maple", {}),
+        ("maple", {"half_prompts": False}),
+        ("hicropl", {"mode": "differentiable"}),
+    ],
+)
 def test_shortcuts_are_exact_for_prompts_at_the_embedding(tiny, name, config):
     m, data, out = build(name, tiny, **config), batch(tiny, 2, 6), {}
     for on in (False, True):
         tiny.shortcuts = on
         out[on] = numbers(m, *data)
-    half = name == "maple" and m.config.half_prompts    # a last bit may become one of fp16
+    half = name == "maple" and m.config.half_prompts  # a last bit may become one of fp16
     for key, exact in out[False].items():
-        rounding = 2e-6 if key.startswith("loss anchor") else 0    # 12 or 25 times that of 1 - cosine
+        rounding = 2e-6 if key.startswith("loss anchor") else 0  # 12 or 25 times that of 1 - cosine
         limit = (1e-3 if half else 1e-5) * exact.abs().max() + rounding
         assert exact.abs().max() > 0 and (out[True][key] - exact).abs().max() <= limit, key
 
 
 def test_blocks_without_edits_run_once_for_a_class_list_and_once_for_an_image(tiny):
     m, data, calls = build("aligned_norm", tiny), batch(tiny, 2, 6), []
-    hooks = [tower.blocks[0].register_forward_hook(lambda *_, kind=tower.kind: calls.append(kind))
-             for tower in (tiny.image, tiny.text)]
+    hooks = [
+        tower.blocks[0].register_forward_hook(lambda *_, kind=tower.kind: calls.append(kind))
+        for tower in (tiny.image, tiny.text)
+    ]
     try:
         first = m.losses(*data)
         assert sorted(calls) == ["image", "text", "text"]  # class prompts and the zero-shot classifier
@@ -123,6 +138,7 @@ def test_blocks_without_edits_run_once_for_a_class_list_and_once_for_an_image(ti
 
 
 # caches
+
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_an_optimiser_step_changes_the_cached_class_features(tiny, fused):
@@ -177,9 +193,15 @@ def test_training_goes_on_after_inference_mode(tiny):
     assert m.space.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("names,template,message", [
-    ([], "a {}.", "0 class names"), (["cat"], "a photo", "exactly one {}"),
-    (["cat"], "{} and {}", "exactly one {}"), ("cat", "a {}.", "must be a list of texts")])
+@pytest.mark.parametrize(
+    "names,template,message",
+    [
+        ([], "a {}.", "0 class names"),
+        (["cat"], "a photo", "exactly one {}"),
+        (["cat"], "{} and {}", "exactly one {}"),
+        ("cat", "a {}.", "must be a list of texts"),
+    ],
+)
 def test_class_lists_that_are_wrong(tiny, names, template, message):
     m = build("mmrlpp", tiny)
     with pytest.raises(ValueError, match=message):
@@ -188,6 +210,7 @@ def test_class_lists_that_are_wrong(tiny, names, template, message):
 
 
 # rules
+
 
 def test_rules(tiny):
     m, (images, _) = build("mmrlpp", tiny), batch(tiny, 2, 6)
@@ -211,6 +234,7 @@ def test_rules(tiny):
 
 # build
 
+
 def test_unknown_method_and_parameter(tiny):
     with pytest.raises(ValueError, match=r"unknown method 'mmrl\+\+'; there are .*mmrlpp.*zero_shot"):
         methods.build("mmrl++", tiny, CLASSES)
@@ -220,11 +244,18 @@ def test_unknown_method_and_parameter(tiny):
         methods.build("zero_shot", tiny, CLASSES, tokens=3)
 
 
-@pytest.mark.parametrize("key,value,message", [
-    ("w_proj", "0.1", "float, got '0.1' (str)"), ("w_proj", True, "float, got True (bool)"),
-    ("w_proj", None, "float, got None (NoneType)"), ("tokens", 5.0, "int, got 5.0 (float)"),
-    ("tokens", "5", "int, got '5' (str)"), ("tokens", True, "int, got True (bool)"),
-    ("tokens", [5], "int, got [5] (list)")])
+@pytest.mark.parametrize(
+    "key,value,message",
+    [
+        ("w_proj", "0.1", "float, got '0.1' (str)"),
+        ("w_proj", True, "float, got True (bool)"),
+        ("w_proj", None, "float, got None (NoneType)"),
+        ("tokens", 5.0, "int, got 5.0 (float)"),
+        ("tokens", "5", "int, got '5' (str)"),
+        ("tokens", True, "int, got True (bool)"),
+        ("tokens", [5], "int, got [5] (list)"),
+    ],
+)
 def test_wrong_types(tiny, key, value, message):
     with pytest.raises(ValueError, match=re.escape(f"aligned_norm: {key} must be {message}")):
         methods.build("aligned_norm", tiny, CLASSES, **{key: value})
@@ -249,12 +280,14 @@ def test_first_block_beyond_the_towers(tiny):
 
 # sizes of the paper
 
+
 def test_parameters_of_mmrlpp_on_vit_b16():
     m = methods.build("mmrlpp", load(BASE, device="meta"), ["cat"])
     sizes = {k: p.numel() for k, p in m.trainable().items()}
 
     def count(prefix, but=""):
         return sum(n for k, n in sizes.items() if k.startswith(prefix) and k != but)
+
     assert count("space") == 2_560 and count("proj_") == 81_920
     assert sizes["image_aligner.weight"] == 393_216
     assert count("image_aligner", but="image_aligner.weight") == 41_216

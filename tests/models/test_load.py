@@ -1,4 +1,5 @@
 """Loading: every wrong input is one clear line, right ones come back unchanged; no network is used."""
+
 import copy
 import json
 import shutil
@@ -14,9 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from vlmlab.models.load import EMBEDDED, VLM, check_tag, load
 
-CONFIG = {"embed_dim": 16, "quick_gelu": True,
-          "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
-          "text_cfg": {"context_length": 12, "width": 64, "heads": 1, "layers": 2}}
+CONFIG = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 64, "layers": 2},
+    "text_cfg": {"context_length": 12, "width": 64, "heads": 1, "layers": 2},
+}
 TEXTS = ["a cat", "two red foxes"]
 
 
@@ -24,6 +28,7 @@ TEXTS = ["a cat", "two red foxes"]
 def no_network(monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("this test reached for the network")
+
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
@@ -61,6 +66,7 @@ def same_numbers(a: VLM, b) -> bool:
 
 
 # names
+
 
 def test_unknown_model():
     with refused(ValueError, "unknown model 'ViT-Z-9'", "tiny", "list_models"):
@@ -100,6 +106,7 @@ def test_every_proposed_architecture_exists_and_takes_the_tag():
 def test_weights_that_cannot_be_fetched(monkeypatch):
     def offline(*_args, **_kwargs):
         raise OSError("no route to host\nlong trace")
+
     monkeypatch.setattr(open_clip, "create_model", offline)
     parts = "ViT-B-16-quickgelu/openai could not be fetched", "OSError: no route to host", "pass the file"
     with refused(ValueError, *parts):
@@ -132,6 +139,7 @@ def test_weights_named_twice(folder):
 
 # folders
 
+
 def test_a_folder_comes_back_as_it_was_saved(folder):
     clip = CLIP(**CONFIG).eval()
     clip.load_state_dict(load_file(folder / "model.safetensors"))
@@ -150,10 +158,16 @@ def test_folder_without_its_files(broken):
         load(broken)
 
 
-@pytest.mark.parametrize("text,reason", [
-    ("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"width": 3}', "KeyError: 'model_cfg'"),
-    ('{"model_cfg": {"embed_dim": 3}}', "missing 2 required"),
-    (json.dumps({"model_cfg": CONFIG | {"vision_cfg": {"wide": 1}}}), "'wide'")])
+@pytest.mark.parametrize(
+    "text,reason",
+    [
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ('{"width": 3}', "KeyError: 'model_cfg'"),
+        ('{"model_cfg": {"embed_dim": 3}}', "missing 2 required"),
+        (json.dumps({"model_cfg": CONFIG | {"vision_cfg": {"wide": 1}}}), "'wide'"),
+    ],
+)
 def test_broken_config(broken, text, reason):
     (broken / "config.json").write_text(text)
     with refused(ValueError, "config.json does not describe a model", reason, "embed_dim, vision_cfg"):
@@ -173,7 +187,8 @@ def test_weights_of_another_vocabulary_need_their_merges(tmp_path):
 
 # weight files
 
-@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b"\xff" * 100, lambda b: b""])
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\xff" * 100, lambda b: b""])
 def test_corrupt_safetensors(broken, damage):
     file = broken / "model.safetensors"
     file.write_bytes(damage(file.read_bytes()))
@@ -187,8 +202,12 @@ def test_checkpoint_of_other_shapes(folder, broken, mini):
     state["visual.proj"] = torch.zeros(64, 8)
     del state["ln_final.bias"]
     save_file(state | {"surprise": torch.zeros(1)}, broken / "model.safetensors")
-    parts = ("does not fit the architecture", r"visual.proj: \(64, 8\) instead of \(64, 16\)",
-             r"missing \['ln_final.bias'\]", r"unexpected \['surprise'\]")
+    parts = (
+        "does not fit the architecture",
+        r"visual.proj: \(64, 8\) instead of \(64, 16\)",
+        r"missing \['ln_final.bias'\]",
+        r"unexpected \['surprise'\]",
+    )
     with refused(ValueError, *parts):
         load(broken)
     with refused(ValueError, *parts):
@@ -251,6 +270,7 @@ def test_sizes_are_read_off_the_weights(tmp_path):
 
 # texts and images
 
+
 def test_text_that_does_not_fit(tiny, small):
     for vlm in (tiny, small):
         long = "a photo of a " + "very " * 40 + "large dog"
@@ -275,6 +295,7 @@ def test_preprocess_is_that_of_the_weights(folder):
 
 
 # fingerprint
+
 
 def test_fingerprint(folder, broken):
     vlm = load(folder, device="cpu")

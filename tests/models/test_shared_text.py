@@ -1,4 +1,5 @@
 """What texts share is computed once and changes no feature, no gradient and no note of the tower."""
+
 import pytest
 import torch
 
@@ -48,12 +49,22 @@ def tables(vlm, texts):
     }
 
 
-TABLES = ["none", "inserted and mixed", "over the embedding", "over words that differ", "behind the words",
-          "another per text", "another per text at the embedding", "of unknown reach"]
+TABLES = [
+    "none",
+    "inserted and mixed",
+    "over the embedding",
+    "over words that differ",
+    "behind the words",
+    "another per text",
+    "another per text at the embedding",
+    "of unknown reach",
+]
 
 
-@pytest.mark.parametrize("texts,table", [*(("template", t) for t in TABLES),
-                                         *((t, "inserted and mixed") for t in TEXTS if t != "template")])
+@pytest.mark.parametrize(
+    "texts,table",
+    [*(("template", t) for t in TABLES), *((t, "inserted and mixed") for t in TEXTS if t != "template")],
+)
 def test_features_gradients_and_notes_are_those_of_whole_texts(vlm, texts, table):
     tower, ids, out = vlm.text, vlm.tokenize(TEXTS[texts]), {}
     for on in (False, True):
@@ -112,14 +123,17 @@ def test_texts_that_do_not_begin_alike_run_whole(vlm):
 
 def test_wrong_edits_are_named_as_for_whole_texts(vlm):
     ids, two = vlm.tokenize(TEXTS["template"]), values(vlm, 2)
-    for table, message in [({1: edits.mix("prompt", two, 1.0)}, "no 'prompt' tokens; the layout is"),
-                           ({1: edits.overwrite("prompt", values(vlm, 90), of="word")}, "90 values for"),
-                           ({40: edits.mix("prompt", two, 1.0)}, "edits before blocks \\[40\\]")]:
+    for table, message in [
+        ({1: edits.mix("prompt", two, 1.0)}, "no 'prompt' tokens; the layout is"),
+        ({1: edits.overwrite("prompt", values(vlm, 90), of="word")}, "90 values for"),
+        ({40: edits.mix("prompt", two, 1.0)}, "edits before blocks \\[40\\]"),
+    ]:
         with pytest.raises(ValueError, match=message):
             vlm.text(ids, table)
 
 
 # who looks at blocks sees whole ones
+
 
 def test_hooks_see_all_tokens_also_when_set_on_a_run_in_progress(vlm):
     ids, seen = vlm.tokenize(TEXTS["template"]), []
@@ -136,8 +150,12 @@ def test_hooks_see_all_tokens_also_when_set_on_a_run_in_progress(vlm):
 def test_only_blocks_that_are_known_run_in_parts(small):
     block = small.text.blocks[0]
     assert can_run_in_parts(block)
-    for register in (block.attn.register_forward_hook, block.mlp.register_forward_pre_hook,
-                     block.register_full_backward_hook, torch.nn.modules.module.register_module_forward_hook):
+    for register in (
+        block.attn.register_forward_hook,
+        block.mlp.register_forward_pre_hook,
+        block.register_full_backward_hook,
+        torch.nn.modules.module.register_module_forward_hook,
+    ):
         hook = register(lambda *_: None)
         assert not can_run_in_parts(block)
         hook.remove()
@@ -152,6 +170,7 @@ def test_only_blocks_that_are_known_run_in_parts(small):
 
 
 # image blocks
+
 
 def test_masked_tokens_of_a_block_lie_in_the_order_that_attention_projects_at_once(vlm):
     block, g = vlm.text.blocks[0], torch.Generator().manual_seed(0)

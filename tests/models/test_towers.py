@@ -1,4 +1,5 @@
 """Towers run the library's own blocks and change nothing but what an edit says."""
+
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ def assert_close(a, b, tolerance):
 
 
 # the same numbers as the library
+
 
 def test_features_are_the_library_s_own(vlm):
     x, ids = images(vlm), vlm.tokenize(TEXTS)
@@ -85,6 +87,7 @@ def test_layout_is_known_for_every_block(tiny):
 
 # edits
 
+
 def test_insert_puts_tokens_behind_a_role_and_moves_the_end(vlm):
     tokens, values = vlm.text.embed(vlm.tokenize(TEXTS)), torch.randn(3, vlm.text.width)
     after = edits.insert("prompt", values, after="sos")(tokens)
@@ -140,10 +143,11 @@ def test_edits_at_the_embedding_come_before_ln_pre_and_before_the_positions(vlm)
     assert_close(whole, vlm.image.project(vlm.image.pool(run)), 1e-6)
     ids = vlm.tokenize(TEXTS)
     vlm.text.embed(ids, edit=lambda t: seen.setdefault("text", t))
-    assert torch.equal(seen["text"].x, vlm.clip.token_embedding(ids)[:, :seen["text"].x.shape[1]])
+    assert torch.equal(seen["text"].x, vlm.clip.token_embedding(ids)[:, : seen["text"].x.shape[1]])
 
 
 # a causal tower
+
 
 def test_what_stands_before_the_words_is_the_same_for_all_classes(tiny):
     method = methods.build("mmrlpp", tiny, ["cat", "red fox", "a very small house", "sun"], token_mix=0.4)
@@ -152,7 +156,7 @@ def test_what_stands_before_the_words_is_the_same_for_all_classes(tiny):
         tokens, table = tiny.text.prefix(method._ids, before=6), method.text_edits()
         for layer in range(6, 13):
             tokens = tiny.text.run(tokens, table, start=layer, stop=layer)
-            head = tokens.x[:, :tokens.span("prompt").stop]
+            head = tokens.x[:, : tokens.span("prompt").stop]
             assert head.shape[1] == 6 and (head - head[:1]).abs().max() <= 1e-6 * head.abs().max(), layer
             words = tokens.x[:, tokens.span("word").start + 4]
             assert (words - words[:1]).abs().max() > 1e-3 * words.abs().max()
@@ -164,6 +168,7 @@ def test_a_text_does_not_depend_on_the_longer_ones_beside_it(vlm):
 
 
 # errors
+
 
 @pytest.mark.parametrize("layer", [0, -1, 40])
 def test_edit_outside_the_depth(vlm, layer):
@@ -212,6 +217,7 @@ def test_span_of_tokens():
 
 
 # frozen
+
 
 def test_the_model_stays_frozen_inside_a_method_that_trains(tiny):
     method = methods.build("mmrlpp", tiny, ["cat", "dog"]).train()

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from vlmlab import plots
-from vlmlab.capture.tokens import coordinates, tokens_of
+from vlmlab.token_labels import coordinates, tokens_of
 
 PICTURE = np.zeros((64, 64, 3), dtype=np.uint8)
 

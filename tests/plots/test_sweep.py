@@ -39,9 +39,14 @@ def test_sweep_shows_published_numbers_apart(accuracy):
     assert len(hollow) == 1 and sorted(hollow[0].get_ydata()) == [65, 69]
 
 
-@pytest.mark.parametrize(("log", "values", "scale"), [
-    (False, [0.0, 0.1, 1.0], "linear"), (True, [0.01, 0.1, 1.0], "log"), (True, [0.0, 0.1, 1.0], "symlog"),
-])
+@pytest.mark.parametrize(
+    ("log", "values", "scale"),
+    [
+        (False, [0.0, 0.1, 1.0], "linear"),
+        (True, [0.01, 0.1, 1.0], "log"),
+        (True, [0.0, 0.1, 1.0], "symlog"),
+    ],
+)
 def test_the_axis_of_a_sweep(accuracy, log, values, scale):
     ax = plots.sweep(accuracy.assign_coords(w_proj=values), "w_proj", log=log)
     assert ax.get_xscale() == scale

@@ -1,4 +1,5 @@
 """A small study in a temporary project: cheap notebooks, a training function without any model."""
+
 import dataclasses
 import json
 import sys
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from vlmlab import studies
+from vlmlab.studies.driver import runner
 
-TRAIN = '''
+TRAIN = """
 import hashlib, json, os, pathlib, signal, time
 
 def train(job, runs):
@@ -34,7 +36,7 @@ def train(job, runs):
     value = "NaN" if task == "corrupt" and times == 1 else "1.0"
     (path / "results.jsonl").write_text(f'{{"value": {value}}}\\n')
     return {"run": name, "key": key, "status": "ok", "digest": key}
-'''
+"""
 PARAMETERS = 'study = "fake"\nartefact = ""\nprofile = "demo"\nruns = "runs"\nout = ""\nepochs: int = 1'
 SAVE = """import pathlib
 for kind in {kinds!r}:
@@ -46,16 +48,22 @@ FIGURE, TABLE = ("svg", "png"), ("csv", "tex")
 @dataclasses.dataclass
 class Project:
     """A temporary project and the calls on it."""
+
     root: Path
     parameters = PARAMETERS
 
     @property
     def places(self) -> dict:
-        folders = {"runs": "runs", "figures": "figures", "notebooks": "notebooks", "data": "data",
-                   "package": "vlmlab"}
+        folders = {
+            "runs": "runs",
+            "figures": "figures",
+            "notebooks": "notebooks",
+            "data": "data",
+            "package": "vlmlab",
+        }
         return {name: self.root / folder for name, folder in folders.items()}
 
-    def reproduce(self, **options) -> studies.runner.Summary:
+    def reproduce(self, **options) -> runner.Summary:
         return studies.reproduce("fake", **{**self.places, "train": "fake_train:train", **options})
 
     def states(self) -> dict[str, str]:
@@ -78,14 +86,29 @@ class Project:
         made = [{"cell_type": "markdown", "metadata": {}, "source": "# title", "id": "t"}]
         for i, text in enumerate([parameters, *cells]):
             metadata = {} if i else {"tags": ["parameters"]}
-            made.append({"cell_type": "code", "id": f"c{i}", "metadata": metadata, "source": text,
-                         "outputs": [], "execution_count": None})
+            made.append(
+                {
+                    "cell_type": "code",
+                    "id": f"c{i}",
+                    "metadata": metadata,
+                    "source": text,
+                    "outputs": [],
+                    "execution_count": None,
+                }
+            )
         kernel = {"name": "python3", "language": "python", "display_name": "Python 3"}
         notebook = {"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
         return self.write(f"notebooks/fake/{name}.ipynb", json.dumps(notebook))
 
-    def artefact(self, name: str, *cells: str, kind: str = "figure", matrix: str = "main",
-                 extra: str = "", parameters: str = PARAMETERS) -> str:
+    def artefact(
+        self,
+        name: str,
+        *cells: str,
+        kind: str = "figure",
+        matrix: str = "main",
+        extra: str = "",
+        parameters: str = PARAMETERS,
+    ) -> str:
         """A notebook and the part of study.toml that names it."""
         kinds = FIGURE if kind == "figure" else TABLE
         self.notebook(name, *cells, SAVE.format(kinds=kinds), parameters=parameters)

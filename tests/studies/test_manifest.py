@@ -1,8 +1,9 @@
 """study.toml is read as its docstring says, and its errors name line, field and legal values."""
+
 import pytest
 
 from vlmlab import studies
-from vlmlab.studies.worker import Resources
+from vlmlab.studies.jobs.worker import Resources
 
 GOOD = """[study]
 id = "fake"
@@ -52,6 +53,7 @@ def load(project):
     def load(text=GOOD):
         project.write("notebooks/fake/study.toml", text)
         return studies.load("fake", project.root / "notebooks")
+
     return load
 
 
@@ -85,7 +87,7 @@ def test_what_a_profile_says_of_a_method_stands_below_its_matrices(load):
 
 
 def test_variants_are_runs_of_their_own(load):
-    text = GOOD + '[profile.demo.matrix.variants]\nfirst = { lr = 0.5 }\nsecond = { lr = 0.1, rank = 2 }\n'
+    text = GOOD + "[profile.demo.matrix.variants]\nfirst = { lr = 0.5 }\nsecond = { lr = 0.1, rank = 2 }\n"
     jobs = load(text).jobs("demo", ("zero",))
     assert [j.name for j in jobs] == ["zero_shot_first", "zero_shot_second"]
     assert [j.config for j in jobs] == [{"epochs": 10, "lr": 0.5}, {"epochs": 10, "lr": 0.1, "rank": 2}]
@@ -126,30 +128,52 @@ def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
     assert [j.id for j in study.jobs("demo", ("main",))] == [j.id for j in load().jobs("demo", ("main",))]
 
 
-@pytest.mark.parametrize(("old", "new", "line", "words"), [
-    ('kind = "table"', 'kind = "plot"', 14, ["artefact.kind", "figure, table", "'plot'"]),
-    ('kind = "figure"\n', "", 5, ["artefact.kind", "missing", "notebook"]),
-    ('kind = "figure"', 'knd = "figure"', 8, ["artefact.knd", "unknown field", "notebook"]),
-    ('"table1.ipynb"', '"nope.ipynb"', 13, ["artefact.notebook", "nope.ipynb"]),
-    ('id = "table1"', 'id = "fig1"', 12, ["artefact.id", "twice"]),
-    ('id = "table1"', 'id = "a/b"', 12, ["artefact.id", "a/b"]),
-    ('runs = ["main"]', 'runs = ["mian"]', 9, ["artefact.runs", "'mian'", "main, zero"]),
-    ('runs = ["main"]', 'runs = "main"', 9, ["artefact.runs", "list of strings"]),
-    ('id = "fake"', 'id = "other"', 2, ["study.id", "'fake'"]),
-    ('model = "tiny"', 'modle = "tiny"', 18, ["profile.demo.modle", "model"]),
-    ("seeds = [1, 2, 3]", "seeds = [1, true]", 25, ["profile.demo.matrix.seeds", "whole numbers"]),
-    ("seeds = [1, 2, 3]", "seeds = []", 25, ["profile.demo.matrix.seeds", "not empty"]),
-    ("shots = [16]", "shots = [0]", 26, ["profile.demo.matrix.shots", "above 0"]),
-    ('protocol = "zero_shot"', 'protocol = "zeroshot"', 37, ["matrix.protocol", "base_to_new", "'zeroshot'"]),
-    ("seeds = [1]\n", "", 32, ["profile.demo.matrix.seeds", "missing"]),
-    ("matrix.method.mmrlpp]", "matrix.method.mrlpp]", 29, ["matrix.method", "'mrlpp'", "zero_shot, mmrlpp"]),
-    ("shots = [16]", "variants = { a = 1 }", 26, ["matrix.variants", "tables of parameters"]),
-    ("shots = [16]", 'shots = [16]\npresets = "yes"', 27, ["matrix.presets", "true or false", "'yes'"]),
-    ('model = "tiny"', 'model = "tiny"\nresources = { cores = 0 }', 19,
-     ["profile.demo.resources", "cores (whole number from 1)", "{'cores': 0}"]),
-    ("shots = [16]", "shots = [16]\nresources = { gpu = 1 }", 27, ["matrix.resources", "gpus", "{'gpu': 1}"]),
-    ("[profile.demo]", "[profiles.demo]", 17, ["profiles", "[profile.<name>]"]),
-])
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ('kind = "table"', 'kind = "plot"', 14, ["artefact.kind", "figure, table", "'plot'"]),
+        ('kind = "figure"\n', "", 5, ["artefact.kind", "missing", "notebook"]),
+        ('kind = "figure"', 'knd = "figure"', 8, ["artefact.knd", "unknown field", "notebook"]),
+        ('"table1.ipynb"', '"nope.ipynb"', 13, ["artefact.notebook", "nope.ipynb"]),
+        ('id = "table1"', 'id = "fig1"', 12, ["artefact.id", "twice"]),
+        ('id = "table1"', 'id = "a/b"', 12, ["artefact.id", "a/b"]),
+        ('runs = ["main"]', 'runs = ["mian"]', 9, ["artefact.runs", "'mian'", "main, zero"]),
+        ('runs = ["main"]', 'runs = "main"', 9, ["artefact.runs", "list of strings"]),
+        ('id = "fake"', 'id = "other"', 2, ["study.id", "'fake'"]),
+        ('model = "tiny"', 'modle = "tiny"', 18, ["profile.demo.modle", "model"]),
+        ("seeds = [1, 2, 3]", "seeds = [1, true]", 25, ["profile.demo.matrix.seeds", "whole numbers"]),
+        ("seeds = [1, 2, 3]", "seeds = []", 25, ["profile.demo.matrix.seeds", "not empty"]),
+        ("shots = [16]", "shots = [0]", 26, ["profile.demo.matrix.shots", "above 0"]),
+        (
+            'protocol = "zero_shot"',
+            'protocol = "zeroshot"',
+            37,
+            ["matrix.protocol", "base_to_new", "'zeroshot'"],
+        ),
+        ("seeds = [1]\n", "", 32, ["profile.demo.matrix.seeds", "missing"]),
+        (
+            "matrix.method.mmrlpp]",
+            "matrix.method.mrlpp]",
+            29,
+            ["matrix.method", "'mrlpp'", "zero_shot, mmrlpp"],
+        ),
+        ("shots = [16]", "variants = { a = 1 }", 26, ["matrix.variants", "tables of parameters"]),
+        ("shots = [16]", 'shots = [16]\npresets = "yes"', 27, ["matrix.presets", "true or false", "'yes'"]),
+        (
+            'model = "tiny"',
+            'model = "tiny"\nresources = { cores = 0 }',
+            19,
+            ["profile.demo.resources", "cores (whole number from 1)", "{'cores': 0}"],
+        ),
+        (
+            "shots = [16]",
+            "shots = [16]\nresources = { gpu = 1 }",
+            27,
+            ["matrix.resources", "gpus", "{'gpu': 1}"],
+        ),
+        ("[profile.demo]", "[profiles.demo]", 17, ["profiles", "[profile.<name>]"]),
+    ],
+)
 def test_errors_name_line_and_field(load, old, new, line, words):
     assert GOOD.count(old) == 1
     with pytest.raises(ValueError) as caught:

@@ -1,4 +1,5 @@
 """Finished runs are chosen by what there is, and opened as they were trained."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,9 +53,19 @@ def test_runs_are_opened_on_the_data_they_were_trained_on(vlm, tmp_path):
     zero = task("emoji/activities", protocol="base_to_new", seed=1)
     few = fit("mmrlpp", vlm, data, out=tmp_path, max_steps=1, warmup_epochs=0)
     runs = [few, fit("zero_shot", vlm, zero, out=tmp_path)]
-    rows = [{"method": m, "task": "emoji/activities", "protocol": "base_to_new", "shots": shots, "seed": seed,
-             "name": m, "key": run.key, "path": run.path}
-            for m, shots, seed, run in (("mmrlpp", 2, 3, runs[0]), ("zero_shot", None, 1, runs[1]))]
+    rows = [
+        {
+            "method": m,
+            "task": "emoji/activities",
+            "protocol": "base_to_new",
+            "shots": shots,
+            "seed": seed,
+            "name": m,
+            "key": run.key,
+            "path": run.path,
+        }
+        for m, shots, seed, run in (("mmrlpp", 2, 3, runs[0]), ("zero_shot", None, 1, runs[1]))
+    ]
     opened = list(studies.open_runs(pd.DataFrame(rows), vlm))
     assert [row.key for row, _, _ in opened] == [run.key for run in runs]
     assert opened[0][2].fingerprint() == data.fingerprint() and opened[1][2].shots is None

@@ -1,4 +1,5 @@
 """Small safe ways of reading and writing."""
+
 import os
 from pathlib import Path
 

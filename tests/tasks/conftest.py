@@ -1,9 +1,13 @@
 """A copy of the embedded data that a test may damage."""
+
 from pathlib import Path
 
 import pytest
 
-from vlmlab.tasks import captions, emoji, emoji_pictures, emoji_tasks
+from vlmlab.tasks.emoji import captions
+from vlmlab.tasks.emoji import data as emoji
+from vlmlab.tasks.emoji import pictures as emoji_pictures
+from vlmlab.tasks.emoji import tasks as emoji_tasks
 
 DATA = Path(__file__).parents[2] / "data/emoji"
 

@@ -1,4 +1,5 @@
 """CoOp's few-shot lists and base/new halves; test_coop_published.py has the published lists."""
+
 import random
 
 import pytest
@@ -20,9 +21,18 @@ def test_a_short_class_gives_all_and_draws_nothing():
     assert filled == [0, 1, 0, *random.Random(1).sample([2, 3, 4, 5], 3)]
 
 
-@pytest.mark.parametrize(("n", "shots", "possible"), [
-    (4, 16, True), (3, 16, False), (3, 12, True), (1, 4, True), (1, 5, False), (16, 17, False),
-    (17, 17, True)])
+@pytest.mark.parametrize(
+    ("n", "shots", "possible"),
+    [
+        (4, 16, True),
+        (3, 16, False),
+        (3, 12, True),
+        (1, 4, True),
+        (1, 5, False),
+        (16, 17, False),
+        (17, 17, True),
+    ],
+)
 def test_how_far_repetition_goes(n, shots, possible):
     if possible:
         drawn, _ = sampling.few_shot([0] * n, [], shots, 1, repeat=True)
@@ -37,8 +47,10 @@ def test_no_shots():
         sampling.few_shot([0], [], 0, 1)
 
 
-@pytest.mark.parametrize(("classes", "base"), [
-    (10, 5), (37, 19), (47, 24), (100, 50), (101, 51), (102, 51), (196, 98), (397, 199), (1, 1)])
+@pytest.mark.parametrize(
+    ("classes", "base"),
+    [(10, 5), (37, 19), (47, 24), (100, 50), (101, 51), (102, 51), (196, 98), (397, 199), (1, 1)],
+)
 def test_base_is_the_larger_half(classes, base):
     halves = sampling.base_new([*reversed(range(classes)), 0])
     assert halves == (list(range(base)), list(range(base, classes)))

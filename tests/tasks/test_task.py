@@ -1,10 +1,13 @@
 """Tasks as their users see them: what is in them, that it never changes, and what they refuse."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import vlmlab.tasks as tasks
-from vlmlab.tasks import emoji, emoji_pictures, emoji_tasks
+from vlmlab.tasks.emoji import data as emoji
+from vlmlab.tasks.emoji import pictures as emoji_pictures
+from vlmlab.tasks.emoji import tasks as emoji_tasks
 from vlmlab.tasks.split import Dataset, Split
 
 SUBGROUPS = [n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotions"))]
@@ -56,7 +59,7 @@ def test_emotions_are_distributions():
         np.testing.assert_allclose(split.distributions.sum(1), 1, atol=1e-6)
         assert (split.distributions.argmax(1) == split.labels).all()
     assert (task.train.counts() == 4).all()
-    face = task.tests["test"].ids.index("noto/1f602")                    # face with tears of joy
+    face = task.tests["test"].ids.index("noto/1f602")  # face with tears of joy
     soft = dict(zip(split.classnames, task.tests["test"].distributions[face], strict=True))
     assert split.classnames[task.tests["test"].labels[face]] == "happy" and soft["happy"] > soft["sad"] > 0
 
@@ -71,7 +74,7 @@ def test_base_and_new_divide_the_classes(id):
     assert len(task.base) + len(task.new) == len(whole.tests["test"])
     assert set(task.new.labels) == set(range(n // 2))
     # few-shot images are drawn before the classes are divided
-    assert task.train.ids == whole.train.ids[:len(task.train)]
+    assert task.train.ids == whole.train.ids[: len(task.train)]
     assert task.tests["new"] is task.new and list(task.tests) == ["base", "new"]
 
 
@@ -136,8 +139,15 @@ def test_signs_are_not_mirrored():
 def test_fingerprint():
     def of(**options):
         return tasks.task("emoji/food", **{"protocol": "few_shot", "shots": 4, **options}).fingerprint()
-    changed = [of(), of(shots=8), of(seed=2), of(backgrounds=1), of(protocol="base_to_new"),
-               tasks.task("emoji/animals", protocol="few_shot", shots=4).fingerprint()]
+
+    changed = [
+        of(),
+        of(shots=8),
+        of(seed=2),
+        of(backgrounds=1),
+        of(protocol="base_to_new"),
+        tasks.task("emoji/animals", protocol="few_shot", shots=4).fingerprint(),
+    ]
     assert len(set(changed)) == len(changed) and of() == changed[0]
     assert len(changed[0]) == 64
 
@@ -154,7 +164,7 @@ def replace_picture(folder, style, hexcode, data):
 
 def test_fingerprint_sees_the_bytes_and_a_corrupt_picture_is_named(data_copy):
     task = tasks.task("emoji/animals", protocol="few_shot")
-    before, at = task.fingerprint(), task.train.ids.index("noto/1f98a")      # fox
+    before, at = task.fingerprint(), task.train.ids.index("noto/1f98a")  # fox
     replace_picture(data_copy, "noto", "1f98a", emoji.webp()["noto", "1f98a"][:200])
     for cached in (emoji.images, emoji.webp, emoji.rgba, emoji_pictures.composed):
         cached.cache_clear()
@@ -177,20 +187,23 @@ def test_missing_and_unreadable_data(data_copy):
         tasks.task("emoji/food")
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"id": "emoji/beasts"}, "unknown task 'emoji/beasts'; there are emoji/smileys, "),
-    ({"protocol": "many_shot"}, "unknown protocol 'many_shot'; there are zero_shot, few_shot"),
-    ({"shots": 1000}, r"emoji/animals: class 'mammal' has 72 distinct training images, 1000 shots"),
-    ({"shots": 30}, r"class 'bird' has 24 distinct training images, 30 shots .* at most 24"),
-    ({"id": "emoji/food-fine", "shots": 5}, r"has 1 distinct training images, 5 shots .* at most 4"),
-    ({"shots": 0}, "shots must be a whole number of at least 1, got 0"),
-    ({"shots": "16"}, "shots must be a whole number of at least 1, got '16'"),
-    ({"seed": 1.5}, "seed must be a whole number"),
-    ({"backgrounds": 0}, "backgrounds must be a whole number of at least 1"),
-    ({"protocol": "zero_shot", "shots": 4}, "zero_shot trains on nothing, got shots=4"),
-    ({"protocol": "label_distribution"}, "emoji/animals has no protocol label_distribution; it has zero"),
-    ({"id": "emoji/emotions", "protocol": "base_to_new"}, "emoji/emotions has no protocol base_to_new"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"id": "emoji/beasts"}, "unknown task 'emoji/beasts'; there are emoji/smileys, "),
+        ({"protocol": "many_shot"}, "unknown protocol 'many_shot'; there are zero_shot, few_shot"),
+        ({"shots": 1000}, r"emoji/animals: class 'mammal' has 72 distinct training images, 1000 shots"),
+        ({"shots": 30}, r"class 'bird' has 24 distinct training images, 30 shots .* at most 24"),
+        ({"id": "emoji/food-fine", "shots": 5}, r"has 1 distinct training images, 5 shots .* at most 4"),
+        ({"shots": 0}, "shots must be a whole number of at least 1, got 0"),
+        ({"shots": "16"}, "shots must be a whole number of at least 1, got '16'"),
+        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"backgrounds": 0}, "backgrounds must be a whole number of at least 1"),
+        ({"protocol": "zero_shot", "shots": 4}, "zero_shot trains on nothing, got shots=4"),
+        ({"protocol": "label_distribution"}, "emoji/animals has no protocol label_distribution; it has zero"),
+        ({"id": "emoji/emotions", "protocol": "base_to_new"}, "emoji/emotions has no protocol base_to_new"),
+    ],
+)
 def test_what_is_refused(options, message):
     options = {"id": "emoji/animals", "protocol": "few_shot", **options}
     with pytest.raises(ValueError, match=message):
@@ -210,6 +223,7 @@ def test_unknown_picture():
 def test_empty_class_and_wrong_labels():
     def split(labels):
         return Split([f"noto/{i}" for i in labels], np.array(labels), ("dog", "cat"), "{}", None, None)
+
     with pytest.raises(ValueError, match="class 'cat' of pets has no test image"):
         Dataset("pets", split([0, 1]), split([0, 0]))
     with pytest.raises(ValueError, match="the shift 'noise' of pets has no image"):

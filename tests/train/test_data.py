@@ -1,4 +1,5 @@
 """Batches depend on (seed, epoch) alone; what cannot be read is named."""
+
 import dataclasses
 
 import numpy as np
@@ -23,12 +24,14 @@ def split():
     def read(id, rng=None):
         noise = np.random.default_rng(int(id)).integers(0, 256, (80, 70, 3), dtype=np.uint8)
         return Image.fromarray(noise)
+
     return Split([str(i) for i in range(11)], np.arange(11) % 3, ("a", "b", "c"), "a {}.", read, str.encode)
 
 
 def batches(split, vlm, seed=1, epoch=0, workers=0, batch_size=4):
-    loader = data.train_loader(split, vlm, batch_size=batch_size, crop=CROP, seed=seed, epoch=epoch,
-                               workers=workers)
+    loader = data.train_loader(
+        split, vlm, batch_size=batch_size, crop=CROP, seed=seed, epoch=epoch, workers=workers
+    )
     return list(loader)
 
 
@@ -69,6 +72,7 @@ def test_pictures_that_lose_their_meaning_in_a_mirror_are_not_flipped(split, vlm
         transform = data.train_transform(vlm, (1.0, 1.0), flip)
         ramp = Image.fromarray(np.tile(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], (64, 1, 3)))
         return {bool(x[0, :, 0].mean() < x[0, :, -1].mean()) for x in (transform(ramp) for _ in range(40))}
+
     assert sides(True) == {True, False} and sides(False) == {True}
     for flip in (True, False):
         told = dataclasses.replace(split, flip=flip)
@@ -86,9 +90,16 @@ def test_normalised_as_in_evaluation(vlm):
 def test_an_image_that_cannot_be_read_is_named(split, vlm, tmp_path, name):
     Image.new("RGB", (64, 64)).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:60])
-    bad = dataclasses.replace(split, ids=["pets/7.png"], labels=[0],
-                              read=lambda id, rng: Image.open(tmp_path / "cut.png").convert("RGB"))
-    dataset = (data.Plain(bad, vlm) if name == "Plain"
-               else data.Augmented(bad, data.train_transform(vlm, CROP), 1, 0))
+    bad = dataclasses.replace(
+        split,
+        ids=["pets/7.png"],
+        labels=[0],
+        read=lambda id, rng: Image.open(tmp_path / "cut.png").convert("RGB"),
+    )
+    dataset = (
+        data.Plain(bad, vlm)
+        if name == "Plain"
+        else data.Augmented(bad, data.train_transform(vlm, CROP), 1, 0)
+    )
     with pytest.raises(ValueError, match=r"image 'pets/7.png' cannot be read .*repair it or leave it out"):
         dataset[0]

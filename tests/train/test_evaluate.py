@@ -1,4 +1,5 @@
 """Scores by hand, rules, class names per split."""
+
 import dataclasses
 
 import numpy as np
@@ -23,20 +24,24 @@ def test_scores_by_hand():
 
 
 def test_harmonic_mean_of_the_paper():
-    assert harmonic_mean(85.46, 77.79) == pytest.approx(81.45, abs=0.006)      # of rounded means
+    assert harmonic_mean(85.46, 77.79) == pytest.approx(81.45, abs=0.006)  # of rounded means
     assert harmonic_mean(0, 0) == 0
 
 
 def test_decoupled_uses_the_class_branch_for_new_classes_only(vlm, tmp_path):
     task = vlmlab.task("emoji/food", protocol="base_to_new", shots=4, seed=1, backgrounds=1)
     run = vlmlab.fit("mmrlpp", vlm, task, out=tmp_path, epochs=2, batch_size=4, warmup_epochs=0, lr=1e-2)
-    frames = {rule: vlmlab.evaluate(run, task, rule=rule).set_index(["split", "metric"])["value"]
-              for rule in ("unified", "decoupled")}
+    frames = {
+        rule: vlmlab.evaluate(run, task, rule=rule).set_index(["split", "metric"])["value"]
+        for rule in ("unified", "decoupled")
+    }
     assert frames["unified"]["base", "accuracy"] == frames["decoupled"]["base", "accuracy"]
     both = vlmlab.evaluate(run, task, rule=["unified", "decoupled"]).set_index(["rule", "split", "metric"])
     assert both["value"].to_dict() == {(rule, *k): v for rule, f in frames.items() for k, v in f.items()}
-    by_rule = [predict(run.model, task.new, rule=rule, part=part)
-               for rule, part in (("unified", None), ("decoupled", "new"))]
+    by_rule = [
+        predict(run.model, task.new, rule=rule, part=part)
+        for rule, part in (("unified", None), ("decoupled", "new"))
+    ]
     assert not np.allclose(*by_rule)
     assert scores(by_rule[1], task.new.labels)["accuracy"] == frames["decoupled"]["new", "accuracy"]
     with pytest.raises(ValueError, match="must not know the split"):
@@ -60,8 +65,14 @@ def test_per_target_uses_what_the_published_code_sets_for_each_target(vlm, tmp_p
     monkeypatch.setattr(evaluate_module, "target_presets", lambda method, target, _: found.get(target, {}))
     seen = []
     predictions = evaluate_module.predictions
-    monkeypatch.setattr(evaluate_module, "predictions", lambda method, split, parts, *rest: (
-        seen.append((method.config.token_mix, parts)), predictions(method, split, parts, *rest))[1])
+    monkeypatch.setattr(
+        evaluate_module,
+        "predictions",
+        lambda method, split, parts, *rest: (
+            seen.append((method.config.token_mix, parts)),
+            predictions(method, split, parts, *rest),
+        )[1],
+    )
     rows = vlmlab.evaluate(run, task, rule="unified+per_target")
     assert seen == [(0.9, {"unified": None}), (0.2, {"unified": None}), (0.9, {"unified": None})]
     assert set(rows["rule"]) == {"unified+per_target"} and run.model.config is config
@@ -69,6 +80,7 @@ def test_per_target_uses_what_the_published_code_sets_for_each_target(vlm, tmp_p
 
 def test_zero_shot_equals_the_library(vlm, tmp_path):
     import torch
+
     task = vlmlab.task("emoji/food", protocol="zero_shot", backgrounds=1)
     split = next(iter(task.tests.values()))
     run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path)
@@ -130,6 +142,7 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
     def record(method, split, rules, *loading):
         parts.append(rules["decoupled"])
         return {"decoupled": np.eye(len(split.classnames))[split.labels]}
+
     monkeypatch.setattr(evaluate_module, "predictions", record)
     run.model.set_classes(trained.new.classnames, trained.template)
     vlmlab.evaluate(run, other, rule="decoupled")
@@ -138,6 +151,7 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
 
 def test_logits_that_are_not_finite_are_an_error(zero_shot, monkeypatch):
     import torch
+
     run, task = zero_shot
     nan = torch.full((1, 2), torch.nan)
     monkeypatch.setattr(type(run.model), "classify", lambda self, z, *rule: nan.expand(len(z["cls"]), 2))

@@ -1,4 +1,5 @@
 """Training on the embedded data: exact resume, faults, no hidden state."""
+
 import dataclasses
 import json
 import os
@@ -40,15 +41,17 @@ def whole(vlm, task, tmp_path_factory):
 
 def same(a: Run, b: Run) -> bool:
     tensors = [load_file(r.path / "trainables.safetensors") for r in (a, b)]
-    return (all(torch.equal(tensors[0][k], tensors[1][k]) for k in tensors[0])
-            and (a.path / "metrics.jsonl").read_bytes() == (b.path / "metrics.jsonl").read_bytes())
+    return (
+        all(torch.equal(tensors[0][k], tensors[1][k]) for k in tensors[0])
+        and (a.path / "metrics.jsonl").read_bytes() == (b.path / "metrics.jsonl").read_bytes()
+    )
 
 
 def test_every_term_is_logged_and_only_trainables_are_kept(whole, task):
     steps = 3 * (len(task.train) // 8)
     assert len(whole.metrics) == steps and whole.info["steps"] == steps
     names = ["ce_class", "ce_prompt", "anchor_image", "anchor_text"]
-    assert steps == 9       # three per epoch: a stop can fall inside one
+    assert steps == 9  # three per epoch: a stop can fall inside one
     assert list(whole.metrics.columns) == ["step", "epoch", "lr", *names, "loss"]
     terms = whole.metrics[names].sum(axis=1)
     assert terms.to_numpy() == pytest.approx(whole.metrics["loss"].to_numpy(), rel=1e-5)
@@ -70,6 +73,7 @@ def test_a_stop_loses_at_most_an_epoch(whole, vlm, task, tmp_path, monkeypatch, 
         if len(calls) == len(whole.metrics) - 1:
             raise KeyboardInterrupt
         return batch(self, *args)
+
     monkeypatch.setattr(fit_module.Trainer, "batch", stop)
     with pytest.raises(KeyboardInterrupt):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
@@ -79,11 +83,16 @@ def test_a_stop_loses_at_most_an_epoch(whole, vlm, task, tmp_path, monkeypatch, 
 
 
 def test_kill_9_then_the_same_call_ends_with_the_same_bits(whole, vlm, task, tmp_path):
-    program = ("import sys, torch, vlmlab; torch.set_num_threads(1); from vlmlab.train.fit import fit\n"
-               "task = vlmlab.task('emoji/food', protocol='base_to_new', shots=8, seed=1)\n"
-               f"fit('mmrlpp', vlmlab.load('tiny', device='cpu'), task, out=sys.argv[1], **{SETTINGS!r})")
-    child = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stderr=subprocess.DEVNULL,
-                             env={**os.environ, "OMP_NUM_THREADS": "1"})
+    program = (
+        "import sys, torch, vlmlab; torch.set_num_threads(1); from vlmlab.train.fit import fit\n"
+        "task = vlmlab.task('emoji/food', protocol='base_to_new', shots=8, seed=1)\n"
+        f"fit('mmrlpp', vlmlab.load('tiny', device='cpu'), task, out=sys.argv[1], **{SETTINGS!r})"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     for _ in range(1200):
         if list(tmp_path.glob("**/state.safetensors")) or child.poll() is not None:
             break
@@ -113,6 +122,7 @@ def test_nan_loss_names_step_and_term_and_keeps_the_last_epoch(vlm, task, tmp_pa
         poisoned.calls += 1
         terms = losses(self, images, labels)
         return terms | {"ce_class": terms["ce_class"] * float("nan")} if poisoned.calls > 4 else terms
+
     poisoned.calls = 0
     monkeypatch.setattr(methods.find("mmrlpp"), "losses", poisoned)
     with pytest.raises(FloatingPointError, match=r"ce_class .* step 4 .*lower lr"):
@@ -124,20 +134,23 @@ def test_nan_loss_names_step_and_term_and_keeps_the_last_epoch(vlm, task, tmp_pa
     assert (path.parent / "state.safetensors").exists() and len(Run(path.parent).metrics) == 4
 
 
-@pytest.mark.parametrize("settings,message", [
-    ({"tokn_mix": 0.5}, "no parameter 'tokn_mix'.*token_mix.*fit itself takes.*epochs"),
-    ({"token_mix": "0.5"}, "token_mix must be float"),
-    ({"epochs": 2.5}, "epochs must be a whole number"),
-    ({"optimiser": "adam2"}, "unknown optimiser 'adam2'"),
-    ({"crop": (0.5, 2)}, "crop must be"),
-    ({"crop": ("0.5", 1)}, "crop must be"),
-    ({"lr": float("nan")}, "lr must be"),
-    ({"lr": True}, "lr must be a number"),
-    ({"warmup_epochs": -1}, "warmup_epochs must be a whole number of at least 0"),
-    ({"max_steps": 0}, "max_steps must be a whole number of at least 1"),
-    ({"seed": "1"}, "seed must be a whole number"),
-    ({"workers": None}, "workers must be a whole number"),
-])
+@pytest.mark.parametrize(
+    "settings,message",
+    [
+        ({"tokn_mix": 0.5}, "no parameter 'tokn_mix'.*token_mix.*fit itself takes.*epochs"),
+        ({"token_mix": "0.5"}, "token_mix must be float"),
+        ({"epochs": 2.5}, "epochs must be a whole number"),
+        ({"optimiser": "adam2"}, "unknown optimiser 'adam2'"),
+        ({"crop": (0.5, 2)}, "crop must be"),
+        ({"crop": ("0.5", 1)}, "crop must be"),
+        ({"lr": float("nan")}, "lr must be"),
+        ({"lr": True}, "lr must be a number"),
+        ({"warmup_epochs": -1}, "warmup_epochs must be a whole number of at least 0"),
+        ({"max_steps": 0}, "max_steps must be a whole number of at least 1"),
+        ({"seed": "1"}, "seed must be a whole number"),
+        ({"workers": None}, "workers must be a whole number"),
+    ],
+)
 def test_wrong_settings_stop_before_anything_is_written(vlm, task, tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         fit("mmrlpp", vlm, task, out=tmp_path, **settings)
@@ -205,6 +218,7 @@ def test_randomness_and_running_state_of_a_method_survive_a_stop(restless, vlm, 
     def stop(self):
         save(self)
         raise RuntimeError("stop")
+
     for _ in range(3):
         monkeypatch.setattr(fit_module.Trainer, "save", stop)
         with pytest.raises(RuntimeError, match="stop"):
@@ -220,7 +234,7 @@ def test_a_name_that_method_and_fit_share_is_one_value(restless, vlm, task, tmp_
 
 def test_a_full_disk_is_one_clear_line_and_the_run_can_go_on(whole, vlm, task, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))   # room for run.json, not for tensors
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))  # room for run.json, not for tensors
     try:
         with pytest.raises(OSError, match=r"cannot write .*state.safetensors .*make room"):
             fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
@@ -262,8 +276,13 @@ def test_a_run_from_disk_has_the_same_model(whole, vlm, task):
 
 
 def test_mixed_precision_is_another_run(whole, task, tmp_path):
-    run = fit("mmrlpp", vlmlab.load("tiny", device="cpu", precision="amp_bf16"), task, out=tmp_path,
-              **SETTINGS | {"epochs": 1, "max_steps": 1})
+    run = fit(
+        "mmrlpp",
+        vlmlab.load("tiny", device="cpu", precision="amp_bf16"),
+        task,
+        out=tmp_path,
+        **SETTINGS | {"epochs": 1, "max_steps": 1},
+    )
     assert run.info["job"]["precision"] == "amp_bf16" and run.info["steps"] == 1
     assert all(p.dtype == torch.float32 for p in run.model.trainable().values())
     assert run.metrics["loss"][0] == pytest.approx(whole.metrics["loss"][0], rel=0.2)

@@ -7,7 +7,7 @@ import torch
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 
-from vlmlab.tasks import captions
+from vlmlab.tasks.emoji import captions
 from vlmlab.train.pretrain import (
     Pretraining,
     Recipe,

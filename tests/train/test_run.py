@@ -1,4 +1,5 @@
 """Run folders: damaged files, results."""
+
 import shutil
 import subprocess
 import sys
@@ -73,11 +74,14 @@ def test_the_record_says_what_made_the_run(run):
 
 
 def test_reading_runs_needs_no_torch(run):
-    program = ("import sys; from vlmlab.train.run import Run, results\n"
-               "assert len(results(sys.argv[1])) == 6 and Run(sys.argv[1]).status == 'finished'\n"
-               "print('torch' in sys.modules)")
-    done = subprocess.run([sys.executable, "-c", program, str(run.path)], capture_output=True, text=True,
-                          check=True)
+    program = (
+        "import sys; from vlmlab.train.run import Run, results\n"
+        "assert len(results(sys.argv[1])) == 6 and Run(sys.argv[1]).status == 'finished'\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(run.path)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -103,6 +107,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     def full(temporary):
         temporary.write_text("ne")
         raise OSError(28, "No space left on device")
+
     with pytest.raises(OSError, match=r"cannot write .*a.json.*No space left"):
         write(path, full)
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -6,15 +6,32 @@ Other verbs: `.edit(model, {site: fn})` writes, with `.patch(values)` and `.abla
 `.attention_grads(model, images, target)` differentiates; `.open_run(folder)` opens a record on disk.
 Nothing here imports torch before it is used, so that records can be read without it.
 """
+
 import importlib
 import sys
 import types
 
-_ATTRIBUTES = {"roles": "reducers", "row": "reducers", "mean": "reducers", "norms": "reducers",
-               "cls_row": "reducers", "Kept": "reducers", "Table": "reducers", "check_layout": "tokens",
-               "Record": "record", "SITES": "sites", "edit": "edit", "ablate": "edit", "patch": "edit",
-               "attention_grads": "relevance", "rollout": "relevance", "chefer": "relevance",
-               "legrad": "relevance", "grad_times_attention": "relevance", "open_run": "store"}
+_ATTRIBUTES = {
+    "roles": "reducers",
+    "row": "reducers",
+    "mean": "reducers",
+    "norms": "reducers",
+    "cls_row": "reducers",
+    "Kept": "reducers",
+    "Table": "reducers",
+    "check_layout": "check_layout",
+    "Record": "record",
+    "SITES": "sites",
+    "edit": "edit",
+    "ablate": "edit",
+    "patch": "edit",
+    "attention_grads": "relevance",
+    "rollout": "relevance",
+    "chefer": "relevance",
+    "legrad": "relevance",
+    "grad_times_attention": "relevance",
+    "open_run": "store",
+}
 
 
 def __getattr__(name: str):

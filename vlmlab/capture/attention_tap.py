@@ -3,6 +3,7 @@
 For the length of a `with` block the function is replaced by one that shows what goes in and out.
 The fast path of nn.MultiheadAttention, which never calls it, is off meanwhile.
 """
+
 import contextlib
 import dataclasses
 import functools
@@ -21,6 +22,7 @@ _IN_USE = threading.Lock()  # the patched function is global to the process
 class Attention:
     """One call of the attention kernel: q (batch, head, query, width), k and v (batch, head, token, width),
     z (batch, head, query, width) the kernel's output. `probs` is computed when it is asked for."""
+
     q: Tensor
     k: Tensor
     v: Tensor
@@ -47,8 +49,11 @@ class Attention:
                 later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
                 scores = scores.masked_fill(later, -torch.inf)
             if self.mask is not None:
-                scores = (scores.masked_fill(~self.mask, -torch.inf) if self.mask.dtype == torch.bool
-                          else scores + self.mask)
+                scores = (
+                    scores.masked_fill(~self.mask, -torch.inf)
+                    if self.mask.dtype == torch.bool
+                    else scores + self.mask
+                )
             blind = (scores == -torch.inf).all(dim=-1, keepdim=True)
             return scores.masked_fill(blind, 0).softmax(dim=-1).masked_fill(blind, 0)
 
@@ -64,17 +69,29 @@ def attention_tap(on_call: Callable[[Attention], None], gradient: bool = False) 
     already open, in this or another thread: the patched function is global.
     """
     if not _IN_USE.acquire(blocking=False):
-        raise RuntimeError("an attention tap is already open in this process; taps do not nest and cannot be "
-                           "shared by threads: capture one model after the other")
+        raise RuntimeError(
+            "an attention tap is already open in this process; taps do not nest and cannot be "
+            "shared by threads: capture one model after the other"
+        )
     kernel, fast = F.scaled_dot_product_attention, torch.backends.mha.get_fastpath_enabled()
     owner = threading.get_ident()
 
     @functools.wraps(kernel)
-    def tapped(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None,
-               enable_gqa=False):
+    def tapped(
+        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):
         def original():
-            return kernel(query, key, value, attn_mask=attn_mask, dropout_p=dropout_p, is_causal=is_causal,
-                          scale=scale, enable_gqa=enable_gqa)
+            return kernel(
+                query,
+                key,
+                value,
+                attn_mask=attn_mask,
+                dropout_p=dropout_p,
+                is_causal=is_causal,
+                scale=scale,
+                enable_gqa=enable_gqa,
+            )
+
         if threading.get_ident() != owner:  # somebody else's model: not ours to look at
             return original()
         call = Attention(query, key, value, attn_mask, is_causal, scale)

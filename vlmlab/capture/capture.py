@@ -1,4 +1,5 @@
 """`capture`: run a model over data once and bring back what named sites hold, as labelled arrays."""
+
 import contextlib
 import fnmatch
 import os
@@ -11,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import __version__ as vlmlab_version
+from .check_layout import check_layout
 from .edit import is_edited, now
 from .hooks import Hooks
 from .module_tower import ModuleTower, towers_of
@@ -20,7 +22,6 @@ from .sites import Wanted, resolve
 from .sources import Source, open_source
 from .store import Store
 from .store_key import run_key
-from .tokens import check_layout
 
 __all__ = ["capture", "cls_row", "mean", "norms", "roles", "row"]
 
@@ -31,10 +32,21 @@ Keep = Callable | Mapping[str, Callable | None] | None
 TOLERANCE = {"fp32": 1e-5, "amp_bf16": 2e-2, "amp_fp16": 2e-3}
 
 
-def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: int | None = None,
-            batch_size: int = 64, dtype: str = "float32", budget: int = 2 * 2**30,
-            progress: bool = True, out: str | os.PathLike | None = None, part: tuple[int, int] = (1, 1),
-            family=None, preprocess: Callable | None = None) -> Record:
+def capture(
+    model,
+    data,
+    sites: str | Sequence[str],
+    keep: Keep = None,
+    limit: int | None = None,
+    batch_size: int = 64,
+    dtype: str = "float32",
+    budget: int = 2 * 2**30,
+    progress: bool = True,
+    out: str | os.PathLike | None = None,
+    part: tuple[int, int] = (1, 1),
+    family=None,
+    preprocess: Callable | None = None,
+) -> Record:
     """Run one tower of a model over data and return what the sites hold.
 
     model: in evaluation mode, a VLM, a Method, or a module of open_clip, timm or Hugging Face. Another
@@ -80,18 +92,22 @@ def capture(model, data, sites: str | Sequence[str], keep: Keep = None, limit: i
     return assemble(columns, source.coords, branches, hooks.eos_in_words(), attrs)
 
 
-def store_of(out: str | os.PathLike, data, hooks: Hooks, dtype: np.dtype, batch_size: int,
-             part: tuple[int, int]) -> Store:
+def store_of(
+    out: str | os.PathLike, data, hooks: Hooks, dtype: np.dtype, batch_size: int, part: tuple[int, int]
+) -> Store:
     """The folder of this call; ValueError while the tower is edited, which no key could tell."""
     if is_edited(hooks.source.tower):
-        raise ValueError("out= inside `edit` is not possible: a later call could not tell the edited record "
-                         "from a plain one; capture in memory")
+        raise ValueError(
+            "out= inside `edit` is not possible: a later call could not tell the edited record "
+            "from a plain one; capture in memory"
+        )
     key = run_key(data, hooks.source, hooks.describe(), hooks.keep, dtype)
     return Store(out, key, len(hooks.source), batch_size, part)
 
 
-def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool,
-         store: Store | None) -> tuple[list[Column], list[str], dict]:
+def fill(
+    hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool, store: Store | None
+) -> tuple[list[Column], list[str], dict]:
     """Run all batches, or those that the store does not have. Returns the columns, filled unless there is a
     store, the names of the output's branches, and the record's attributes."""
     source, columns, branches, attrs = hooks.source, [], [], {}
@@ -124,9 +140,15 @@ def fill(hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: b
 
 def attributes(hooks: Hooks, precision: str, difference: float) -> dict:
     """What the record says about itself. difference: of the first batch's output from one without hooks."""
-    return {**hooks.source.attrs, "sites": " ".join(hooks.describe()), "difference": difference,
-            "precision": precision, "torch": str(torch.__version__), "open_clip": version("open_clip_torch"),
-            "vlmlab": vlmlab_version}
+    return {
+        **hooks.source.attrs,
+        "sites": " ".join(hooks.describe()),
+        "difference": difference,
+        "precision": precision,
+        "torch": str(torch.__version__),
+        "open_clip": version("open_clip_torch"),
+        "vlmlab": vlmlab_version,
+    }
 
 
 def one_tower(wanted: list[Wanted]) -> str:
@@ -179,8 +201,10 @@ def compare(plain: dict[str, Tensor], output: dict[str, Tensor], precision: str)
     """Largest difference relative to the largest entry; ValueError when capture changed the output."""
     worst = max(float((x - output[k]).abs().max() / x.abs().max().clamp_min(1e-12)) for k, x in plain.items())
     if not worst <= TOLERANCE[precision]:
-        raise ValueError(f"capture changed the model's output by {worst:.1e} of its largest entry, more than "
-                         f"{TOLERANCE[precision]:.0e}; is the model in evaluation mode and deterministic?")
+        raise ValueError(
+            f"capture changed the model's output by {worst:.1e} of its largest entry, more than "
+            f"{TOLERANCE[precision]:.0e}; is the model in evaluation mode and deterministic?"
+        )
     return worst
 
 
@@ -196,9 +220,11 @@ def allocate(columns: list[Column], samples: int, dtype: np.dtype, budget: int) 
     sizes = {c.name: c.nbytes(dtype) for c in columns}
     if sum(sizes.values()) > budget:
         total, parts = mib(sum(sizes.values())), ", ".join(f"{name} {mib(n)}" for name, n in sizes.items())
-        raise ValueError(f"the record of {samples} samples would take {total} ({parts}), above the budget of "
-                         f"{mib(budget)}; reduce with keep=, ask for fewer layers, use limit= or "
-                         "dtype='float16', write to disk with out=, or raise budget=")
+        raise ValueError(
+            f"the record of {samples} samples would take {total} ({parts}), above the budget of "
+            f"{mib(budget)}; reduce with keep=, ask for fewer layers, use limit= or "
+            "dtype='float16', write to disk with out=, or raise budget="
+        )
     for column in columns:
         column.allocate(dtype)
 

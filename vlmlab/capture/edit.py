@@ -3,6 +3,7 @@
 Reading and writing are different verbs: `capture` never changes an output, `edit` is there to do so.
 What can be written is the residual stream around a block and what a block adds to it.
 """
+
 import contextlib
 import dataclasses
 import threading
@@ -14,10 +15,10 @@ import xarray as xr
 from torch import Tensor, nn
 
 from ..models.families import at
+from ..token_labels import size, tokens_of
 from .module_tower import ModuleTower, first, tokens_first, towers_of, unwrapped
 from .reducers import Axis, Table
 from .sites import SITES, resolve
-from .tokens import size, tokens_of
 
 EDITABLE = ("resid.pre", "resid.post", "attn.out", "mlp.out")
 Edit = Callable[[Tensor, Table], Tensor]
@@ -27,6 +28,7 @@ class _Now(threading.local):
     """What capture tells open edits: the number of the batch's first sample, how many there are in all
     (None outside capture), where its texts end, and whether edits rest (the layout check is about the model
     as it is)."""
+
     first: int | None = None
     total: int | None = None
     eos: Tensor | None = None
@@ -87,8 +89,10 @@ def edit(model, edits: Mapping[str, Edit], family=None) -> Iterator[None]:
         yield
     missed = [f"{w.name}[{w.layer}]" for w in writers if not w.hits]
     if missed:
-        raise ValueError(f"the edits of {', '.join(missed)} were never applied: no run of that tower went "
-                         "through these blocks (or the model is compiled)")
+        raise ValueError(
+            f"the edits of {', '.join(missed)} were never applied: no run of that tower went "
+            "through these blocks (or the model is compiled)"
+        )
 
 
 def _close(tower: nn.Module) -> None:
@@ -102,11 +106,15 @@ def writers_of(edits: Mapping[str, Edit], towers: Mapping[str, nn.Module]) -> li
         for wanted in resolve(pattern, towers):
             if wanted.site not in EDITABLE:
                 there = [s for s in EDITABLE if s in towers[wanted.tower].family.sites]
-                raise ValueError(f"{pattern!r} asks to edit {wanted.name}; what can be edited is "
-                                 f"{', '.join(f'{wanted.tower}.{site}' for site in there)}")
+                raise ValueError(
+                    f"{pattern!r} asks to edit {wanted.name}; what can be edited is "
+                    f"{', '.join(f'{wanted.tower}.{site}' for site in there)}"
+                )
             if not callable(fn):
-                raise ValueError(f"the edit of {pattern!r} is a {type(fn).__name__}, not a function "
-                                 "(tensor, table) -> tensor; patch(values) makes one of an array")
+                raise ValueError(
+                    f"the edit of {pattern!r} is a {type(fn).__name__}, not a function "
+                    "(tensor, table) -> tensor; patch(values) makes one of an array"
+                )
             out += [Writer(towers[wanted.tower], wanted.site, n, fn) for n in wanted.layers]
     return out
 
@@ -126,6 +134,7 @@ def watched_eos(tower: nn.Module, writers: list["Writer"]) -> Iterator[None]:
         for writer in writers:
             writer.eos = tokens.eos, size(tokens.layout)
         return run(tokens, *args, **kwargs)
+
     tower.run = watched
     try:
         yield
@@ -139,6 +148,7 @@ def watched_eos(tower: nn.Module, writers: list["Writer"]) -> Iterator[None]:
 @dataclasses.dataclass(eq=False)
 class Writer:
     """One edit of one block. eos: (positions (batch,), tokens there) at the start of the text run."""
+
     tower: object
     site: str
     layer: int
@@ -155,16 +165,25 @@ class Writer:
         path, side = self.tower.family.sites[self.site]
         module = at(self.tower.blocks[self.layer - 1], path)
         if side == "in":
+
             def replace(module, args, kwargs):
                 if NOW.paused:
                     return None
                 x = self.write(unwrapped(args, kwargs))
-                return ((swapped(args[0], x), *args[1:]), kwargs) if args else (
-                    args, {name: x if i == 0 else value for i, (name, value) in enumerate(kwargs.items())})
+                return (
+                    ((swapped(args[0], x), *args[1:]), kwargs)
+                    if args
+                    else (
+                        args,
+                        {name: x if i == 0 else value for i, (name, value) in enumerate(kwargs.items())},
+                    )
+                )
+
             return module.register_forward_pre_hook(replace, with_kwargs=True)
 
         def replace(module, args, output):
             return None if NOW.paused else swapped(output, self.write(first(output)))
+
         return module.register_forward_hook(replace)
 
     def write(self, x: Tensor) -> Tensor:
@@ -174,8 +193,10 @@ class Writer:
         out, where = self.fn(x.clone(), self.table()), f"the edit of {self.name}[{self.layer}]"
         if not isinstance(out, Tensor) or out.shape != x.shape:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-            raise ValueError(f"{where} returned {what}; expected a tensor of shape {tuple(x.shape)} "
-                             "(batch, token, feature)")
+            raise ValueError(
+                f"{where} returned {what}; expected a tensor of shape {tuple(x.shape)} "
+                "(batch, token, feature)"
+            )
         return tokens_first(out.to(x), self.tower.family)  # swapped back: the same two axes
 
     def table(self) -> Table:
@@ -208,9 +229,12 @@ def ablate(*roles: str, values: str | xr.DataArray | np.ndarray | Tensor = "mean
             found, tokens = rows_of(values, table)
             return placed(x, table, found.mean(axis=0, keepdims=True), tokens, chosen)
         if values == "mean" and len(x) == 1:
-            raise ValueError(f"the mean over one sample is that sample: ablating {table.site} would change "
-                             "nothing; give a larger batch, values='zero' or values=record[site]")
+            raise ValueError(
+                f"the mean over one sample is that sample: ablating {table.site} would change "
+                "nothing; give a larger batch, values='zero' or values=record[site]"
+            )
         return torch.where(chosen[..., None], x.mean(dim=0, keepdim=True) if values == "mean" else 0.0, x)
+
     return function
 
 
@@ -223,9 +247,11 @@ def patch(values: xr.DataArray | np.ndarray | Tensor, *roles: str) -> Edit:
     inside `capture` with those of its data, elsewhere with those of the batch. roles: only these.
     ValueError for a missing block or token, NaN, or another number of samples.
     """
+
     def function(x: Tensor, table: Table) -> Tensor:
         found, tokens = rows_of(values, table)
         return placed(x, table, rows_for(found, len(x), table), tokens, mask_of(table, x, roles))
+
     return function
 
 
@@ -243,8 +269,10 @@ def mask_of(table: Table, x: Tensor, roles: tuple[str, ...]) -> Tensor:
         elif role in names:
             chosen = chosen | torch.tensor(names == role, device=x.device)
         else:
-            raise ValueError(f"{table.site}[{table.layer}] has no token of role {role!r}; it has "
-                             f"{', '.join(dict.fromkeys(names.tolist()))}; name blocks in brackets")
+            raise ValueError(
+                f"{table.site}[{table.layer}] has no token of role {role!r}; it has "
+                f"{', '.join(dict.fromkeys(names.tolist()))}; name blocks in brackets"
+            )
     return chosen
 
 
@@ -255,16 +283,20 @@ def rows_of(values, table: Table) -> tuple[np.ndarray, list | None]:
         return values, None
     if "layer" in values.dims:
         if table.layer not in values["layer"]:
-            raise ValueError(f"the values to put into {table.site}[{table.layer}] are of blocks "
-                             f"{values['layer'].values.tolist()}")
+            raise ValueError(
+                f"the values to put into {table.site}[{table.layer}] are of blocks "
+                f"{values['layer'].values.tolist()}"
+            )
         values = values.sel(layer=table.layer)
         if "token" in values.dims:  # those that only other blocks have
             values = values.dropna("token", how="all")
     if "sample" not in values.dims:
         values = values.expand_dims("sample")
     if set(values.dims) != {"sample", "token", "feature"} or "role" not in values.coords:
-        raise ValueError(f"the values to put into {table.site}[{table.layer}] have dims {values.dims}; "
-                         "expected sample, token (with role and index) and feature, as captured")
+        raise ValueError(
+            f"the values to put into {table.site}[{table.layer}] have dims {values.dims}; "
+            "expected sample, token (with role and index) and feature, as captured"
+        )
     role = values["role"].values.tolist()
     if values["role"].ndim == 2:  # text: word, eos and pad are one run of tokens
         role = ["word" if r in ("eos", "pad") else r for r in role[0]]
@@ -276,11 +308,13 @@ def rows_for(found: np.ndarray, batch: int, table: Table) -> np.ndarray:
     """The rows of this batch."""
     expected = batch if NOW.first is None else NOW.total
     if len(found) not in (1, expected):
-        raise ValueError(f"{len(found)} samples are to be put into {table.site}[{table.layer}], but the "
-                         f"model runs {expected}; give as many, or one for all")
+        raise ValueError(
+            f"{len(found)} samples are to be put into {table.site}[{table.layer}], but the "
+            f"model runs {expected}; give as many, or one for all"
+        )
     if len(found) == 1 or NOW.first is None:
         return found
-    return found[NOW.first:NOW.first + batch]
+    return found[NOW.first : NOW.first + batch]
 
 
 def placed(x: Tensor, table: Table, found: np.ndarray, tokens: list | None, chosen: Tensor) -> Tensor:
@@ -288,16 +322,19 @@ def placed(x: Tensor, table: Table, found: np.ndarray, tokens: list | None, chos
     here = {token: place for place, token in enumerate(table.axis.tokens)}
     where = f"{table.site}[{table.layer}]"
     if found.ndim != 3 or found.shape[2] != x.shape[2] or (tokens is None and found.shape[1] != x.shape[1]):
-        raise ValueError(f"values of shape {found.shape} do not fit {where}, (sample, token, feature) = "
-                         f"{tuple(x.shape)}")
+        raise ValueError(
+            f"values of shape {found.shape} do not fit {where}, (sample, token, feature) = {tuple(x.shape)}"
+        )
     if tokens is not None and (lost := [t for t in tokens if t not in here]):
         raise ValueError(f"{where} has no token {lost[0][0]}[{lost[0][1]}] to put values at")
     places = list(range(x.shape[1])) if tokens is None else [here[t] for t in tokens]
     put = torch.as_tensor(np.array(found)).to(x)
     mask = chosen[:, places, None].expand(len(x), len(places), 1)
     if (put.isnan().any(dim=-1, keepdim=True) & mask).any():
-        raise ValueError(f"the values to put into {where} hold NaN: tokens that the record did not keep "
-                         "there; choose others with roles")
+        raise ValueError(
+            f"the values to put into {where} hold NaN: tokens that the record did not keep "
+            "there; choose others with roles"
+        )
     x = x.clone()
     x[:, places] = torch.where(mask, put, x[:, places])
     return x

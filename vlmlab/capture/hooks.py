@@ -1,4 +1,5 @@
 """Reading hooks: what happens inside the model while a batch runs."""
+
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import at
+from ..token_labels import size, tokens_of
 from .attention_tap import Attention, attention_tap
 from .module_tower import first, tokens_first, unwrapped
 from .record import Column
 from .reducers import Axis, Kept, Table, apply
 from .sites import SITES, TAPPED, Wanted
 from .sources import Source
-from .tokens import size, tokens_of
 
 
 @dataclasses.dataclass
@@ -24,16 +25,17 @@ class Hooks:
     They return nothing (whatever a hook returns would replace the activation; `token_first` is the one
     exception) and copy what they keep.
     """
+
     source: Source
     wanted: list[Wanted]
     keep: dict[str, Callable | None]
     dtype: torch.dtype
-    eos: Tensor | None = None                                     # of the current batch, at the last block
+    eos: Tensor | None = None  # of the current batch, at the last block
 
     def __post_init__(self):
         self.kept: dict[tuple[str, int | None], Kept] = {}
         self.ends: list[np.ndarray] = []
-        self.block: int | None = None                             # the block that is running now
+        self.block: int | None = None  # the block that is running now
         self.sites = {w.site: w for w in self.wanted}
 
     def __enter__(self) -> "Hooks":
@@ -62,10 +64,13 @@ class Hooks:
     def _mark_blocks(self) -> None:
         """Know which block an attention belongs to."""
         for layer, block in enumerate(self.source.tower.blocks, start=1):
+
             def enter(module, args, layer=layer):
                 self.block = layer
+
             def leave(module, args, output):
                 self.block = None
+
             self._add(block.register_forward_pre_hook(enter))
             self._add(block.register_forward_hook(leave))
             for module in block.modules():
@@ -78,12 +83,16 @@ class Hooks:
         for layer in wanted.layers or (1,):
             module, label = at(tower.blocks[layer - 1], path), layer if wanted.layers else None
             if side == "in":
+
                 def look(module, args, kwargs, label=label):
                     self.take(wanted.site, label, tokens_first(unwrapped(args, kwargs), tower.family))
+
                 self._add(module.register_forward_pre_hook(look, with_kwargs=True))
             else:
+
                 def look(module, args, output, label=label):
                     self.take(wanted.site, label, tokens_first(first(output), tower.family))
+
                 self._add(module.register_forward_hook(look))
 
     def on_attention(self, call: Attention) -> None:
@@ -97,8 +106,10 @@ class Hooks:
         """Reduce one tensor on the device and keep a copy of the result."""
         name = self.sites[site].name
         if (name, layer) in self.kept:
-            raise RuntimeError(f"{name} of block {layer} was hit twice in one batch: the model runs its "
-                               "tower more than once, so a record would mix the runs")
+            raise RuntimeError(
+                f"{name} of block {layer} was hit twice in one batch: the model runs its "
+                "tower more than once, so a record would mix the runs"
+            )
         x, table = self.labelled(site, layer, x)
         kept = apply(self.keep[name], x, table)
         kept.values = kept.values.detach().to(self.dtype, copy=True)
@@ -111,14 +122,16 @@ class Hooks:
         tokens = tokens_of(layout)
         axes = [axis for axis, dim in enumerate(dims) if dim in ("token", "query")]
         if x.ndim != len(dims) or any(x.shape[axis] < len(tokens) for axis in axes):
-            raise ValueError(f"{self.sites[site].name} of block {layer or 1} has shape {tuple(x.shape)}; "
-                             f"expected {dims} with the {len(tokens)} tokens that enter the block (attention "
-                             "over windows, or a family that does not describe this module)")
+            raise ValueError(
+                f"{self.sites[site].name} of block {layer or 1} has shape {tuple(x.shape)}; "
+                f"expected {dims} with the {len(tokens)} tokens that enter the block (attention "
+                "over windows, or a family that does not describe this module)"
+            )
         if self.eos is not None:
             # EOS stands so many places earlier as tokens are inserted in later blocks.
             later = size(tower.layouts.get(tower.depth, layout)) - size(layout)
             eos = self.eos - later
-            tokens = tokens if self.source.longest is None else tokens[:self.source.longest - later]
+            tokens = tokens if self.source.longest is None else tokens[: self.source.longest - later]
         for axis in axes:
             x = x.narrow(axis, 0, len(tokens))
         return x, Table(self.sites[site].name, layer, dims, Axis(tokens, whole=True), eos)
@@ -150,9 +163,12 @@ class Hooks:
             if w.site == "final" or not missing:
                 continue
             fired = ", ".join(self.describe(list(self.kept))) if self.kept else "nothing"
-            why = ("the attention of this model does not call torch's scaled_dot_product_attention (eager or "
-                   "flash-attn code, or a compiled model)" if w.site in TAPPED else
-                   "the block does not run that submodule (a compiled or fused model?)")
+            why = (
+                "the attention of this model does not call torch's scaled_dot_product_attention (eager or "
+                "flash-attn code, or a compiled model)"
+                if w.site in TAPPED
+                else "the block does not run that submodule (a compiled or fused model?)"
+            )
             raise ValueError(f"{w.name} was never hit in blocks {missing}: {why}; fired: {fired}")
 
     def check_roles(self) -> None:
@@ -161,8 +177,10 @@ class Hooks:
         there |= {"eos", "pad"} if self.eos is not None else set()
         for name, reducer in self.keep.items():
             if wrong := set(getattr(reducer, "roles", ())) - there:
-                raise ValueError(f"{reducer.name} of {name}: no token has role {', '.join(sorted(wrong))}; "
-                                 f"the {self.source.kind} tower has {', '.join(sorted(there))}")
+                raise ValueError(
+                    f"{reducer.name} of {name}: no token has role {', '.join(sorted(wrong))}; "
+                    f"the {self.source.kind} tower has {', '.join(sorted(there))}"
+                )
 
     def describe(self, names: Sequence[tuple] = ()) -> list[str]:
         """'image.resid.post[6,7]' of what was kept, or of the sites asked for."""

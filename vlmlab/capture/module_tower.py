@@ -1,4 +1,5 @@
 """A tower of a module that another library runs: what capture needs of it, read off its family."""
+
 import contextlib
 from collections.abc import Iterator, Mapping
 
@@ -6,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import Family, at, families_of
-from .tokens import Layout, layouts_by_layer
+from ..token_labels import Layout, layouts_by_layer
 
 FEATURES = ("image_embeds", "text_embeds", "pooler_output", "logits", "last_hidden_state")
 
@@ -14,6 +15,7 @@ FEATURES = ("image_embeds", "text_embeds", "pooler_output", "logits", "last_hidd
 class ModuleTower:
     """One tower of a module, by a Family. `layouts` holds, after a run under `watch`, the layout at the
     input of every block that ran, as in `models.towers.Tower`."""
+
     shortcuts = False  # the module runs as it is
 
     def __init__(self, module: nn.Module, family: Family):
@@ -31,9 +33,11 @@ class ModuleTower:
         """Note the layout at every block while the module runs. ValueError where it does not fit."""
         with contextlib.ExitStack() as stack:
             for layer, block in enumerate(self.blocks, start=1):
+
                 def look(module, args, kwargs, layer=layer):
                     count = tokens_first(unwrapped(args, kwargs), self.family).shape[1]
                     self.layouts |= layouts_by_layer(self.given, {layer: count})
+
                 handle = block.register_forward_pre_hook(look, with_kwargs=True)
                 stack.callback(handle.remove)
             yield
@@ -52,8 +56,10 @@ class ModuleTower:
         x = first(out) if x is None else x
         if not isinstance(x, Tensor) or x.ndim not in (2, 3):
             what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"{type(self.module).__name__} returned {what}; expected features (batch, "
-                             "joint) or tokens (batch, token, feature)")
+            raise ValueError(
+                f"{type(self.module).__name__} returned {what}; expected features (batch, "
+                "joint) or tokens (batch, token, feature)"
+            )
         if x.ndim == 2:
             return x
         ends = self.ends(batch)
@@ -75,16 +81,21 @@ class ModuleTower:
         if mask is None or self.family.end == "last":
             return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
         if not mask[:, 0].all():
-            raise ValueError("the attention mask hides first tokens: pad the texts on the right "
-                             "(tokenizer.padding_side = 'right')")
+            raise ValueError(
+                "the attention mask hides first tokens: pad the texts on the right "
+                "(tokenizer.padding_side = 'right')"
+            )
         return mask.sum(dim=1) - 1
 
 
 def first(x):
     """The first value of a mapping, tuple or list, down to one that is none of these."""
     while isinstance(x, (Mapping, tuple, list)):
-        x = x["input_ids"] if isinstance(x, Mapping) and "input_ids" in x else (
-            next(iter(x.values())) if isinstance(x, Mapping) else x[0])
+        x = (
+            x["input_ids"]
+            if isinstance(x, Mapping) and "input_ids" in x
+            else (next(iter(x.values())) if isinstance(x, Mapping) else x[0])
+        )
     return x
 
 

@@ -1,11 +1,12 @@
 """The record: one labelled array per site, filled batch by batch."""
+
 import dataclasses
 
 import numpy as np
 import xarray as xr
 
+from ..token_labels import coordinates, text_roles, union
 from .reducers import LABELLED, Axis, Kept
-from .tokens import coordinates, text_roles, union
 
 OWN = "@"  # "token@image.attn.probs" is the token axis of that site alone
 
@@ -20,6 +21,7 @@ class Record(xr.Dataset):
     A Dataset has one axis per name. Sites that keep other layers or tokens than the first one have
     their own axis inside, called "token@site"; `record["site"]` takes the suffix off again.
     """
+
     __slots__ = ()
 
     def __getitem__(self, key):
@@ -39,9 +41,10 @@ class Column:
 
     Where a layer does not have a token, the values are NaN.
     """
+
     name: str
     layers: tuple[int, ...] | None
-    dims: tuple[str, ...]           # behind sample
+    dims: tuple[str, ...]  # behind sample
     axes: dict[str, Axis]
     shape: tuple[int, ...]
     values: np.ndarray | None = None
@@ -56,7 +59,7 @@ class Column:
         """Put a batch of one layer into the rows from `start` on, every token at its label."""
         array = kept.values.cpu().numpy()
         target = self.values[self.layers.index(layer)] if self.layers else self.values
-        target = target[start:start + len(array)]
+        target = target[start : start + len(array)]
         if all(kept.axes[d].tokens == self.axes[d].tokens for d in self.axes):
             target[...] = array
             return
@@ -76,20 +79,24 @@ class Column:
         return self.axes.get(dim, size)
 
 
-def plan_columns(first: dict[str, dict[int | None, Kept]], keep: dict[str, object],
-                 samples: int) -> list[Column]:
+def plan_columns(
+    first: dict[str, dict[int | None, Kept]], keep: dict[str, object], samples: int
+) -> list[Column]:
     """Axes and shapes of all sites from what the first batch gave: {site: {layer: Kept}}.
 
     An axis is the union over layers, and over the sites that keep all tokens or share a reducer.
     """
+
     def group(name, dim, axis):
         return dim, axis.whole or id(keep[name])
 
     tokens: dict[tuple, list] = {}
     for name, by_layer in first.items():
         if len({k.dims for k in by_layer.values()}) > 1:
-            raise ValueError(f"the reducer of {name} returned other axes in other layers: "
-                             f"{sorted({k.dims for k in by_layer.values()})}")
+            raise ValueError(
+                f"the reducer of {name} returned other axes in other layers: "
+                f"{sorted({k.dims for k in by_layer.values()})}"
+            )
         for kept in by_layer.values():
             for dim, axis in kept.axes.items():
                 tokens.setdefault(group(name, dim, axis), []).append(axis.tokens)
@@ -104,8 +111,13 @@ def plan_columns(first: dict[str, dict[int | None, Kept]], keep: dict[str, objec
     return columns
 
 
-def assemble(columns: list[Column], samples: dict[str, np.ndarray], branches: list[str],
-             eos: np.ndarray | None, attrs: dict) -> Record:
+def assemble(
+    columns: list[Column],
+    samples: dict[str, np.ndarray],
+    branches: list[str],
+    eos: np.ndarray | None,
+    attrs: dict,
+) -> Record:
     """The Dataset of filled columns. samples: coordinates on sample. eos: (sample,) index of EOS within the
     run of words, text only."""
     suffixes: dict[str, dict] = {}  # dim -> {signature: suffix}; the first axis of a name needs none

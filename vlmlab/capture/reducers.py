@@ -5,13 +5,14 @@ first is the sample; the table says which token is which. A plain function's res
 names when its shape is unchanged; otherwise they are axis_1, axis_2, ... unless the function carries
 them: `f.dims = ("head",)`, names of the axes behind `sample`.
 """
+
 import dataclasses
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .tokens import Token
+from ..token_labels import Token
 
 LABELLED = ("token", "query")  # axes that carry (role, index)
 
@@ -19,6 +20,7 @@ LABELLED = ("token", "query")  # axes that carry (role, index)
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """The tokens of an axis. whole: all of the layer's, so that in text a "word" may be word, eos or pad."""
+
     tokens: tuple[Token, ...]
     whole: bool = False
 
@@ -27,6 +29,7 @@ class Axis:
 class Table:
     """Labels of one tensor inside a hook: site and layer (None: has none), names of its axes, its tokens,
     and for text the position of EOS at this layer, (batch,)."""
+
     site: str
     layer: int | None
     dims: tuple[str, ...]
@@ -41,6 +44,7 @@ class Table:
 @dataclasses.dataclass
 class Kept:
     """A reduced tensor with the names of its axes and the tokens of the labelled ones."""
+
     values: Tensor
     dims: tuple[str, ...]
     axes: dict[str, Axis]
@@ -49,6 +53,7 @@ class Kept:
 @dataclasses.dataclass(frozen=True)
 class Reducer:
     """A named reducer; `roles` are what it looks for, so that a misspelt role is noticed."""
+
     name: str
     function: Callable[[Tensor, Table], Kept] = dataclasses.field(repr=False)
     roles: tuple[str, ...] = ()
@@ -67,20 +72,25 @@ def roles(*names: str) -> Reducer:
 
 def row(role: str) -> Reducer:
     """Attention row of the first token of a role: (sample, head, token), who it looks at."""
+
     def function(x: Tensor, table: Table) -> Kept:
         if "query" not in table.dims:
-            raise ValueError(f"row({role!r}) needs attention probabilities, but {table.site} has axes "
-                             f"{table.dims}; use keep={{'*.attn.probs': ..., other: ...}}")
+            raise ValueError(
+                f"row({role!r}) needs attention probabilities, but {table.site} has axes "
+                f"{table.dims}; use keep={{'*.attn.probs': ..., other: ...}}"
+            )
         kept, axis = pick(x, table, (role,)), table.dims.index("query")
         first = kept.values.narrow(axis, 0, min(1, kept.values.shape[axis]))
         if not first.shape[axis]:  # a layer without this token
             first = x.narrow(axis, 0, 1) * torch.nan
         return Kept(first.squeeze(axis), tuple(d for d in kept.dims if d != "query"), {"token": table.axis})
+
     return Reducer(f"row({role})", function, (role,))
 
 
 def mean(*names: str) -> Reducer:
     """Mean over the tokens (or query rows) of each role: one token per role, with index 0."""
+
     def function(x: Tensor, table: Table) -> Kept:
         parts, tokens, axis = [], [], token_axis(table)
         for name in names:
@@ -90,6 +100,7 @@ def mean(*names: str) -> Reducer:
                 tokens.append((name, 0))
         values = torch.cat(parts, dim=axis) if parts else x.narrow(axis, 0, 0)
         return relabelled(values, table, tokens)
+
     return Reducer(f"mean({', '.join(names)})", function, names)
 
 
@@ -100,8 +111,8 @@ def _norms(x: Tensor, table: Table) -> Kept:
     return Kept(values, table.dims[:-1], {"token": table.axis})
 
 
-norms = Reducer("norms", _norms)                                     # L2 norm per token, computed in float32
-cls_row = dataclasses.replace(row("cls"), name="cls_row")            # whom the class token looks at
+norms = Reducer("norms", _norms)  # L2 norm per token, computed in float32
+cls_row = dataclasses.replace(row("cls"), name="cls_row")  # whom the class token looks at
 
 
 def token_axis(table: Table) -> int:
@@ -151,8 +162,10 @@ def apply(reducer: Callable | None, x: Tensor, table: Table) -> Kept:
         return out
     if not isinstance(out, Tensor) or out.ndim == 0 or len(out) != len(x):
         what = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"the reducer of {table.site} returned {what}; a tensor with the {len(x)} samples "
-                         f"first was expected (it was given axes {table.dims})")
+        raise ValueError(
+            f"the reducer of {table.site} returned {what}; a tensor with the {len(x)} samples "
+            f"first was expected (it was given axes {table.dims})"
+        )
     named = getattr(reducer, "dims", None)
     if named is not None:
         dims = ("sample", *named)
@@ -160,8 +173,9 @@ def apply(reducer: Callable | None, x: Tensor, table: Table) -> Kept:
         dims = table.dims if out.shape == x.shape else ("sample", *(f"axis_{i}" for i in range(1, out.ndim)))
     counts = dict(zip(dims, out.shape))
     if len(dims) != out.ndim or any(counts[d] != len(a.tokens) for d, a in labels(dims, table).items()):
-        raise ValueError(f"the reducer of {table.site} names axes {dims} for a result of shape "
-                         f"{tuple(out.shape)}")
+        raise ValueError(
+            f"the reducer of {table.site} names axes {dims} for a result of shape {tuple(out.shape)}"
+        )
     return Kept(out, dims, labels(dims, table))
 
 

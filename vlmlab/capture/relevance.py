@@ -5,6 +5,7 @@
 default. Labelled arrays stay labelled. To use the last layers only, select them before:
 `chefer(g["image.attn.probs"].sel(layer=[11, 12]), ...)`.
 """
+
 import contextlib
 from collections.abc import Callable, Iterator
 
@@ -14,19 +15,20 @@ import xarray as xr
 from torch import Tensor, nn
 
 from ..models.towers import Tokens
+from ..token_labels import tokens_of
 from .attention_tap import Attention, attention_tap
 from .module_tower import first
 from .record import Record, assemble, plan_columns
 from .reducers import Axis, Kept
 from .sources import open_source
-from .tokens import tokens_of
 
 DIMS = ("layer", "sample", "head", "query", "token")
 PROBS, GRADS = "image.attn.probs", "image.attn.grads"
 
 
-def attention_grads(model, images, target: Callable, each_layer: bool = False, family=None,
-                    preprocess: Callable | None = None) -> Record:
+def attention_grads(
+    model, images, target: Callable, each_layer: bool = False, family=None, preprocess: Callable | None = None
+) -> Record:
     """Attention probabilities A of the image tower and the gradients of a score with respect to them.
 
     model, family, preprocess: as in `capture`. images: a Split or a tensor (image, 3, height, width), run
@@ -44,10 +46,12 @@ def attention_grads(model, images, target: Callable, each_layer: bool = False, f
     source = open_source(model, images, "image", None, many, family, preprocess)
     tower = source.tower
     if each_layer and not hasattr(model, "image"):
-        raise ValueError(f"each_layer reads features behind every block of a VLM; {source.model} has a "
-                         "read-out of its own, leave each_layer out (or pass a method's vlm)")
+        raise ValueError(
+            f"each_layer reads features behind every block of a VLM; {source.model} has a "
+            "read-out of its own, leave each_layer out (or pass a method's vlm)"
+        )
     encode = model.encode_image if hasattr(tower, "prefix") else lambda x: tower.run(x)["output"]
-    (_, batch), = source.batches()
+    ((_, batch),) = source.batches()
     probs: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
     graph = in_graph(tower, probs, outputs)
@@ -55,11 +59,16 @@ def attention_grads(model, images, target: Callable, each_layer: bool = False, f
         features = encode(batch.detach().clone().requires_grad_())
         check_graph(probs, tower.depth)
         if each_layer:
-            grads = [torch.autograd.grad(score(target, read(tower, layer, x), len(batch)).sum(),
-                                         probs[layer], retain_graph=True)[0] for layer, x in outputs.items()]
+            grads = [
+                torch.autograd.grad(
+                    score(target, read(tower, layer, x), len(batch)).sum(), probs[layer], retain_graph=True
+                )[0]
+                for layer, x in outputs.items()
+            ]
         else:
-            grads = torch.autograd.grad(score(target, features, len(batch)).sum(), list(probs.values()),
-                                        allow_unused=True)
+            grads = torch.autograd.grad(
+                score(target, features, len(batch)).sum(), list(probs.values()), allow_unused=True
+            )
     attrs = {**source.attrs, "each_layer": str(each_layer)}
     return labelled(tower, probs, dict(zip(probs, grads)), source.coords, attrs)
 
@@ -78,14 +87,17 @@ def in_graph(tower: nn.Module, probs: dict[int, Tensor], outputs: dict[int, Tens
 
     def with_graph(inputs, before):
         return tower.run(tower.embed(inputs), stop=before - 1)
+
     with contextlib.ExitStack() as stack:
         for layer, block in enumerate(tower.blocks, start=1):
+
             def enter(module, args, layer=layer):
                 running.append(layer)
 
             def leave(module, args, output, layer=layer):
                 running.pop()
                 outputs[layer] = first(output)
+
             stack.callback(block.register_forward_pre_hook(enter).remove)
             stack.callback(block.register_forward_hook(leave).remove)
         stack.enter_context(attention_tap(on_attention, gradient=True))
@@ -98,8 +110,10 @@ def in_graph(tower: nn.Module, probs: dict[int, Tensor], outputs: dict[int, Tens
 def check_graph(probs: dict[int, Tensor], depth: int) -> None:
     missing = [n for n in range(1, depth + 1) if n not in probs or not probs[n].requires_grad]
     if missing:
-        raise ValueError(f"the attention of blocks {missing} is not part of the graph: the model runs them "
-                         "without gradients or outside torch's scaled_dot_product_attention")
+        raise ValueError(
+            f"the attention of blocks {missing} is not part of the graph: the model runs them "
+            "without gradients or outside torch's scaled_dot_product_attention"
+        )
 
 
 def read(tower: nn.Module, layer: int, x: Tensor) -> Tensor:
@@ -112,13 +126,20 @@ def score(target: Callable, features, samples: int) -> Tensor:
     out = target(features)
     if not isinstance(out, Tensor) or out.shape != (samples,) or not out.requires_grad:
         what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"the target returned {what}; expected one score per sample, ({samples},), computed "
-                         "from the features it was given")
+        raise ValueError(
+            f"the target returned {what}; expected one score per sample, ({samples},), computed "
+            "from the features it was given"
+        )
     return out
 
 
-def labelled(tower: nn.Module, probs: dict[int, Tensor], grads: dict[int, Tensor | None],
-             coords: dict[str, np.ndarray], attrs: dict) -> Record:
+def labelled(
+    tower: nn.Module,
+    probs: dict[int, Tensor],
+    grads: dict[int, Tensor | None],
+    coords: dict[str, np.ndarray],
+    attrs: dict,
+) -> Record:
     """The Record of both, every token at its label. A block that the score does not depend on has
     gradient 0."""
     found: dict[str, dict] = {PROBS: {}, GRADS: {}}
@@ -196,8 +217,10 @@ def in_order(x) -> np.ndarray:
         x = x.transpose(*DIMS)
     array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x)
     if array.ndim != 5 or array.shape[-1] != array.shape[-2] or (labelled and x.dims != DIMS):
-        raise ValueError(f"attention of shape {array.shape}; expected (layer, sample, head, query, token) "
-                         "with all queries and tokens")
+        raise ValueError(
+            f"attention of shape {array.shape}; expected (layer, sample, head, query, token) "
+            "with all queries and tokens"
+        )
     return array.astype(np.promote_types(array.dtype, np.float32), copy=False)
 
 

@@ -1,4 +1,5 @@
 """Data of any kind as numbered rows: what a tower runs over, and what the samples are called."""
+
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
@@ -6,14 +7,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHAPES = {"image": (4, True, "(image, channel, height, width), float and preprocessed"),
-          "text": (2, False, "(text, token), whole numbers")}
+SHAPES = {
+    "image": (4, True, "(image, channel, height, width), float and preprocessed"),
+    "text": (2, False, "(text, token), whole numbers"),
+}
 
 
 @dataclasses.dataclass
 class Rows:
     """take: numbers of rows -> a batch, a tensor or a mapping of tensors. ids: (sample,) names.
     chosen: (sample,) their numbers in the data. labels: (sample,) class numbers, or None."""
+
     take: Callable[[Sequence[int]], Tensor | Mapping[str, Tensor]]
     ids: np.ndarray
     chosen: np.ndarray
@@ -40,26 +44,39 @@ def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | No
         return of_tensors({"": data}, kind, limit)
     if hasattr(data, "ids") and hasattr(data, "labels") and hasattr(data, "image"):
         if preprocess is None:
-            raise ValueError("a Split holds pictures: pass preprocess=, the model's own function from a "
-                             "picture to a tensor")
+            raise ValueError(
+                "a Split holds pictures: pass preprocess=, the model's own function from a "
+                "picture to a tensor"
+            )
         chosen = spread(len(data), limit)
-        return Rows(lambda part: torch.stack([preprocess(data.image(chosen[i])) for i in part]),
-                    np.array([data.ids[i] for i in chosen]), chosen, np.asarray(data.labels)[chosen])
+        return Rows(
+            lambda part: torch.stack([preprocess(data.image(chosen[i])) for i in part]),
+            np.array([data.ids[i] for i in chosen]),
+            chosen,
+            np.asarray(data.labels)[chosen],
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple, str)):
         chosen, labels = spread(len(data), limit), getattr(data, "targets", None)
-        return Rows(lambda part: torch.stack([item(data, chosen[i]) for i in part]), chosen.astype(str),
-                    chosen, None if labels is None else np.asarray(labels)[chosen])
-    raise ValueError(f"{kind} sites need a tensor {SHAPES[kind][2]}, a mapping of tensors"
-                     f"{', a Split' if kind == 'image' else ''} or a map-style dataset (a DataLoader's "
-                     f".dataset); got {type(data).__name__}")
+        return Rows(
+            lambda part: torch.stack([item(data, chosen[i]) for i in part]),
+            chosen.astype(str),
+            chosen,
+            None if labels is None else np.asarray(labels)[chosen],
+        )
+    raise ValueError(
+        f"{kind} sites need a tensor {SHAPES[kind][2]}, a mapping of tensors"
+        f"{', a Split' if kind == 'image' else ''} or a map-style dataset (a DataLoader's "
+        f".dataset); got {type(data).__name__}"
+    )
 
 
 def of_tensors(tensors: Mapping[str, Tensor], kind: str, limit: int | None) -> Rows:
     """Rows of tensors with the same first axis; under the name "" of one tensor alone."""
     if not tensors or not all(isinstance(x, Tensor) for x in tensors.values()):
         kinds = {k: type(x).__name__ for k, x in tensors.items()}
-        raise ValueError(f"{kind} data as a mapping must hold tensors only, got {kinds}; return_tensors='pt' "
-                         "makes them")
+        raise ValueError(
+            f"{kind} data as a mapping must hold tensors only, got {kinds}; return_tensors='pt' makes them"
+        )
     lengths = {k: len(x) for k, x in tensors.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the tensors have different numbers of samples: {lengths}")
@@ -68,6 +85,7 @@ def of_tensors(tensors: Mapping[str, Tensor], kind: str, limit: int | None) -> R
     def take(part):
         batch = {k: x[torch.from_numpy(chosen[list(part)])] for k, x in tensors.items()}
         return batch.get("", batch)
+
     return Rows(take, chosen.astype(str), chosen)
 
 
@@ -76,8 +94,10 @@ def item(data, number: int) -> Tensor:
     found = data[int(number)]
     found = found[0] if isinstance(found, (tuple, list)) else found
     if not isinstance(found, Tensor):
-        raise ValueError(f"item {number} of {type(data).__name__} is a {type(found).__name__}, not a tensor; "
-                         "give the dataset the model's transform")
+        raise ValueError(
+            f"item {number} of {type(data).__name__} is a {type(found).__name__}, not a tensor; "
+            "give the dataset the model's transform"
+        )
     return found
 
 

@@ -5,6 +5,7 @@ counted from 1 as everywhere in vlmlab: `[3]` is block 3, `[-1]` the last block,
 `[6:]` block 6 and all behind it, `[-4:]` the last four. No bracket means all blocks.
 Globs match names: `image.resid.*`, `*.attn.probs[-1]`.
 """
+
 import dataclasses
 import fnmatch
 import re
@@ -36,6 +37,7 @@ ONCE = ("embed", "final")  # sites without layers
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """One requested site: its tower, its name without tower, and block numbers (None: has no layers)."""
+
     tower: str
     site: str
     layers: tuple[int, ...] | None
@@ -47,8 +49,12 @@ class Wanted:
 
 def names(towers: Mapping[str, object]) -> list[str]:
     """All sites of some towers: those of their family, those of the attention kernel, embed and final."""
-    return [f"{kind}.{site}" for kind, tower in towers.items() for site in SITES
-            if site in tower.family.sites or site in TAPPED or site in ONCE]
+    return [
+        f"{kind}.{site}"
+        for kind, tower in towers.items()
+        for site in SITES
+        if site in tower.family.sites or site in TAPPED or site in ONCE
+    ]
 
 
 def resolve(patterns: str | Sequence[str], towers: Mapping[str, object]) -> list[Wanted]:
@@ -99,20 +105,28 @@ def block_numbers(bracket: str | None, depth: int, pattern: str) -> tuple[int, .
         ends = []
     if len(ends) not in (1, 2, 3) or ends == [None]:
         raise ValueError(f"layers {bracket!r} in {pattern!r} are not a block number or a slice such as 2:6")
+
     def place(number: int, last: int) -> int:
         absolute = number if number > 0 else depth + 1 + number
         if number == 0 or not 1 <= absolute <= last:
-            raise ValueError(f"block {number} in {pattern!r} does not exist; blocks are 1 to {depth}, "
-                             "-1 is the last")
+            raise ValueError(
+                f"block {number} in {pattern!r} does not exist; blocks are 1 to {depth}, -1 is the last"
+            )
         return absolute
+
     if len(ends) == 1:
         return (place(ends[0], depth),)
     start, stop, step = [*ends, None][:3]
     step = 1 if step is None else step
     if step < 1:
         raise ValueError(f"step {step} in {pattern!r} must be at least 1")
-    chosen = tuple(range(place(1 if start is None else start, depth),
-                         depth + 1 if stop is None else place(stop, depth + 1), step))
+    chosen = tuple(
+        range(
+            place(1 if start is None else start, depth),
+            depth + 1 if stop is None else place(stop, depth + 1),
+            step,
+        )
+    )
     if not chosen:
         raise ValueError(f"layers {bracket!r} in {pattern!r} are empty; [6:13] is blocks 6 to 12")
     return chosen

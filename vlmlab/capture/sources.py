@@ -1,4 +1,5 @@
 """What capture runs: one tower of a model over batches of data, with ids and labels."""
+
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,7 @@ class Source:
     longest: tokens at the last block up to the last EOS of all texts, None to keep all. coords: arrays on
     the sample axis. key: () -> what determines the outputs besides the data, in named parts.
     """
+
     model: str
     tower: object
     run: Callable[..., dict[str, Tensor]]
@@ -53,8 +55,15 @@ class Source:
             self.tower.shortcuts = before
 
 
-def open_source(model, data, kind: str, limit: int | None, batch_size: int, family=None,
-                preprocess: Callable | None = None) -> Source:
+def open_source(
+    model,
+    data,
+    kind: str,
+    limit: int | None,
+    batch_size: int,
+    family=None,
+    preprocess: Callable | None = None,
+) -> Source:
     """The source of a VLM, a Method (anything with a `vlm`) or another library's module, for one tower.
 
     Raises ValueError for data that this tower cannot take, and for a model in training mode.
@@ -71,8 +80,12 @@ def open_source(model, data, kind: str, limit: int | None, batch_size: int, fami
     attrs = {"model": vlm.name, "tower": kind, "method": type(model).__name__ if is_method else ""}
     if is_method:
         attrs["config"] = str(getattr(model, "config", ""))
-    common = {"attrs": attrs, "precision": vlm.precision, "autocast": vlm.autocast,
-              "key": lambda: key_of(model, vlm, kind)}
+    common = {
+        "attrs": attrs,
+        "precision": vlm.precision,
+        "autocast": vlm.autocast,
+        "key": lambda: key_of(model, vlm, kind),
+    }
     if kind == "image":
         return images(model, vlm, rows_of(data, kind, limit, vlm.preprocess), batch_size, common)
     if is_method:
@@ -82,6 +95,7 @@ def open_source(model, data, kind: str, limit: int | None, batch_size: int, fami
 
 def batches_of(rows: Rows, batch_size: int, device: torch.device) -> Callable[..., Iterator]:
     """`Source.batches` of rows, on a device. ValueError names the first sample that holds NaN."""
+
     def batches(first=0):
         for start in range(first, len(rows.ids), batch_size):
             batch = rows.take(range(start, min(start + batch_size, len(rows.ids))))
@@ -90,8 +104,15 @@ def batches_of(rows: Rows, batch_size: int, device: torch.device) -> Callable[..
                 if bad.any():
                     name = str(rows.ids[start + int(bad.nonzero()[0])])
                     raise ValueError(f"{int(bad.sum())} images hold NaN or infinity, the first is {name!r}")
-            yield start, ({k: x.to(device) for k, x in batch.items()} if isinstance(batch, Mapping)
-                          else batch.to(device))
+            yield (
+                start,
+                (
+                    {k: x.to(device) for k, x in batch.items()}
+                    if isinstance(batch, Mapping)
+                    else batch.to(device)
+                ),
+            )
+
     return batches
 
 
@@ -100,8 +121,14 @@ def images(model, vlm, rows: Rows, batch_size: int, common: dict) -> Source:
         out = model.encode_image(batch)
         return {"cls": out} if model is vlm else {k: v for k, v in out.items() if v is not None}
 
-    return Source(common["attrs"]["method"] or vlm.name, vlm.image, run,
-                  batches_of(rows, batch_size, vlm.device), rows.coords, **common)
+    return Source(
+        common["attrs"]["method"] or vlm.name,
+        vlm.image,
+        run,
+        batches_of(rows, batch_size, vlm.device),
+        rows.coords,
+        **common,
+    )
 
 
 def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) -> Source:
@@ -109,11 +136,24 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
     attrs = {"model": type(model).__name__, "tower": tower.kind, "method": ""}
 
     def key():
-        return {"weights": fingerprint(model.state_dict()), "method": "", "precision": str(weight.dtype),
-                "pixels": f"{type(model).__name__} {tower.given}"}
+        return {
+            "weights": fingerprint(model.state_dict()),
+            "method": "",
+            "precision": str(weight.dtype),
+            "pixels": f"{type(model).__name__} {tower.given}",
+        }
 
-    return Source(attrs["model"], tower, tower.run, batches_of(rows, batch_size, weight.device), rows.coords,
-                  attrs, key, PRECISION.get(weight.dtype, "fp32"), eos=tower.ends)
+    return Source(
+        attrs["model"],
+        tower,
+        tower.run,
+        batches_of(rows, batch_size, weight.device),
+        rows.coords,
+        attrs,
+        key,
+        PRECISION.get(weight.dtype, "fp32"),
+        eos=tower.ends,
+    )
 
 
 def texts(vlm, data, limit, batch_size, common) -> Source:
@@ -128,15 +168,24 @@ def texts(vlm, data, limit, batch_size, common) -> Source:
     longest = int(ends.max()) + 1  # one cut for all batches: exact, the tower is causal
     rows.take = lambda part, take=rows.take: take(part)[:, :longest]
     coords = rows.coords | ({} if labels is None else {"label": labels[rows.chosen]})
-    return Source(vlm.name, vlm.text, lambda ids: {"eos": vlm.text(ids)},
-                  batches_of(rows, batch_size, vlm.device), coords, **common,
-                  eos=lambda ids: ids.argmax(dim=1), longest=longest)
+    return Source(
+        vlm.name,
+        vlm.text,
+        lambda ids: {"eos": vlm.text(ids)},
+        batches_of(rows, batch_size, vlm.device),
+        coords,
+        **common,
+        eos=lambda ids: ids.argmax(dim=1),
+        longest=longest,
+    )
 
 
 def class_prompts(model, vlm, data, limit, common) -> Source:
     if limit is not None or not (data is None or list(getattr(data, "classnames", [])) == model.classnames):
-        raise ValueError("a method's text tower runs its own class prompts: pass data=None and no limit "
-                         "(set_classes changes the classes)")
+        raise ValueError(
+            "a method's text tower runs its own class prompts: pass data=None and no limit "
+            "(set_classes changes the classes)"
+        )
     coords = {"id": np.array(model.classnames), "label": np.arange(len(model.classnames))}
     name = common["attrs"]["method"]
 
@@ -152,6 +201,7 @@ def class_prompts(model, vlm, data, limit, common) -> Source:
     def eos(_):  # known after the plain run of the only batch
         source.longest = int(vlm.text.last_eos.max()) + 1
         return vlm.text.last_eos
+
     source.eos = eos
     return source
 

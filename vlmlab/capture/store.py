@@ -8,6 +8,7 @@ is (layer, sample, ...), as in the record.
 Several machines may share a folder on a file system that has locks and whose writes are seen by all at once
 (Lustre or GPFS, not NFS).
 """
+
 import contextlib
 import dataclasses
 import itertools
@@ -50,8 +51,14 @@ class Store:
     ValueError when it holds another run or is damaged, or another process fills some of these rows now.
     """
 
-    def __init__(self, folder: str | os.PathLike, key: dict[str, str], samples: int, batch_size: int,
-                 part: tuple[int, int] = (1, 1)):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        key: dict[str, str],
+        samples: int,
+        batch_size: int,
+        part: tuple[int, int] = (1, 1),
+    ):
         self.folder, self.key, self.info = Path(folder), key, None
         self.done, self.batch_size = np.zeros(samples, bool), None
         if (self.folder / INFO).exists():
@@ -70,11 +77,15 @@ class Store:
         differs = [x for x in sorted(self.key.keys() | there.keys()) if self.key.get(x) != there.get(x)]
         if differs:
             how = [f"{x}: {short(there.get(x))} there, {short(self.key.get(x))} asked" for x in differs]
-            raise ValueError(f"{self.folder} holds the record of another run ({'; '.join(how)}); choose "
-                             "another out= folder or delete this one")
+            raise ValueError(
+                f"{self.folder} holds the record of another run ({'; '.join(how)}); choose "
+                "another out= folder or delete this one"
+            )
         if self.batch_size not in (None, self.info["batch_size"]):
-            raise ValueError("another process has just begun this run with batches of "
-                             f"{self.info['batch_size']}, not {self.batch_size}; call again to use those")
+            raise ValueError(
+                "another process has just begun this run with batches of "
+                f"{self.info['batch_size']}, not {self.batch_size}; call again to use those"
+            )
         stored_columns(self.folder, self.info)
         self.done = read_done(self.folder, self.info)
 
@@ -86,7 +97,7 @@ class Store:
     @property
     def todo(self) -> int:
         """Rows of this part that are not done."""
-        return int((~self.done[self.first:self.stop]).sum())
+        return int((~self.done[self.first : self.stop]).sum())
 
     def record(self) -> Record:
         """The whole record if all parts are done, else the rows of this one."""
@@ -113,12 +124,19 @@ class Store:
         """(number of the first sample, batch) of what is not done in this part."""
         size = self.batch_size
         starts = np.arange(self.first, self.stop, size)
-        missing = np.array([not self.done[start:start + size].all() for start in starts])
+        missing = np.array([not self.done[start : start + size].all() for start in starts])
         for begin, end in ranges(missing):
             yield from itertools.islice(source.batches(int(starts[begin])), end - begin)
 
-    def begin(self, planned: list[Column], coords: dict[str, np.ndarray], has_eos: bool, about: dict,
-              dtype: np.dtype, rows: int) -> list[Column]:
+    def begin(
+        self,
+        planned: list[Column],
+        coords: dict[str, np.ndarray],
+        has_eos: bool,
+        about: dict,
+        dtype: np.dtype,
+        rows: int,
+    ) -> list[Column]:
         """Columns for `rows` rows, to be filled with one batch after the other and given to `put`.
 
         Makes the files unless they are there. about: what run.json says beside (branches, attrs).
@@ -130,15 +148,17 @@ class Store:
                 self._create(planned, coords, has_eos, about, dtype)
         columns = stored_columns(self.folder, self.info)
         if [shape_of(c) for c in planned] != [shape_of(c) for c in columns]:
-            raise ValueError(f"the run in {self.folder} kept other axes than this call would; choose another "
-                             "out= folder or delete this one")
+            raise ValueError(
+                f"the run in {self.folder} kept other axes than this call would; choose another "
+                "out= folder or delete this one"
+            )
         self.progress = self._open(DONE, layered=False)
         self.files = [self._open(f"{c.name}.npy", layered=c.layers is not None) for c in columns]
         if has_eos:
             self.files.append(self._open(EOS, layered=False))
         for column in columns:
-            lead = column.shape[:len(column.shape) - len(column.dims) - 1]
-            shape = (*lead, rows, *column.shape[len(lead) + 1:])
+            lead = column.shape[: len(column.shape) - len(column.dims) - 1]
+            shape = (*lead, rows, *column.shape[len(lead) + 1 :])
             self.columns.append(dataclasses.replace(column, shape=shape, values=None))
             self.columns[-1].allocate(dtype)
         return self.columns
@@ -153,9 +173,17 @@ class Store:
         files[DONE] = (samples,), np.dtype(bool)
         if has_eos:
             files[EOS] = (samples,), np.dtype(np.int64)
-        info = {"format": FORMAT, "key": self.key, "samples": samples, "batch_size": self.batch_size,
-                "dtype": dtype.name, "coords": list(coords), "eos": has_eos, **about,
-                "columns": [column_info(c) for c in planned]}
+        info = {
+            "format": FORMAT,
+            "key": self.key,
+            "samples": samples,
+            "batch_size": self.batch_size,
+            "dtype": dtype.name,
+            "coords": list(coords),
+            "eos": has_eos,
+            **about,
+            "columns": [column_info(c) for c in planned],
+        }
         try:
             for name, (shape, kind) in files.items():
                 reserve(self.folder / name, shape, kind)
@@ -166,21 +194,26 @@ class Store:
             for name in [*files, *(f"sample.{name}.npy" for name in coords)]:
                 (self.folder / name).unlink(missing_ok=True)
             size = sum(c.nbytes(dtype) for c in planned) / 2**20
-            raise OSError(e.errno, f"cannot make the files of this record, {size:,.1f} MiB, in {self.folder} "
-                          f"({e.strerror or e}); reduce with keep=, limit= or dtype='float16', or choose "
-                          "another out= folder") from e
+            raise OSError(
+                e.errno,
+                f"cannot make the files of this record, {size:,.1f} MiB, in {self.folder} "
+                f"({e.strerror or e}); reduce with keep=, limit= or dtype='float16', or choose "
+                "another out= folder",
+            ) from e
         self.info = info
 
     def put(self, start: int, rows: int, eos: np.ndarray | None) -> None:
         """Write the first `rows` rows of the columns to the rows from `start` on."""
         if not self.first <= start < start + rows <= self.stop:
-            raise ValueError(f"rows {start}:{start + rows} are one batch, whatever batch_size says; such a "
-                             "record has no parts: call without part=")
+            raise ValueError(
+                f"rows {start}:{start + rows} are one batch, whatever batch_size says; such a "
+                "record has no parts: call without part="
+            )
         for column, file in zip(self.columns, self.files):
             file.write(start, column.values[:, :rows] if column.layers else column.values[:rows])
         if eos is not None:
             self.files[-1].write(start, eos.astype(np.int64))
-        self.done[start:start + rows] = True
+        self.done[start : start + rows] = True
         if time.monotonic() - self.synced >= SYNC_EVERY * self.wait:
             self._sync()
 
@@ -188,7 +221,7 @@ class Store:
         begin = time.monotonic()
         for file in self.files:
             file.sync()
-        self.progress.write(self.first, self.done[self.first:self.stop])
+        self.progress.write(self.first, self.done[self.first : self.stop])
         self.synced = time.monotonic()
         self.wait = self.synced - begin
 
@@ -207,8 +240,11 @@ def open_run(path: str | os.PathLike) -> Record:
         return record
     missing = ", ".join(f"{a}:{b}" for a, b in ranges(~done)[:8])
     more = ", …" if len(ranges(~done)) > 8 else ""
-    warnings.warn(f"{folder} is not complete: {int((~done).sum())} of {len(done)} samples are missing, rows "
-                  f"{missing}{more}; capture again, whole or in parts, to go on", stacklevel=2)
+    warnings.warn(
+        f"{folder} is not complete: {int((~done).sum())} of {len(done)} samples are missing, rows "
+        f"{missing}{more}; capture again, whole or in parts, to go on",
+        stacklevel=2,
+    )
     parts = ranges(done)
     return record.isel(sample=slice(*parts[0]) if len(parts) == 1 else np.flatnonzero(done))
 
@@ -224,8 +260,10 @@ def read_done(folder: Path, info: dict) -> np.ndarray:
     """(row,) which rows are complete."""
     done = open_npy(folder / DONE, mapped=False)
     if done.shape != (info["samples"],) or done.dtype != bool:
-        raise ValueError(f"{folder / DONE} holds {done.dtype} {done.shape}, {INFO} says bool "
-                         f"({info['samples']},); delete {folder} and capture again")
+        raise ValueError(
+            f"{folder / DONE} holds {done.dtype} {done.shape}, {INFO} says bool "
+            f"({info['samples']},); delete {folder} and capture again"
+        )
     return done
 
 
@@ -249,28 +287,37 @@ def read_info(folder: Path) -> dict:
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path} is damaged ({e}); delete {folder} and capture again") from e
     if found != FORMAT:
-        raise ValueError(f"{path} has format {found}, this version reads {FORMAT}; delete {folder} and "
-                         "capture again")
+        raise ValueError(
+            f"{path} has format {found}, this version reads {FORMAT}; delete {folder} and capture again"
+        )
     return info
 
 
 def column_info(c: Column) -> dict:
     axes = {dim: {"tokens": list(axis.tokens), "whole": axis.whole} for dim, axis in c.axes.items()}
-    return {"name": c.name, "layers": c.layers and list(c.layers), "dims": list(c.dims), "axes": axes,
-            "shape": list(c.shape)}
+    return {
+        "name": c.name,
+        "layers": c.layers and list(c.layers),
+        "dims": list(c.dims),
+        "axes": axes,
+        "shape": list(c.shape),
+    }
 
 
 def stored_columns(folder: Path, info: dict) -> list[Column]:
     """The columns of a folder with their mapped files; ValueError when a file is not what run.json says."""
     out = []
     for c in info["columns"]:
-        axes = {dim: Axis(tuple((role, i) for role, i in a["tokens"]), a["whole"])
-                for dim, a in c["axes"].items()}
+        axes = {
+            dim: Axis(tuple((role, i) for role, i in a["tokens"]), a["whole"]) for dim, a in c["axes"].items()
+        }
         layers, path = c["layers"] and tuple(c["layers"]), folder / f"{c['name']}.npy"
         values = open_npy(path)
         if list(values.shape) != c["shape"] or values.dtype.name != info["dtype"]:
-            raise ValueError(f"{path} holds {values.dtype.name} {values.shape}, {INFO} says {info['dtype']} "
-                             f"{tuple(c['shape'])}; delete {folder} and capture again")
+            raise ValueError(
+                f"{path} holds {values.dtype.name} {values.shape}, {INFO} says {info['dtype']} "
+                f"{tuple(c['shape'])}; delete {folder} and capture again"
+            )
         out.append(Column(c["name"], layers, tuple(c["dims"]), axes, tuple(c["shape"]), values))
     return out
 

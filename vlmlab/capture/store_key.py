@@ -1,4 +1,5 @@
 """What determines a record on disk, in words, so that a later call can tell it from another."""
+
 import hashlib
 import inspect
 import types
@@ -20,12 +21,16 @@ def run_key(data, source, sites: list[str], keep: dict[str, Callable | None], dt
         digest.update(f"{name}{values.tolist()}".encode())
     if hasattr(data, "fingerprint"):
         digest.update(data.fingerprint().encode())
-    for name, x in (data.items() if isinstance(data, Mapping) else [("", data)]):
+    for name, x in data.items() if isinstance(data, Mapping) else [("", data)]:
         if hasattr(x, "detach"):
             digest.update(name.encode() + x.detach().float().cpu().contiguous().numpy().tobytes())
-    return {**source.key(), "sites": " ".join(sites),
-            "keep": "; ".join(f"{name}: {describe(f)}" for name, f in keep.items()),
-            "data": digest.hexdigest(), "dtype": dtype.name}
+    return {
+        **source.key(),
+        "sites": " ".join(sites),
+        "keep": "; ".join(f"{name}: {describe(f)}" for name, f in keep.items()),
+        "data": digest.hexdigest(),
+        "dtype": dtype.name,
+    }
 
 
 def describe(reducer: Callable | None) -> str:
@@ -38,10 +43,16 @@ def describe(reducer: Callable | None) -> str:
     if hasattr(reducer, "description"):
         return str(reducer.description)
     name = getattr(reducer, "__qualname__", type(reducer).__name__)
-    if (not inspect.isfunction(reducer) or reducer.__closure__ or reducer.__defaults__
-            or reducer.__kwdefaults__):
-        raise ValueError(f"the reducer {name} holds values that out= cannot see, so a later call could not "
-                         f"tell its record from another; say what it does in {name}.description = '...'")
+    if (
+        not inspect.isfunction(reducer)
+        or reducer.__closure__
+        or reducer.__defaults__
+        or reducer.__kwdefaults__
+    ):
+        raise ValueError(
+            f"the reducer {name} holds values that out= cannot see, so a later call could not "
+            f"tell its record from another; say what it does in {name}.description = '...'"
+        )
     code = hashlib.sha256(code_text(reducer.__code__).encode()).hexdigest()
     return f"{name} {code} {getattr(reducer, 'dims', '')}"
 

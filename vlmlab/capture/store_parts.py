@@ -1,4 +1,5 @@
 """Several processes, one folder of a record: which rows are whose, locks, rows written in place."""
+
 import contextlib
 import fcntl
 import math
@@ -15,13 +16,19 @@ sync_data = getattr(os, "fdatasync", os.fsync)
 def rows_of_part(part: tuple[int, int], samples: int, batch_size: int) -> tuple[int, int]:
     """First row of part i of n, and the row behind its last one. Parts are cut between batches, so that
     every batch is the same as in a run of one part. ValueError when there are fewer batches than parts."""
-    if (not isinstance(part, (tuple, list)) or len(part) != 2 or not all(isinstance(x, int) for x in part)
-            or not 1 <= part[0] <= part[1]):
+    if (
+        not isinstance(part, (tuple, list))
+        or len(part) != 2
+        or not all(isinstance(x, int) for x in part)
+        or not 1 <= part[0] <= part[1]
+    ):
         raise ValueError(f"part={part!r} must be (i, n), this process being number i of n, from 1 to n")
     (i, n), batches = part, -(-samples // batch_size)
     if n > batches:
-        raise ValueError(f"part={part!r}: {samples} samples in batches of {batch_size} make {batches} parts "
-                         "at most; ask for fewer parts or begin with a smaller batch_size")
+        raise ValueError(
+            f"part={part!r}: {samples} samples in batches of {batch_size} make {batches} parts "
+            "at most; ask for fewer parts or begin with a smaller batch_size"
+        )
     return (i - 1) * batches // n * batch_size, min(i * batches // n * batch_size, samples)
 
 
@@ -34,6 +41,7 @@ def ranges(marked: np.ndarray) -> list[tuple[int, int]]:
 # --- locks --------------------------------------------------------------------------------------
 # One empty file; byte 0 stands for the creation of the run, byte 1 + r for row r. The system drops a lock
 # with its process, however that ends, so that no stale lock can exist.
+
 
 def open_lock(folder: Path) -> int:
     """The lock file of a folder, which is made if needed. OSError when nothing can be written there."""
@@ -49,11 +57,16 @@ def lock_rows(lock: int, first: int, stop: int, folder: Path) -> None:
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - first, 1 + first)
     except (BlockingIOError, PermissionError) as e:
-        raise ValueError(f"another process is writing rows {first}:{stop} of {folder}, or some of them, at "
-                         "this moment; let it finish, or give every process its own part=(i, n)") from e
+        raise ValueError(
+            f"another process is writing rows {first}:{stop} of {folder}, or some of them, at "
+            "this moment; let it finish, or give every process its own part=(i, n)"
+        ) from e
     except OSError as e:
-        raise OSError(e.errno, f"the file system of {folder} has no file locks ({e.strerror}); choose an "
-                      "out= folder on another one") from e
+        raise OSError(
+            e.errno,
+            f"the file system of {folder} has no file locks ({e.strerror}); choose an "
+            "out= folder on another one",
+        ) from e
 
 
 @contextlib.contextmanager
@@ -68,6 +81,7 @@ def creating(lock: int) -> Iterator[None]:
 
 # --- arrays -------------------------------------------------------------------------------------
 
+
 class RowFile:
     """Rows of one .npy file (layer, sample, ...) or (sample, ...), written in place.
 
@@ -78,7 +92,7 @@ class RowFile:
     def __init__(self, path: Path, layered: bool):
         mapped = open_npy(path)
         self.path, self.offset, self.layered = path, mapped.offset, layered
-        self.samples, rest = mapped.shape[layered], mapped.shape[1 + layered:]
+        self.samples, rest = mapped.shape[layered], mapped.shape[1 + layered :]
         self.row = math.prod(rest) * mapped.itemsize  # bytes
         self.file = os.open(path, os.O_WRONLY)
 
@@ -102,8 +116,11 @@ class RowFile:
         try:
             return call(self.file, *args)
         except OSError as e:
-            raise OSError(e.errno, f"cannot write {self.path} ({e.strerror}); the rows before are kept: put "
-                          "that right and call capture again to go on") from e
+            raise OSError(
+                e.errno,
+                f"cannot write {self.path} ({e.strerror}); the rows before are kept: put "
+                "that right and call capture again to go on",
+            ) from e
 
 
 def open_npy(path: Path, mapped: bool = True) -> np.ndarray:
@@ -111,8 +128,9 @@ def open_npy(path: Path, mapped: bool = True) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, ValueError, EOFError) as e:
-        raise ValueError(f"{path} is missing, damaged or truncated ({e}); delete {path.parent} and capture "
-                         "again") from e
+        raise ValueError(
+            f"{path} is missing, damaged or truncated ({e}); delete {path.parent} and capture again"
+        ) from e
 
 
 def save_npy(path: Path, values: np.ndarray) -> None:

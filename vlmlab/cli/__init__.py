@@ -1,4 +1,5 @@
 """The command line: `vlmlab COMMAND`, each a thin call of the library."""
+
 import argparse
 import os
 import sys
@@ -14,7 +15,6 @@ EXAMPLES = """examples:
   vlmlab results --where method=aligned_norm
 
 `vlmlab COMMAND --help` explains one command."""
-
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,13 +36,11 @@ def parser() -> argparse.ArgumentParser:
     return ap
 
 
-
 def is_meant_for_users(error: Exception) -> bool:
     """Errors whose message says what to do; a bare key, say, is a fault of the program."""
     if isinstance(error, KeyError):
         return bool(error.args) and " " in str(error.args[0])
     return isinstance(error, (ValueError, OSError, FloatingPointError))
-
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,5 @@
 """Commands that say what there is: models, tasks, methods, data."""
+
 import argparse
 
 from . import options
@@ -12,16 +13,15 @@ def list_models(args: argparse.Namespace) -> int:
     return 0
 
 
-
 def data(args: argparse.Namespace) -> int:
     import json
 
-    from ..tasks import coop, coop_check
+    from ..tasks.coop import check as coop_check
+    from ..tasks.coop import tasks as coop
 
     reports = coop_check.check(coop.root_folder(args.root), args.dataset or coop.names())
     print(json.dumps([r.record() for r in reports], indent=1) if args.json else coop_check.table(reports))
     return 0 if all(r.ready for r in reports) else 1
-
 
 
 def list_tasks(args: argparse.Namespace) -> int:
@@ -29,7 +29,6 @@ def list_tasks(args: argparse.Namespace) -> int:
 
     print("\n".join(tasks.names()))
     return 0
-
 
 
 def list_methods(args: argparse.Namespace) -> int:
@@ -40,13 +39,16 @@ def list_methods(args: argparse.Namespace) -> int:
     return 0
 
 
-
 def commands(command) -> None:
     """models, tasks, methods, data."""
     command("models", list_models, "List the models that vlmlab.load knows.", "vlmlab models")
     command("tasks", list_tasks, "List the tasks.", "vlmlab tasks")
-    p = command("data", data, "Say which of the real data sets are there, what is missing, where to get it.",
-                "vlmlab data check --root /data --dataset caltech101")
+    p = command(
+        "data",
+        data,
+        "Say which of the real data sets are there, what is missing, where to get it.",
+        "vlmlab data check --root /data --dataset caltech101",
+    )
     p.add_argument("action", choices=["check"], metavar="check", help="look, download nothing")
     options.root(p)
     p.add_argument("--dataset", action="append", metavar="NAME", help="only this one, repeatable")

@@ -1,4 +1,5 @@
 """Options and values that several commands share."""
+
 import argparse
 import ast
 import types
@@ -12,7 +13,6 @@ def split(text: str) -> tuple[str, str]:
     if not (key and sign):
         raise ValueError(f"{text!r} is not of the form key=value")
     return key.strip(), value.strip()
-
 
 
 def typed(key: str, text: str, kind: object) -> object:
@@ -38,7 +38,6 @@ def typed(key: str, text: str, kind: object) -> object:
     return value
 
 
-
 def positive(text: str) -> int:
     """A whole number above 0, for argparse."""
     value = int(text) if text.isdecimal() else 0
@@ -47,7 +46,10 @@ def positive(text: str) -> int:
     return value
 
 
-
 def root(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--root", type=Path, metavar="DIR",
-                   help="the folder that holds the real data sets, as CoOp lays them out ($VLMLAB_DATASETS)")
+    p.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the folder that holds the real data sets, as CoOp lays them out ($VLMLAB_DATASETS)",
+    )

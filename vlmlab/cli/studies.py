@@ -1,4 +1,5 @@
 """Commands on studies: reproduce, studies, cluster, explain, claims, verify, gallery."""
+
 import argparse
 import sys
 from pathlib import Path
@@ -28,13 +29,20 @@ Pictures are compared where the versions of the libraries are the same, and deci
 trained, and nothing in FIGURES changes. Exit status 0 when all were compared and agree, else 1."""
 
 
-
 def reproduce(args: argparse.Namespace) -> int:
     from .. import studies
 
     try:
-        summary = studies.reproduce(args.study, args.profile, args.only, args.runs, args.figures,
-                                    args.notebooks, args.jobs, scheduler=args.scheduler)
+        summary = studies.reproduce(
+            args.study,
+            args.profile,
+            args.only,
+            args.runs,
+            args.figures,
+            args.notebooks,
+            args.jobs,
+            scheduler=args.scheduler,
+        )
     except KeyboardInterrupt:
         print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr)
         return 130
@@ -42,10 +50,9 @@ def reproduce(args: argparse.Namespace) -> int:
     return 0 if summary.ok else 1
 
 
-
 def list_studies(args: argparse.Namespace) -> int:
     from .. import studies
-    from ..studies.runner import table
+    from ..studies.driver.runner import table
 
     names = [args.study] if args.study else studies.names(args.notebooks)
     if not names:
@@ -57,12 +64,10 @@ def list_studies(args: argparse.Namespace) -> int:
     return 0
 
 
-
 def check_cluster(args: argparse.Namespace) -> int:
-    from ..studies.cluster_check import check
+    from ..studies.jobs.cluster_check import check
 
     return 0 if check(args.file, args.wait) else 1
-
 
 
 def explain(args: argparse.Namespace) -> int:
@@ -81,100 +86,171 @@ def explain(args: argparse.Namespace) -> int:
     return 0
 
 
-
 def claims(args: argparse.Namespace) -> int:
     import json
 
-    from ..studies import claims
+    from ..studies.claims import judge as claims
 
     found = claims.judge(args.study, args.profile, args.runs, args.figures, args.notebooks)
     print(json.dumps(found, indent=1, ensure_ascii=False) if args.json else claims.table(found))
     return 0
 
 
-
 def verify(args: argparse.Namespace) -> int:
-    from ..studies import verify
+    from ..studies.driver import verify
 
-    checks = verify.verify(args.study, args.profile, args.only, args.runs, args.figures, args.notebooks,
-                           tolerance=args.tolerance, jobs=args.jobs)
+    checks = verify.verify(
+        args.study,
+        args.profile,
+        args.only,
+        args.runs,
+        args.figures,
+        args.notebooks,
+        tolerance=args.tolerance,
+        jobs=args.jobs,
+    )
     print(verify.table(checks))
     return 0 if all(check.ok for check in checks) else 1
 
 
-
 def gallery(args: argparse.Namespace) -> int:
-    from ..studies.gallery import build
+    from ..studies.pages.gallery import build
 
     print(f"open {build(args.figures, args.notebooks)} in a browser")
     return 0
 
 
-
 def commands(command) -> None:
     """reproduce, studies, cluster, explain, claims, verify, gallery."""
-    p = command("reproduce", reproduce, "Train what a study lacks and remake its stale figures and tables.",
-                "vlmlab reproduce alignednorm --only fig3a,table1 --jobs 2")
+    p = command(
+        "reproduce",
+        reproduce,
+        "Train what a study lacks and remake its stale figures and tables.",
+        "vlmlab reproduce alignednorm --only fig3a,table1 --jobs 2",
+    )
     p.add_argument("study", metavar="STUDY", help="a folder of notebooks/")
-    p.add_argument("--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B",
-                   help="these artefacts")
-    p.add_argument("--jobs", type=options.positive, default=1, metavar="N",
-                   help="cores for trainings and notebooks at a time (1)")
-    p.add_argument("--scheduler", metavar="ADDRESS",
-                   help="do the work on the workers of this dask scheduler (or scheduler file)")
+    p.add_argument(
+        "--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B", help="these artefacts"
+    )
+    p.add_argument(
+        "--jobs",
+        type=options.positive,
+        default=1,
+        metavar="N",
+        help="cores for trainings and notebooks at a time (1)",
+    )
+    p.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="do the work on the workers of this dask scheduler (or scheduler file)",
+    )
     places(p)
-    p = command("studies", list_studies, "List studies and artefacts: fresh, stale and why, missing, failed.",
-                "vlmlab studies alignednorm")
+    p = command(
+        "studies",
+        list_studies,
+        "List studies and artefacts: fresh, stale and why, missing, failed.",
+        "vlmlab studies alignednorm",
+    )
     p.add_argument("study", nargs="?", metavar="STUDY", help="only this one")
     places(p)
-    p = command("cluster", check_cluster, "Try a dask-jobqueue file: print the job script, start one worker, "
-                "run a job of one second, say what is wrong.", "vlmlab cluster check slurm.yaml")
+    p = command(
+        "cluster",
+        check_cluster,
+        "Try a dask-jobqueue file: print the job script, start one worker, "
+        "run a job of one second, say what is wrong.",
+        "vlmlab cluster check slurm.yaml",
+    )
     p.add_argument("what", choices=["check"], metavar="check", help="try it; nothing stays running")
     p.add_argument("file", type=Path, metavar="FILE.yaml", help="`jobqueue:` with one batch system")
-    p.add_argument("--wait", type=options.positive, default=120, metavar="S",
-                   help="seconds to wait for the worker (120)")
-    p = command("explain", explain, "Say where a figure or table came from, and how to make it again.",
-                "vlmlab explain figures/alignednorm/fig3a.png")
-    p.add_argument("figure", type=Path, metavar="FIGURE",
-                   help="an .svg, .png, .pdf, .tex or .html that vlmlab wrote, wherever it is now, or a .csv "
-                   "with one of them beside it")
+    p.add_argument(
+        "--wait", type=options.positive, default=120, metavar="S", help="seconds to wait for the worker (120)"
+    )
+    p = command(
+        "explain",
+        explain,
+        "Say where a figure or table came from, and how to make it again.",
+        "vlmlab explain figures/alignednorm/fig3a.png",
+    )
+    p.add_argument(
+        "figure",
+        type=Path,
+        metavar="FIGURE",
+        help="an .svg, .png, .pdf, .tex or .html that vlmlab wrote, wherever it is now, or a .csv "
+        "with one of them beside it",
+    )
     claim_commands(command)
-    p = command("gallery", gallery, "Make index.html, the page with all figures, tables and claims.",
-                "vlmlab gallery --figures figures")
-    p.add_argument("--figures", type=Path, default=Path("figures"), metavar="DIR",
-                   help="where the figures are and the page goes (figures)")
-    p.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="DIR",
-                   help="the folder with the studies (notebooks)")
-
+    p = command(
+        "gallery",
+        gallery,
+        "Make index.html, the page with all figures, tables and claims.",
+        "vlmlab gallery --figures figures",
+    )
+    p.add_argument(
+        "--figures",
+        type=Path,
+        default=Path("figures"),
+        metavar="DIR",
+        help="where the figures are and the page goes (figures)",
+    )
+    p.add_argument(
+        "--notebooks",
+        type=Path,
+        default=Path("notebooks"),
+        metavar="DIR",
+        help="the folder with the studies (notebooks)",
+    )
 
 
 def claim_commands(command) -> None:
     """claims, verify."""
-    p = command("claims", claims, "Test a paper's sentences on the numbers that are there.",
-                "vlmlab claims alignednorm --json")
+    p = command(
+        "claims",
+        claims,
+        "Test a paper's sentences on the numbers that are there.",
+        "vlmlab claims alignednorm --json",
+    )
     p.epilog += VERDICTS
     p.add_argument("study", metavar="STUDY", help="a folder of notebooks/ with a claims.toml")
     p.add_argument("--json", action="store_true", help="everything, with the sentences, as JSON")
     places(p)
-    p = command("verify", verify, "Make numbers again from the runs that are there and compare them.",
-                "vlmlab verify alignednorm --only fig3a,table1 --tolerance 1e-4")
+    p = command(
+        "verify",
+        verify,
+        "Make numbers again from the runs that are there and compare them.",
+        "vlmlab verify alignednorm --only fig3a,table1 --tolerance 1e-4",
+    )
     p.epilog += STATES
     p.add_argument("study", metavar="STUDY", help="a folder of notebooks/")
-    p.add_argument("--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B",
-                   help="these artefacts")
-    p.add_argument("--tolerance", type=float, default=1e-6, metavar="R",
-                   help="how far numbers may lie apart, relative to the larger (1e-6)")
-    p.add_argument("--jobs", type=options.positive, default=1, metavar="N",
-                   help="cores for notebooks at a time (1)")
+    p.add_argument(
+        "--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B", help="these artefacts"
+    )
+    p.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-6,
+        metavar="R",
+        help="how far numbers may lie apart, relative to the larger (1e-6)",
+    )
+    p.add_argument(
+        "--jobs", type=options.positive, default=1, metavar="N", help="cores for notebooks at a time (1)"
+    )
     places(p)
-
 
 
 def places(p: argparse.ArgumentParser) -> None:
     """Profile and folders, the same for all that works on a study."""
     p.add_argument("--profile", default="demo", help="smoke, demo or paper, as in study.toml (demo)")
     p.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trained runs (runs)")
-    p.add_argument("--figures", type=Path, metavar="DIR",
-                   help="where figures go (figures; for other profiles than demo RUNS/figures/PROFILE)")
-    p.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="DIR",
-                   help="the folder with the studies (notebooks)")
+    p.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="where figures go (figures; for other profiles than demo RUNS/figures/PROFILE)",
+    )
+    p.add_argument(
+        "--notebooks",
+        type=Path,
+        default=Path("notebooks"),
+        metavar="DIR",
+        help="the folder with the studies (notebooks)",
+    )

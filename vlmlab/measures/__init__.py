@@ -2,18 +2,46 @@
 
 Those of `cost` and `timing` take a model or functions instead, and run them.
 """
+
 import importlib
 
 _MODULES = {
     "norms": ("token_norms", "norm_by_role", "norm_of_mean", "norm_ratio", "effect_size"),
-    "attention": ("mass", "entropy", "row_sum_error", "distance", "head_similarity", "coupling", "key_norms",
-                  "key_cosines", "key_logits"),
+    "attention": (
+        "mass",
+        "entropy",
+        "row_sum_error",
+        "distance",
+        "head_similarity",
+        "coupling",
+        "key_norms",
+        "key_cosines",
+        "key_logits",
+    ),
     "similarity": ("cka", "minibatch_cka", "rbf_cka", "svcca", "rsa"),
     "similarity_running": ("RunningCKA",),
-    "geometry": ("uniformity", "tolerance_same_class", "tolerance_all_pairs", "alignment", "pca", "tsne",
-                 "umap", "silhouette", "knn_accuracy", "modality_gap", "effective_rank"),
-    "field": ("prompt_field", "field_bound", "gradient_through_norm", "gradient_noise",
-              "gradient_noise_bound", "key_gradient_bound", "field_agreement"),
+    "geometry": (
+        "uniformity",
+        "tolerance_same_class",
+        "tolerance_all_pairs",
+        "alignment",
+        "pca",
+        "tsne",
+        "umap",
+        "silhouette",
+        "knn_accuracy",
+        "modality_gap",
+        "effective_rank",
+    ),
+    "field": (
+        "prompt_field",
+        "field_bound",
+        "gradient_through_norm",
+        "gradient_noise",
+        "gradient_noise_bound",
+        "key_gradient_bound",
+        "field_agreement",
+    ),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
     "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),

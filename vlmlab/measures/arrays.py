@@ -1,8 +1,9 @@
 """What measures share: finding the feature axis and the tokens of a role in a labelled array."""
+
 import numpy as np
 import xarray as xr
 
-from ..capture.tokens import is_role, roles_of
+from ..token_labels import is_role, roles_of
 
 FEATURES = ("feature", "head_feature", "neuron", "joint")
 
@@ -38,11 +39,13 @@ def as_samples(x: xr.DataArray | np.ndarray) -> xr.DataArray:
         x = xr.DataArray(x, dims=("sample", "feature"))
     dim = feature_dim(x)
     if dim is None or "sample" not in x.dims:
-        raise ValueError(f"dims {x.dims} have no sample and feature axes; pass vectors such as "
-                         "record['image.final']")
+        raise ValueError(
+            f"dims {x.dims} have no sample and feature axes; pass vectors such as record['image.final']"
+        )
     if x.isnull().any():
-        raise ValueError("the vectors hold NaN: tokens that some layers do not have; choose a role or layers "
-                         "first")
+        raise ValueError(
+            "the vectors hold NaN: tokens that some layers do not have; choose a role or layers first"
+        )
     return x.rename({dim: "feature"}) if dim != "feature" else x
 
 
@@ -72,22 +75,28 @@ def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.Data
     """
     dim = feature_dim(x)
     if dim is None or "sample" not in x.dims or "layer" not in x.dims:
-        raise ValueError(f"dims {x.dims}; this measure needs layer, sample and a feature axis, such as "
-                         "record['image.resid.post']")
+        raise ValueError(
+            f"dims {x.dims}; this measure needs layer, sample and a feature axis, such as "
+            "record['image.resid.post']"
+        )
     if "token" in x.dims:
         there = roles_of(x)
         role = role or next((r for r in ("cls", "eos") if r in there), there[0])
         x = of_role(x, role).mean("token", skipna=True)
     extra = [d for d in x.dims if d not in ("layer", "sample", dim)]
     if wrong := [d for d in extra if d != "head"]:
-        raise ValueError(f"this measure cannot tell what to do with the axis {wrong[0]!r}; choose one entry "
-                         f"of it, for example with x.isel({wrong[0]}=0)")
+        raise ValueError(
+            f"this measure cannot tell what to do with the axis {wrong[0]!r}; choose one entry "
+            f"of it, for example with x.isel({wrong[0]}=0)"
+        )
     x = x.transpose("layer", "sample", *extra, dim)
     empty = [bool(np.isnan(layer).any()) for layer in x.values]
     if any(empty):
         missing = layer_numbers(x)[empty].tolist()
-        raise ValueError(f"layers {missing} hold NaN: they have no {role or 'such'} token; choose others "
-                         "with x.sel(layer=...)")
+        raise ValueError(
+            f"layers {missing} hold NaN: they have no {role or 'such'} token; choose others "
+            "with x.sel(layer=...)"
+        )
     return x, role
 
 

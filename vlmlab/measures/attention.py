@@ -1,8 +1,9 @@
 """Where attention goes. All take `attn.probs` as capture records it: (layer, sample, head, query, token)."""
+
 import numpy as np
 import xarray as xr
 
-from ..capture.tokens import roles_of
+from ..token_labels import roles_of
 from .arrays import by_role, of_role
 from .norms import norm_by_role, token_norms
 
@@ -130,8 +131,9 @@ def products(q: xr.DataArray, k: xr.DataArray, query: str) -> xr.DataArray:
     """<mean of the queries of a role, mean of the keys of each role> over head_feature."""
     for name, x in (("q", q), ("k", k)):
         if not {"head", "token", "head_feature"} <= set(x.dims):
-            raise ValueError(f"{name} has dims {x.dims}; expected attn.{name} with head, token and "
-                             "head_feature")
+            raise ValueError(
+                f"{name} has dims {x.dims}; expected attn.{name} with head, token and head_feature"
+            )
     looks = of_role(q, query).mean("token")
     there = roles_of(k)
     parts = [(looks * of_role(k, role).mean("token")).sum("head_feature", skipna=False) for role in there]

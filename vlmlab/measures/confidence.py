@@ -1,4 +1,5 @@
 """Calibration: is a model right as often as it is sure?"""
+
 import numpy as np
 import xarray as xr
 
@@ -14,18 +15,23 @@ def calibration(probs: np.ndarray | xr.DataArray, labels: np.ndarray, bins: int 
     """
     probs, labels = np.asarray(probs, dtype=float), np.asarray(labels)
     if probs.ndim != 2 or labels.shape != probs.shape[:1] or not len(labels):
-        raise ValueError(f"calibration needs (sample, class) and as many labels, got {probs.shape} and "
-                         f"{labels.shape}")
+        raise ValueError(
+            f"calibration needs (sample, class) and as many labels, got {probs.shape} and {labels.shape}"
+        )
     if not (np.allclose(probs.sum(axis=1), 1, atol=1e-3) and (probs >= 0).all()):
         raise ValueError("the rows of probs must be probabilities; apply a softmax to logits first")
     sure, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     at = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(at, minlength=bins)
     with np.errstate(invalid="ignore"):
-        means = {name: np.bincount(at, weights=x, minlength=bins) / count
-                 for name, x in (("confidence", sure), ("accuracy", right))}
+        means = {
+            name: np.bincount(at, weights=x, minlength=bins) / count
+            for name, x in (("confidence", sure), ("accuracy", right))
+        }
     gap = np.abs(means["confidence"] - means["accuracy"])[count > 0]
-    found = xr.Dataset({name: ("bin", x) for name, x in (means | {"count": count}).items()},
-                       {"bin": np.arange(1, bins + 1)})
-    return found.assign_attrs(error=float((gap * count[count > 0]).sum() / count.sum()),
-                              over=float(sure.mean() - right.mean()))
+    found = xr.Dataset(
+        {name: ("bin", x) for name, x in (means | {"count": count}).items()}, {"bin": np.arange(1, bins + 1)}
+    )
+    return found.assign_attrs(
+        error=float((gap * count[count > 0]).sum() / count.sum()), over=float(sure.mean() - right.mean())
+    )

@@ -7,6 +7,7 @@ tensors; use functools.partial or a lambda for keyword arguments.
 
 Never compare times from two machines, or from one machine with different attributes.
 """
+
 import contextlib
 import dataclasses
 import pathlib
@@ -54,8 +55,13 @@ def parameters(model, *inputs) -> xr.DataArray:
         ours = {id(p) for p in trainable}
         found |= {"deployed": count(shipped), "deployed_trained": count(p for p in shipped if id(p) in ours)}
     values = {part: found[part] for part in PARTS if part in found}
-    return xr.DataArray(np.array(list(values.values()), np.int64), {"part": list(values)}, ("part",),
-                        "parameters", {"units": "numbers"} | {part: PARTS[part] for part in values})
+    return xr.DataArray(
+        np.array(list(values.values()), np.int64),
+        {"part": list(values)},
+        ("part",),
+        "parameters",
+        {"units": "numbers"} | {part: PARTS[part] for part in values},
+    )
 
 
 def injected(method) -> dict[str, int]:
@@ -65,9 +71,12 @@ def injected(method) -> dict[str, int]:
     every block anew, times the width. The text is the prompt of the first class.
     """
     import torch
+
     vlm = method.vlm
-    edges = {"image": (vlm.image, method.image_edits, torch.zeros(1, 3, *vlm.clip.visual.image_size)),
-             "text": (vlm.text, method.text_edits, vlm.tokenize(method.prompts()))}
+    edges = {
+        "image": (vlm.image, method.image_edits, torch.zeros(1, 3, *vlm.clip.visual.image_size)),
+        "text": (vlm.text, method.text_edits, vlm.tokenize(method.prompts())),
+    }
     found = {}
     with torch.no_grad():
         for name, (tower, edits, inputs) in edges.items():
@@ -76,7 +85,7 @@ def injected(method) -> dict[str, int]:
                 batch, length, width = tokens.x.shape
                 known = 1.0 + torch.arange(length, device=tokens.x.device).view(1, -1, 1)
                 tokens = edit(dataclasses.replace(tokens, x=known.expand(batch, length, width).contiguous()))
-                first = tokens.x[0]     # a row that is one of 1, 2, ... throughout was there before
+                first = tokens.x[0]  # a row that is one of 1, 2, ... throughout was there before
                 kept = (first == first[:, :1]).all(dim=1) & torch.isin(first[:, 0], known)
                 written += int((~kept).sum()) * width
             found[name] = written
@@ -97,20 +106,25 @@ def count(tensors) -> int:
 def inference(model, inputs: tuple) -> dict[str, Callable]:
     """The calls that stand for inference, by part: both features, and what is deployed where it is more."""
     import torch
+
     vlm = getattr(model, "vlm", model)
     if not (hasattr(vlm, "image_size") and hasattr(vlm, "tokenize")):
         return {"deployed": lambda: model(*inputs)} if inputs else {}
     images = torch.zeros(1, 3, *vlm.clip.visual.image_size, device=vlm.device)
     if model is vlm:
         return {"image": lambda: vlm.encode_image(images), "text": lambda: vlm.encode_text(["a"])}
-    return {"image": lambda: model.encode_image(images), "text": model.class_features,
-            "deployed": lambda: model.logits(images)}
+    return {
+        "image": lambda: model.encode_image(images),
+        "text": model.class_features,
+        "deployed": lambda: model.logits(images),
+    }
 
 
 def used_by(run: Callable, model) -> list:
     """The parameters of a model that enter an operation while run() runs."""
     import torch
     from torch.overrides import TorchFunctionMode
+
     ours = {id(p): p for p in model.parameters()}
     seen: dict[int, torch.nn.Parameter] = {}
 
@@ -140,6 +154,7 @@ def unchanged(model) -> Iterator[None]:
     HiCroPL's published inference writes to its own parameters, so that running it once would change it.
     """
     import torch
+
     vlm, was_training = getattr(model, "vlm", model), model.training
     values = [(p, p.detach().clone()) for p in trainables(model)] if hasattr(model, "trainable") else []
     shortcuts = getattr(vlm, "shortcuts", None)
@@ -170,6 +185,7 @@ def flops(function: Callable, *inputs) -> xr.DataArray:
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
+
     counter, fast, ran = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled(), set()
 
     class Ran(TorchDispatchMode):
@@ -187,10 +203,17 @@ def flops(function: Callable, *inputs) -> xr.DataArray:
     found = {str(op).removeprefix("aten."): n for op, n in counted.items()}
     missed = sorted(str(op) for op in ran if "attention" in str(op) and op not in counter.flop_registry)
     if missed or not found:
-        raise ValueError(f"{', '.join(missed) or 'no operator of this call'} could be counted; run the model "
-                         "with attn_implementation='sdpa' or 'eager', uncompiled")
-    return xr.DataArray(np.array(list(found.values()), np.int64), {"operator": list(found)}, ("operator",),
-                        "flops", {"units": "FLOP", "multiply_add": 2})
+        raise ValueError(
+            f"{', '.join(missed) or 'no operator of this call'} could be counted; run the model "
+            "with attn_implementation='sdpa' or 'eager', uncompiled"
+        )
+    return xr.DataArray(
+        np.array(list(found.values()), np.int64),
+        {"operator": list(found)},
+        ("operator",),
+        "flops",
+        {"units": "FLOP", "multiply_add": 2},
+    )
 
 
 def transformer_flops(tokens: int, width: int, blocks: int, mlp_ratio: float = 4.0) -> float:
@@ -214,6 +237,7 @@ def latency(function: Callable, *inputs, warmup: int = 20, repeats: int = 100) -
     samples_per_second, torch. Raises ValueError in training mode or without a tensor.
     """
     import torch
+
     first = first_tensor(function, inputs)
     if warmup < 1 or repeats < 1:
         raise ValueError(f"warmup={warmup}, repeats={repeats}: at least 1 of each")
@@ -227,8 +251,12 @@ def latency(function: Callable, *inputs, warmup: int = 20, repeats: int = 100) -
             wait()
             times.append((time.perf_counter() - start) * 1e3)
     values = np.quantile(times[warmup:], QUANTILES)
-    about = {"units": "ms", "samples_per_second": float(len(first) / values[2] * 1e3), "warmup": warmup,
-             "repeats": repeats} | circumstances(first)
+    about = {
+        "units": "ms",
+        "samples_per_second": float(len(first) / values[2] * 1e3),
+        "warmup": warmup,
+        "repeats": repeats,
+    } | circumstances(first)
     return xr.DataArray(values, {"quantile": list(QUANTILES)}, ("quantile",), "latency", about)
 
 
@@ -240,6 +268,7 @@ def peak_memory(function: Callable, *inputs) -> xr.DataArray:
     records. One call before is not measured. Attributes as `latency`: batch, dtype, device, threads, torch.
     """
     import torch
+
     first = first_tensor(function, inputs)
     with torch.inference_mode():
         function(*inputs)
@@ -258,6 +287,7 @@ def peak_memory(function: Callable, *inputs) -> xr.DataArray:
 def cpu_peak(run: Callable) -> int:
     """Bytes: the largest sum of what torch's CPU allocator gave and took back while run() runs."""
     import torch
+
     cpu = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
         result = run()  # held to the end, as a caller would
@@ -270,22 +300,31 @@ def cpu_peak(run: Callable) -> int:
 def first_tensor(function: Callable, inputs: tuple):
     """The tensor that names device, type and batch; ValueError without one, and for a model that trains."""
     import torch
+
     owner = getattr(function, "__self__", function)
     if getattr(owner, "training", False):
         raise ValueError(f"{type(owner).__name__} is in training mode; call eval() before measuring")
     found = next((x for x in inputs if isinstance(x, torch.Tensor) and x.ndim), None)
     if found is None:
-        raise ValueError("give the input tensors after the function: latency(model.encode_image, images); "
-                         "the first one says batch and device")
+        raise ValueError(
+            "give the input tensors after the function: latency(model.encode_image, images); "
+            "the first one says batch and device"
+        )
     return found
 
 
 def circumstances(x) -> dict:
     """What a time or a peak depends on."""
     import torch
+
     name = torch.cuda.get_device_name(x.device) if x.device.type == "cuda" else cpu_name()
-    return {"batch": len(x), "dtype": str(x.dtype).removeprefix("torch."), "device": name,
-            "threads": torch.get_num_threads(), "torch": str(torch.__version__)}
+    return {
+        "batch": len(x),
+        "dtype": str(x.dtype).removeprefix("torch."),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
 
 
 def cpu_name() -> str:

@@ -3,6 +3,7 @@
 z is a feature before L2 normalisation, f = z / ||z||; last axis joint (or another feature axis), the other
 axes are free: samples, draws of the noise. For the keys of prompts, of which B.4 speaks, arrays are plain.
 """
+
 import numpy as np
 import xarray as xr
 
@@ -69,8 +70,9 @@ def gradient_noise_bound(g: xr.DataArray, z: xr.DataArray, dim: str = "draw") ->
     return np.square(length(g - g.mean(dim)) / length(z)).mean(dim).rename("noise_bound")
 
 
-def key_gradient_bound(probs: np.ndarray, q: np.ndarray, v: np.ndarray, z: np.ndarray,
-                       grad_z: np.ndarray) -> np.ndarray:
+def key_gradient_bound(
+    probs: np.ndarray, q: np.ndarray, v: np.ndarray, z: np.ndarray, grad_z: np.ndarray
+) -> np.ndarray:
     """Largest possible ||dL/dk_t||, (..., head, token): Lemma 2, Eq. (21), summed over the queries.
 
     sum_i a_it ||q_i|| ||dL/dz_i|| (||v_t|| + ||z_i||) / sqrt(d). Plain arrays: probs a (..., query, token),

@@ -1,4 +1,5 @@
 """Geometry of feature sets: how spread, how clustered, and a map of them."""
+
 import importlib.util
 
 import numpy as np
@@ -29,12 +30,14 @@ def uniformity(x: Vectors, t: float = 2.0) -> xr.DataArray:
     At most 0, which means all vectors equal; at least -4t. Lower is more uniform. t = 2 is usual;
     AlignedNorm's Eq. (13) has t = 0.01, where the value lies in [-0.04, 0].
     """
+
     def one(z):
         z = unit(z)
         pairs = np.triu_indices(len(z), 1)
         exponent = -t * np.clip(2 - 2 * (z @ z.T)[pairs], 0, 4)
         top = exponent.max()
         return top + np.log(np.exp(exponent - top).mean())
+
     out = per_set(one, at_least(as_samples(x), 2)).rename("uniformity")
     return out.assign_attrs(t=t)
 
@@ -78,8 +81,10 @@ def alignment(x: Vectors, y: Vectors, alpha: float = 2.0) -> xr.DataArray:
     x, y = as_samples(x), as_samples(y)
     if x.sizes != y.sizes:
         raise ValueError(f"the two sets must match, got {dict(x.sizes)} and {dict(y.sizes)}")
+
     def one(a, b):
         return (np.linalg.norm(unit(a) - unit(b), axis=1) ** alpha).mean()
+
     found = xr.apply_ufunc(one, x, y, input_core_dims=[["sample", "feature"]] * 2, vectorize=True)
     return found.rename("alignment").assign_attrs(alpha=alpha)
 
@@ -95,8 +100,13 @@ def pca(x: Vectors, fit: Vectors | None = None, components: int = 2) -> xr.DataA
     x, z = one_set(x)
     found = PCA(components).fit(z if fit is None else one_set(fit)[1])
     coords = {k: v for k, v in x.coords.items() if v.dims == ("sample",)}
-    return xr.DataArray(found.transform(z), coords, ("sample", "axis"), "pca",
-                        {"share": found.explained_variance_ratio_.tolist(), "n": len(z)})
+    return xr.DataArray(
+        found.transform(z),
+        coords,
+        ("sample", "axis"),
+        "pca",
+        {"share": found.explained_variance_ratio_.tolist(), "n": len(z)},
+    )
 
 
 def tsne(x: Vectors, perplexity: float = 30.0, seed: int = 0, components: int = 50) -> xr.DataArray:
@@ -117,16 +127,19 @@ def tsne(x: Vectors, perplexity: float = 30.0, seed: int = 0, components: int = 
     method, reduced = "scikit-learn", reduce(z, components, seed)
     if len(z) > BARNES_HUT_POINTS and importlib.util.find_spec("openTSNE"):
         import openTSNE
+
         method = "openTSNE"
         places = openTSNE.TSNE(perplexity=perplexity, initialization="pca", random_state=seed).fit(reduced)
     else:
         places = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(reduced)
     return as_map("tsne", x, z, np.asarray(places), seed).assign_attrs(
-        method=method, perplexity=perplexity, components=reduced.shape[1])
+        method=method, perplexity=perplexity, components=reduced.shape[1]
+    )
 
 
-def umap(x: Vectors, neighbours: int = 15, min_dist: float = 0.1, seed: int = 0,
-         components: int = 50) -> xr.DataArray:
+def umap(
+    x: Vectors, neighbours: int = 15, min_dist: float = 0.1, seed: int = 0, components: int = 50
+) -> xr.DataArray:
     """UMAP map (sample, axis) of one set (McInnes, Healy & Melville 2018), no unit.
 
     The fuzzy graph of each sample's nearest `neighbours`, laid out by cross-entropy; min_dist: how close two
@@ -139,14 +152,19 @@ def umap(x: Vectors, neighbours: int = 15, min_dist: float = 0.1, seed: int = 0,
     if not 1 < neighbours < len(z):
         raise ValueError(f"neighbours={neighbours} must be above 1 and below the number of samples, {len(z)}")
     if not importlib.util.find_spec("umap"):
-        raise ImportError('UMAP needs the package umap-learn, which is not installed; run '
-                          '`pip install "umap-learn>=0.5.12"`, or use tsne')
+        raise ImportError(
+            "UMAP needs the package umap-learn, which is not installed; run "
+            '`pip install "umap-learn>=0.5.12"`, or use tsne'
+        )
     from umap import UMAP
+
     reduced = reduce(z, components, seed)
-    places = UMAP(n_neighbors=neighbours, min_dist=min_dist, random_state=seed,
-                  n_jobs=1).fit_transform(reduced)  # a seed means one thread
+    places = UMAP(n_neighbors=neighbours, min_dist=min_dist, random_state=seed, n_jobs=1).fit_transform(
+        reduced
+    )  # a seed means one thread
     return as_map("umap", x, z, places, seed).assign_attrs(
-        neighbours=neighbours, min_dist=min_dist, components=reduced.shape[1])
+        neighbours=neighbours, min_dist=min_dist, components=reduced.shape[1]
+    )
 
 
 def one_set(x: Vectors) -> tuple[xr.DataArray, np.ndarray]:
@@ -167,8 +185,9 @@ def as_map(name: str, x: xr.DataArray, z: np.ndarray, places: np.ndarray, seed: 
     some = np.random.default_rng(seed).permutation(len(z))[:2000]
     trust = trustworthiness(z[some], places[some], n_neighbors=min(15, (len(some) - 1) // 2))
     coords = {k: v for k, v in x.coords.items() if v.dims == ("sample",)}
-    return xr.DataArray(places, coords, ("sample", "axis"), name,
-                        {"seed": seed, "n": len(z), "trust": float(trust)})
+    return xr.DataArray(
+        places, coords, ("sample", "axis"), name, {"seed": seed, "n": len(z), "trust": float(trust)}
+    )
 
 
 def silhouette(x: Vectors, labels: np.ndarray | None = None) -> xr.DataArray:
@@ -196,6 +215,7 @@ def knn_accuracy(x: Vectors, labels: np.ndarray | None = None, k: int = 5) -> xr
         near = NearestNeighbors(n_neighbors=k, metric="cosine").fit(z).kneighbors(return_distance=False)
         votes = (number[near][:, :, None] == np.arange(len(classes))).sum(axis=1)
         return (votes.argmax(axis=1) == number).mean()  # a tie goes to the first class
+
     return per_set(one, x).rename("knn_accuracy").assign_attrs(k=k)
 
 
@@ -214,14 +234,17 @@ def modality_gap(x: Vectors, y: Vectors) -> xr.DataArray:
     """
     x, y = as_samples(x), as_samples(y).rename(sample="other")
     if x.sizes["feature"] != y.sizes["feature"]:
-        raise ValueError(f"the two sets need one space, got {x.sizes['feature']} and "
-                         f"{y.sizes['feature']} features")
+        raise ValueError(
+            f"the two sets need one space, got {x.sizes['feature']} and {y.sizes['feature']} features"
+        )
     y = y.drop_vars([c for c in y.coords if "other" in y[c].dims])
 
     def one(a, b):
         return np.linalg.norm(unit(a).mean(axis=0) - unit(b).mean(axis=0))
-    return xr.apply_ufunc(one, x, y, input_core_dims=[["sample", "feature"], ["other", "feature"]],
-                          vectorize=True).rename("modality_gap")
+
+    return xr.apply_ufunc(
+        one, x, y, input_core_dims=[["sample", "feature"], ["other", "feature"]], vectorize=True
+    ).rename("modality_gap")
 
 
 def effective_rank(x: Vectors, centre: bool = False) -> xr.DataArray:
@@ -230,6 +253,7 @@ def effective_rank(x: Vectors, centre: bool = False) -> xr.DataArray:
     The number of directions in use, 1 to min(sample, feature) (Roy & Vetterli 2007). centre: take the mean
     vector off first, which otherwise is one large direction of its own.
     """
+
     def one(z):
         z = z.astype(np.float64)
         s = np.linalg.svd(z - z.mean(axis=0) if centre else z, compute_uv=False)
@@ -237,4 +261,5 @@ def effective_rank(x: Vectors, centre: bool = False) -> xr.DataArray:
             raise ValueError(f"all vectors are {'equal' if centre else 'zero'}; they span no direction")
         p = s[s > 0] / s.sum()
         return np.exp(-(p * np.log(p)).sum())
+
     return per_set(one, at_least(as_samples(x), 2)).rename("effective_rank").assign_attrs(centre=centre)

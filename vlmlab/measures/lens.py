@@ -3,6 +3,7 @@
 Caveat: CLIP never trained its intermediate layers to be read this way. A low lens accuracy does not say that
 a layer knows nothing; show it beside a linear probe of the same layer (`probe.py`).
 """
+
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,12 +11,15 @@ import xarray as xr
 
 from .arrays import labels_of, layers_by_samples
 
-CAVEAT = ("intermediate layers were not trained to be read through the final norm and projection; "
-          "read the lens beside the linear probe")
+CAVEAT = (
+    "intermediate layers were not trained to be read through the final norm and projection; "
+    "read the lens beside the linear probe"
+)
 
 
-def readout(weight: np.ndarray, bias: np.ndarray, projection: np.ndarray | None = None,
-            eps: float = 1e-5) -> Callable[[np.ndarray], np.ndarray]:
+def readout(
+    weight: np.ndarray, bias: np.ndarray, projection: np.ndarray | None = None, eps: float = 1e-5
+) -> Callable[[np.ndarray], np.ndarray]:
     """The end of a tower as a function (sample, width) -> (sample, joint).
 
     f(x) = ((x - mean x) / sqrt(var x + eps) * weight + bias) projection: LayerNorm and the linear projection.
@@ -25,9 +29,11 @@ def readout(weight: np.ndarray, bias: np.ndarray, projection: np.ndarray | None 
     matrix = None if projection is None else np.asarray(projection, np.float64)
     fits = weight.ndim == 1 and weight.shape == bias.shape
     if not fits or (matrix is not None and (matrix.ndim != 2 or len(matrix) != len(weight))):
-        raise ValueError(f"weight {weight.shape}, bias {bias.shape} and projection "
-                         f"{None if matrix is None else matrix.shape} do not fit; expected (width,), "
-                         "(width,), (width, joint)")
+        raise ValueError(
+            f"weight {weight.shape}, bias {bias.shape} and projection "
+            f"{None if matrix is None else matrix.shape} do not fit; expected (width,), "
+            "(width,), (width, joint)"
+        )
 
     def read(x: np.ndarray) -> np.ndarray:
         if x.shape[-1] != len(weight):
@@ -36,11 +42,17 @@ def readout(weight: np.ndarray, bias: np.ndarray, projection: np.ndarray | None 
         x = x - x.mean(axis=-1, keepdims=True)
         x = x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps) * weight + bias
         return x if matrix is None else x @ matrix
+
     return read
 
 
-def lens_logits(x: xr.DataArray, read: Callable[[np.ndarray], np.ndarray], class_features: np.ndarray,
-                role: str | None = None, logit_scale: float = 1.0) -> xr.DataArray:
+def lens_logits(
+    x: xr.DataArray,
+    read: Callable[[np.ndarray], np.ndarray],
+    class_features: np.ndarray,
+    role: str | None = None,
+    logit_scale: float = 1.0,
+) -> xr.DataArray:
     """l_c = logit_scale * cos(read(x), w_c) for every layer, dims (layer, sample, class); no unit.
 
     x: residual stream after the blocks, (layer, sample, token, feature) or without tokens; the mean over the
@@ -55,12 +67,15 @@ def lens_logits(x: xr.DataArray, read: Callable[[np.ndarray], np.ndarray], class
     for layer in x.values:
         z = np.asarray(read(layer))
         if classes.ndim != 2 or z.shape != (len(layer), classes.shape[1]):
-            raise ValueError(f"read gave shape {z.shape} for {len(layer)} samples, class_features has "
-                             f"{classes.shape}; expected (sample, joint) and (class, joint)")
+            raise ValueError(
+                f"read gave shape {z.shape} for {len(layer)} samples, class_features has "
+                f"{classes.shape}; expected (sample, joint) and (class, joint)"
+            )
         values.append(logit_scale * unit_rows(z.astype(np.float64)) @ classes.T)
     coords = {k: v for k, v in x.coords.items() if set(v.dims) <= {"layer", "sample"}}
-    return xr.DataArray(np.stack(values), coords, ("layer", "sample", "class"), "lens",
-                        {"role": role or "", "caveat": CAVEAT})
+    return xr.DataArray(
+        np.stack(values), coords, ("layer", "sample", "class"), "lens", {"role": role or "", "caveat": CAVEAT}
+    )
 
 
 def predictions(logits: xr.DataArray, classes: Sequence[int] | None = None) -> xr.DataArray:
@@ -78,8 +93,10 @@ def lens_accuracy(logits: xr.DataArray, labels: np.ndarray | None = None) -> xr.
     """
     labels = labels_of(logits, labels)
     if labels.min() < 0 or labels.max() >= logits.sizes["class"]:
-        raise ValueError(f"labels go from {labels.min()} to {labels.max()}, the logits "
-                         f"have {logits.sizes['class']} classes")
+        raise ValueError(
+            f"labels go from {labels.min()} to {labels.max()}, the logits "
+            f"have {logits.sizes['class']} classes"
+        )
     right = predictions(logits) == xr.DataArray(labels, dims="sample")
     return right.mean("sample").rename("lens_accuracy").assign_attrs(logits.attrs)
 

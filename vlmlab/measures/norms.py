@@ -1,8 +1,9 @@
 """Norms of tokens and features: what AlignedNorm looks at."""
+
 import numpy as np
 import xarray as xr
 
-from ..capture.tokens import roles_of
+from ..token_labels import roles_of
 from .arrays import by_role, feature_dim, of_role
 
 
@@ -14,8 +15,10 @@ def token_norms(x: xr.DataArray) -> xr.DataArray:
     dim = feature_dim(x)
     if dim is None:
         return x
+
     def length(v):  # sums in float64: squares overflow in float16
         return np.sqrt(np.einsum("...i,...i->...", v, v, dtype=np.float64))
+
     return xr.apply_ufunc(length, x, input_core_dims=[[dim]]).rename("norm")
 
 
@@ -38,14 +41,17 @@ def norm_of_mean(x: xr.DataArray) -> xr.DataArray:
     In the units of the residual stream; at most `norm_by_role` and equal to it when the tokens agree.
     """
     if feature_dim(x) is None:
-        raise ValueError(f"dims {x.dims} have no feature axis; the norm of a mean needs the tokens, "
-                         "not their norms (keep=mean('prompt') in capture is enough)")
+        raise ValueError(
+            f"dims {x.dims} have no feature axis; the norm of a mean needs the tokens, "
+            "not their norms (keep=mean('prompt') in capture is enough)"
+        )
     parts = [token_norms(of_role(x, role).mean("token", skipna=True)) for role in roles_of(x)]
     return by_role(parts, roles_of(x)).rename("norm")
 
 
-def norm_ratio(z_p: xr.Dataset | xr.DataArray | np.ndarray,
-               z_c: xr.DataArray | np.ndarray | None = None) -> xr.DataArray:
+def norm_ratio(
+    z_p: xr.Dataset | xr.DataArray | np.ndarray, z_c: xr.DataArray | np.ndarray | None = None
+) -> xr.DataArray:
     """r(x) = ||z_p||_2 / ||z_c||_2, dims (sample,), no unit; 1 is perfect alignment (AlignedNorm, Section 3).
 
     Either the two un-normalised feature arrays (sample, joint), or one record with `image.final` that
@@ -55,25 +61,31 @@ def norm_ratio(z_p: xr.Dataset | xr.DataArray | np.ndarray,
         both = z_p["image.final"] if isinstance(z_p, xr.Dataset) else z_p
         there = both["branch"].values.tolist() if "branch" in getattr(both, "coords", {}) else []
         if not {"cls", "prompt"} <= set(there):
-            raise ValueError(f"r(x) needs the branches cls and prompt, got {there or 'none'}: capture "
-                             "image.final of a method with a prompt branch, or pass both arrays")
+            raise ValueError(
+                f"r(x) needs the branches cls and prompt, got {there or 'none'}: capture "
+                "image.final of a method with a prompt branch, or pass both arrays"
+            )
         z_p, z_c = both.sel(branch="prompt", drop=True), both.sel(branch="cls", drop=True)
-    z_p, z_c = (z if isinstance(z, xr.DataArray) else xr.DataArray(np.asarray(z), dims=("sample", "joint"))
-                for z in (z_p, z_c))
+    z_p, z_c = (
+        z if isinstance(z, xr.DataArray) else xr.DataArray(np.asarray(z), dims=("sample", "joint"))
+        for z in (z_p, z_c)
+    )
     if z_p.shape != z_c.shape:
         raise ValueError(f"z_p has shape {z_p.shape}, z_c {z_c.shape}; the same samples are needed")
     return (token_norms(z_p) / token_norms(z_c)).rename("r")
 
 
-def effect_size(base: xr.DataArray | np.ndarray, new: xr.DataArray | np.ndarray,
-                dim: str = "sample") -> xr.DataArray:
+def effect_size(
+    base: xr.DataArray | np.ndarray, new: xr.DataArray | np.ndarray, dim: str = "sample"
+) -> xr.DataArray:
     """Cohen's d = (mean(new) - mean(base)) / s, s^2 the pooled variance; in standard deviations (Cohen 1988).
 
     Positive when new is larger. The sets may differ in size; other dims (layer) stay. Raises ValueError
     below two samples.
     """
-    base, new = (x if isinstance(x, xr.DataArray) else xr.DataArray(np.asarray(x), dims=(dim,))
-                 for x in (base, new))
+    base, new = (
+        x if isinstance(x, xr.DataArray) else xr.DataArray(np.asarray(x), dims=(dim,)) for x in (base, new)
+    )
     n, m = base.sizes[dim], new.sizes[dim]
     if min(n, m) < 2:
         raise ValueError(f"an effect size needs two samples on each side, got {n} and {m}")

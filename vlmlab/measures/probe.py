@@ -1,4 +1,5 @@
 """How much of the classes a linear read-out finds in every layer (Alain & Bengio 2017)."""
+
 import warnings
 
 import numpy as np
@@ -11,8 +12,13 @@ from sklearn.preprocessing import StandardScaler
 from .arrays import labels_of, layer_numbers, layers_by_samples
 
 
-def probe_predictions(train: xr.DataArray, test: xr.DataArray, role: str | None = None, c: float = 1.0,
-                      train_labels: np.ndarray | None = None) -> xr.DataArray:
+def probe_predictions(
+    train: xr.DataArray,
+    test: xr.DataArray,
+    role: str | None = None,
+    c: float = 1.0,
+    train_labels: np.ndarray | None = None,
+) -> xr.DataArray:
     """Class that a linear probe per layer gives to the test samples, dims (layer, sample).
 
     p(y | x) = softmax(W (x - m) / s + b), one per layer: features standardised with mean m and deviation s of
@@ -27,8 +33,10 @@ def probe_predictions(train: xr.DataArray, test: xr.DataArray, role: str | None 
     labels = labels_of(train, train_labels)
     layers = layer_numbers(train)
     if not np.array_equal(layers, layer_numbers(test)) or train.shape[2:] != test.shape[2:]:
-        raise ValueError(f"train has layers {layers.tolist()} and features {train.shape[2:]}, test "
-                         f"{layer_numbers(test).tolist()} and {test.shape[2:]}; a probe needs the same")
+        raise ValueError(
+            f"train has layers {layers.tolist()} and features {train.shape[2:]}, test "
+            f"{layer_numbers(test).tolist()} and {test.shape[2:]}; a probe needs the same"
+        )
     if len(np.unique(labels)) < 2:
         raise ValueError("the train samples have one class only; a probe needs two")
     found, unfinished = [], []
@@ -41,13 +49,23 @@ def probe_predictions(train: xr.DataArray, test: xr.DataArray, role: str | None 
             unfinished.append(int(number))
         found.append(model.predict(z.reshape(len(z), -1).astype(np.float64)))
     coords = {k: v for k, v in test.coords.items() if set(v.dims) <= {"sample"}}
-    return xr.DataArray(np.stack(found), {**coords, "layer": layers}, ("layer", "sample"), "prediction",
-                        {"role": role or "", "c": c, "n_train": len(labels), "unfinished": unfinished})
+    return xr.DataArray(
+        np.stack(found),
+        {**coords, "layer": layers},
+        ("layer", "sample"),
+        "prediction",
+        {"role": role or "", "c": c, "n_train": len(labels), "unfinished": unfinished},
+    )
 
 
-def probe_accuracy(train: xr.DataArray, test: xr.DataArray, role: str | None = None, c: float = 1.0,
-                   train_labels: np.ndarray | None = None,
-                   test_labels: np.ndarray | None = None) -> xr.DataArray:
+def probe_accuracy(
+    train: xr.DataArray,
+    test: xr.DataArray,
+    role: str | None = None,
+    c: float = 1.0,
+    train_labels: np.ndarray | None = None,
+    test_labels: np.ndarray | None = None,
+) -> xr.DataArray:
     """Share of test samples that the linear probe of each layer gets right, dims (layer,), 0 to 1.
 
     Arguments and attributes as `probe_predictions`. Raises ValueError when test has classes that train lacks:

@@ -2,6 +2,7 @@
 
 For more samples than fit in memory, or than Gram matrices are good for, see `RunningCKA`.
 """
+
 import itertools
 from collections.abc import Callable
 
@@ -13,8 +14,9 @@ from sklearn.metrics import pairwise_distances
 from .arrays import layer_numbers, layers_by_samples
 
 
-def cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
-        tile: int = 512) -> xr.DataArray:
+def cka(
+    x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None, tile: int = 512
+) -> xr.DataArray:
     """Linear CKA of every pair of layers, dims (layer, layer_other); 1 is equal up to rotation and scale.
 
     CKA_ij = HSIC(K_i, K_j) / sqrt(HSIC(K_i, K_i) HSIC(K_j, K_j)), K_i = X_i X_i^T (Kornblith et al. 2019),
@@ -31,8 +33,13 @@ def cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
     return as_cka(hsic, left, right, "cka", role)
 
 
-def minibatch_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
-                  batch: int = 256, seed: int | None = 0) -> xr.DataArray:
+def minibatch_cka(
+    x: xr.DataArray,
+    y: xr.DataArray | None = None,
+    role: str | None = None,
+    batch: int = 256,
+    seed: int | None = 0,
+) -> xr.DataArray:
     """Linear CKA from the mean of the unbiased HSIC over batches (Nguyen et al. 2021), dims as `cka`.
 
     CKA_ij = mean_b HSIC_b(i, j) / sqrt(mean_b HSIC_b(i, i) mean_b HSIC_b(j, j)). With batches
@@ -46,7 +53,7 @@ def minibatch_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | No
     n = left.shape[1]
     batch = min(batch, n)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
-    chosen = [order[start:start + batch] for start in range(0, n - batch + 1, batch)]
+    chosen = [order[start : start + batch] for start in range(0, n - batch + 1, batch)]
     raw = [v.reshape(n, -1) for side in (left, right) if side is not None for v in side.values]
     # CKA sees neither origin nor scale: those of the first batch keep float32 accurate
     origins = [v[chosen[0]].mean(axis=0, dtype=np.result_type(v.dtype, np.float32)) for v in raw]
@@ -55,12 +62,18 @@ def minibatch_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | No
     def part(rows: np.ndarray) -> list[np.ndarray]:
         centred = [v[rows] - origin for v, origin in zip(raw, origins)]
         return [np.divide(z, s, out=z).astype(np.float32, copy=False) for z, s in zip(centred, scales)]
+
     hsic = np.mean([tiled_hsic(part(rows), batch) for rows in chosen], axis=0)
     return as_cka(hsic, left, right, "minibatch_cka", role).assign_attrs(batch=batch, batches=len(chosen))
 
 
-def rbf_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
-            width: float = 0.5, tile: int = 512) -> xr.DataArray:
+def rbf_cka(
+    x: xr.DataArray,
+    y: xr.DataArray | None = None,
+    role: str | None = None,
+    width: float = 0.5,
+    tile: int = 512,
+) -> xr.DataArray:
     """CKA with a Gaussian kernel, K_ab = exp(-||x_a - x_b||^2 / (2 s^2)), dims and estimator as `cka`.
 
     s = width * median distance between the samples of that layer (Kornblith et al. 2019: 0.2, 0.4, 0.8; a
@@ -81,12 +94,14 @@ def rbf_cka(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = N
         gram /= -np.float32(spread[layer])
         np.exp(gram, out=gram)
         gram -= np.float32(np.exp(-0.5 / width**2))  # HSIC does not see a constant, float32 does
+
     hsic = tiled_hsic(stack, tile, gaussian)
     return as_cka(hsic, left, right, "rbf_cka", role).assign_attrs(width=width)
 
 
-def svcca(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
-          variance: float = 0.99) -> xr.DataArray:
+def svcca(
+    x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None, variance: float = 0.99
+) -> xr.DataArray:
     """Mean canonical correlation of the main directions (Raghu et al. 2017), (layer, layer_other), 0 to 1.
 
     Each layer, centred, keeps the fewest singular directions with this share of its squared singular values;
@@ -105,9 +120,12 @@ def svcca(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = Non
         if kept == 0:
             raise ValueError("a layer is the same for all samples, so it has no directions")
         if kept >= len(z) - 1:
-            raise ValueError(f"{kept} directions kept of {len(z)} samples, so all layers would score 1; give "
-                             "more samples or a lower variance")
+            raise ValueError(
+                f"{kept} directions kept of {len(z)} samples, so all layers would score 1; give "
+                "more samples or a lower variance"
+            )
         return u[:, :kept]
+
     ours = [main(normalised(left, i)) for i in range(len(left))]
     theirs = ours if right is None else [main(normalised(right, i)) for i in range(len(right))]
     values = [[np.linalg.svd(a.T @ b, compute_uv=False).clip(0, 1).mean() for b in theirs] for a in ours]
@@ -115,8 +133,9 @@ def svcca(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = Non
     return labelled(np.array(values), left, right, "svcca", role).assign_attrs(variance=variance, **kept)
 
 
-def rsa(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
-        metric: str = "correlation") -> xr.DataArray:
+def rsa(
+    x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None, metric: str = "correlation"
+) -> xr.DataArray:
     """Representational similarity (Kriegeskorte et al. 2008), dims (layer, layer_other), -1 to 1.
 
     Spearman correlation of the layers' dissimilarities d_ab over all pairs of samples a < b; d is 1 minus the
@@ -135,11 +154,12 @@ def rsa(x: xr.DataArray, y: xr.DataArray | None = None, role: str | None = None,
         if metric != "euclidean" and not np.linalg.norm(z, axis=1).all():
             raise ValueError(f"some samples have constant features; their {metric} is not defined")
         return rankdata(pairwise_distances(z, metric=metric.replace("correlation", "cosine"))[pairs])
+
     raw = [z.reshape(z.shape[0], -1) for side in (left, right) if side is not None for z in side.values]
     with np.errstate(invalid="ignore"):  # all distances equal: no ranks, NaN
         values = np.atleast_2d(np.corrcoef([ranks(z) for z in raw]))
     if right is not None:
-        values = values[:len(left), len(left):]
+        values = values[: len(left), len(left) :]
     return labelled(values, left, right, "rsa", role).assign_attrs(metric=metric)
 
 
@@ -157,22 +177,25 @@ def stack_of(*sides: xr.DataArray | None) -> list[np.ndarray]:
     return [normalised(side, i) for side in sides if side is not None for i in range(len(side))]
 
 
-def as_cka(hsic: np.ndarray, left: xr.DataArray, right: xr.DataArray | None, name: str,
-           role: str | None) -> xr.DataArray:
+def as_cka(
+    hsic: np.ndarray, left: xr.DataArray, right: xr.DataArray | None, name: str, role: str | None
+) -> xr.DataArray:
     """CKA of the pairs (left, right) from the HSIC of all matrices, left ones first."""
     with np.errstate(invalid="ignore"):  # an unbiased self-similarity may be negative: pure noise, CKA is NaN
         size = np.sqrt(np.diag(hsic))
         values = hsic / size[:, None] / size
-    values = values if right is None else values[:len(left), len(left):]
+    values = values if right is None else values[: len(left), len(left) :]
     return labelled(values, left, right, name, role)
 
 
-def labelled(values: np.ndarray, left: xr.DataArray, right: xr.DataArray | None, name: str,
-             role: str | None) -> xr.DataArray:
+def labelled(
+    values: np.ndarray, left: xr.DataArray, right: xr.DataArray | None, name: str, role: str | None
+) -> xr.DataArray:
     """(layer, layer_other) with the layer numbers of both sides."""
     coords = {"layer": layer_numbers(left), "layer_other": layer_numbers(left if right is None else right)}
-    return xr.DataArray(values, coords, ("layer", "layer_other"), name,
-                        {"n": left.sizes["sample"], "role": role or ""})
+    return xr.DataArray(
+        values, coords, ("layer", "layer_other"), name, {"n": left.sizes["sample"], "role": role or ""}
+    )
 
 
 def normalised(x: xr.DataArray, layer: int) -> np.ndarray:
@@ -214,7 +237,7 @@ def tiled_hsic(stack: list[np.ndarray], tile: int, kernel: Callable | None = Non
     tiles = [slice(start, stop) for start, stop in itertools.pairwise(edges)]
     for rows, columns in itertools.combinations_with_replacement(tiles, 2):
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        block = room[:layers * height * width].reshape(layers, height, width)
+        block = room[: layers * height * width].reshape(layers, height, width)
         for layer, z in enumerate(stack):
             np.matmul(z[rows], z[columns].T, out=block[layer])  # on the diagonal BLAS does one half only
             if kernel:
@@ -231,5 +254,6 @@ def tiled_hsic(stack: list[np.ndarray], tile: int, kernel: Callable | None = Non
 
 def unbiased_hsic(products: np.ndarray, totals: np.ndarray, row_products: np.ndarray, n: int) -> np.ndarray:
     """Song et al. (2012) from tr(KL) and 1'KL1, both (matrix, matrix), and 1'K1 (matrix,); zero diagonals."""
-    return (products + np.outer(totals, totals) / ((n - 1) * (n - 2))
-            - 2 / (n - 2) * row_products) / (n * (n - 3))
+    return (products + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * row_products) / (
+        n * (n - 3)
+    )

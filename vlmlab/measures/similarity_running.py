@@ -1,4 +1,5 @@
 """The one-pass twin of `cka`: the same exact unbiased value from batches that come one after the other."""
+
 import numpy as np
 import xarray as xr
 
@@ -36,8 +37,10 @@ class RunningCKA:
         if self.origin is None:
             self.start(values, x.isel(sample=slice(0, 1)))
         if (layers, width) != self.origin.shape:
-            raise ValueError(f"this batch has {layers} layers of width {width}, those before had "
-                             f"{self.origin.shape[0]} of {self.origin.shape[1]}")
+            raise ValueError(
+                f"this batch has {layers} layers of width {width}, those before had "
+                f"{self.origin.shape[0]} of {self.origin.shape[1]}"
+            )
         z = [(v.astype(np.float32) - o) / s for v, o, s in zip(values, self.origin, self.scale)]
         q = np.stack([np.einsum("ij,ij->i", v, v, dtype=np.float64) for v in z])
         for i, v in enumerate(z):
@@ -59,8 +62,9 @@ class RunningCKA:
         self.origin = values.mean(axis=1, dtype=np.float64).astype(np.float32)
         spread = [np.linalg.norm(v - o) / np.sqrt(len(v)) for v, o in zip(values, self.origin)]
         self.scale = [np.float32(s) if s > 0 else np.float32(1) for s in spread]
-        self.cross = {(i, j): np.zeros((width, width), np.float32)
-                      for i in range(layers) for j in range(i, layers)}
+        self.cross = {
+            (i, j): np.zeros((width, width), np.float32) for i in range(layers) for j in range(i, layers)
+        }
         self.sums = np.zeros((layers, width))
         self.weighted = np.zeros((layers, width, layers))  # [i, :, j] = X_i' q_j
         self.squares = np.zeros(layers)
@@ -79,7 +83,8 @@ class RunningCKA:
             s, t, qp = self.sums[i], self.sums[j], self.square_products[i, j]
             products[i, j] = products[j, i] = np.einsum("ij,ij->", c, c, dtype=np.float64) - qp
             row_products[i, j] = row_products[j, i] = (
-                s @ (c @ t) - s @ self.weighted[i, :, j] - t @ self.weighted[j, :, i] + qp)
+                s @ (c @ t) - s @ self.weighted[i, :, j] - t @ self.weighted[j, :, i] + qp
+            )
         totals = (self.sums**2).sum(axis=1) - self.squares
         hsic = unbiased_hsic(products, totals, row_products, self.n)
         return as_cka(hsic, self.one, None, "cka", self.role).assign_attrs(n=self.n)

@@ -1,4 +1,5 @@
 """Times that are to be compared: several calls in turns. For one call see `cost.latency`."""
+
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,25 +17,32 @@ def interleaved(calls: Mapping[str, Callable], rounds: int = 8, warmup: int = 1)
     Attributes: units, warmup, threads, torch. Raises ValueError without a call or a round.
     """
     import torch
+
     names, times = list(calls), {}
     if not names or rounds < 1 or warmup < 0:
         raise ValueError(f"{len(names)} calls, rounds={rounds}, warmup={warmup}: at least 1, 1 and 0")
     for nth in range(warmup + rounds):
-        for name in names[nth % len(names):] + names[:nth % len(names)]:
+        for name in names[nth % len(names) :] + names[: nth % len(names)]:
             synchronise()
             start = time.perf_counter()
             calls[name]()
             synchronise()
             times[nth - warmup, name] = (time.perf_counter() - start) * 1e3
     values = [[times[nth, name] for name in names] for nth in range(rounds)]
-    about = {"units": "ms", "warmup": warmup, "threads": torch.get_num_threads(),
-             "torch": str(torch.__version__)}
-    return xr.DataArray(values, {"round": np.arange(1, rounds + 1), "call": names}, ("round", "call"),
-                        "time", about)
+    about = {
+        "units": "ms",
+        "warmup": warmup,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+    }
+    return xr.DataArray(
+        values, {"round": np.arange(1, rounds + 1), "call": names}, ("round", "call"), "time", about
+    )
 
 
 def synchronise() -> None:
     """Wait for the GPU, where this process uses one."""
     import torch
+
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -1,4 +1,5 @@
 """Methods trained on top of a frozen model. One file each; the file name is the method's name."""
+
 import csv
 import dataclasses
 import importlib
@@ -40,8 +41,10 @@ def configure(name: str, values: dict) -> object:
         if key not in legal:
             raise ValueError(f"{name} has no parameter {key!r}; it has {', '.join(legal) or 'none'}")
         if not fits(value, legal[key]):
-            raise ValueError(f"{name}: {key} must be {getattr(legal[key], '__name__', legal[key])}, "
-                             f"got {value!r} ({type(value).__name__})")
+            raise ValueError(
+                f"{name}: {key} must be {getattr(legal[key], '__name__', legal[key])}, "
+                f"got {value!r} ({type(value).__name__})"
+            )
     return cls(**{k: float(v) if legal[k] is float else v for k, v in values.items()})
 
 

@@ -1,4 +1,5 @@
 """AlignedNorm: MMRL++ with prompt norms pulled to the class token's (ICML 2026, Eqs. 10-12)."""
+
 import dataclasses
 
 import torch
@@ -27,6 +28,7 @@ class AlignedNorm(MMRLpp):
 
         norm_loss: of the projected norms, l1, smooth_l1, hinge or ring (Table 7).
         """
+
         w_proj: float = 0.005
         w_token: float = 0.005
         norm_loss: str = "l1"
@@ -34,8 +36,9 @@ class AlignedNorm(MMRLpp):
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
         if config.norm_loss not in (*NORM_LOSSES, "ring"):
-            raise ValueError(f"norm_loss must be one of {', '.join(NORM_LOSSES)}, ring; "
-                             f"got {config.norm_loss!r}")
+            raise ValueError(
+                f"norm_loss must be one of {', '.join(NORM_LOSSES)}, ring; got {config.norm_loss!r}"
+            )
         if config.norm_loss == "ring":
             self.radius = nn.Parameter(torch.full((), torch.nan, device=vlm.device))
 

@@ -1,4 +1,5 @@
 """CoOp: the context words of the prompt are learned vectors (Zhou et al., IJCV 2022)."""
+
 import dataclasses
 
 import torch
@@ -22,15 +23,17 @@ class CoOp(Method):
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Up to 4 tokens start as "a photo of a", more are random (the paper's other choice is 16)."""
+
         tokens: int = 4
-        class_position: str = "end"     # of the class name in the context: end, middle, front
-        class_specific: bool = False    # a context per class instead of one for all
+        class_position: str = "end"  # of the class name in the context: end, middle, front
+        class_specific: bool = False  # a context per class instead of one for all
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
         if config.class_position not in POSITIONS:
-            raise ValueError(f"class_position must be one of {', '.join(POSITIONS)}, "
-                             f"got {config.class_position!r}")
+            raise ValueError(
+                f"class_position must be one of {', '.join(POSITIONS)}, got {config.class_position!r}"
+            )
         start = prompts.first_words(vlm, config.tokens)
         self.context = nn.Parameter(start.repeat(len(classnames), 1, 1) if config.class_specific else start)
         self.to(vlm.device)
@@ -38,8 +41,10 @@ class CoOp(Method):
     def set_classes(self, classnames: list[str], template: str) -> None:
         """Also ValueError when contexts of other classes were learned."""
         if self.config.class_specific and getattr(self, "classnames", list(classnames)) != list(classnames):
-            raise ValueError("class-specific contexts exist only for the classes they were trained on; "
-                             "use class_specific=False for other classes")
+            raise ValueError(
+                "class-specific contexts exist only for the classes they were trained on; "
+                "use class_specific=False for other classes"
+            )
         super().set_classes(classnames, template)
 
     def prompts(self) -> list[str]:
@@ -53,7 +58,7 @@ class CoOp(Method):
         """[SOS, context, name, ...] -> [SOS, some context, name, other context, ...]; roles are not kept."""
         m, x = self.config.tokens, tokens.x
         before = m // 2 if self.config.class_position == "middle" else 0
-        name = (tokens.eos - m - 2)[:, None]    # tokens of the name: between the context and ". EOS"
+        name = (tokens.eos - m - 2)[:, None]  # tokens of the name: between the context and ". EOS"
         at = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         moved = torch.where(at <= before + name, at - before + m, at - name)
         source = torch.where((at > before) & (at <= m + name), moved, at)

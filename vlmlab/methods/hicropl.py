@@ -1,4 +1,5 @@
 """HiCroPL: text prompts inform image prompts in lower blocks, the reverse above (Zheng et al., ICCV 2025)."""
+
 import copy
 import dataclasses
 import json
@@ -70,9 +71,10 @@ class HiCroPL(Method):
         descriptions: a JSON file {class name: [sentences]}, as the paper's language model wrote them;
         without one the 60 templates of PromptSRC stand in.
         """
+
         tokens: int = 16
-        depth: int = 12             # prompts stand in blocks 1..depth of both towers
-        cross_layer: int = 6        # text informs image in blocks 1..cross_layer, image informs text above
+        depth: int = 12  # prompts stand in blocks 1..depth of both towers
+        cross_layer: int = 6  # text informs image in blocks 1..cross_layer, image informs text above
         anchor_weight: float = 12.0
         mode: str = "faithful"
         descriptions: str = ""
@@ -82,8 +84,10 @@ class HiCroPL(Method):
         c, (D, d) = config, (vlm.image.width, vlm.text.width)
         prompts.check_depth(vlm, c.depth)
         if c.mode not in MODES or not 1 <= c.cross_layer < c.depth:
-            raise ValueError(f"mode={c.mode!r}, cross_layer={c.cross_layer}; mode is {' or '.join(MODES)}, "
-                             f"cross_layer 1 to {c.depth - 1}")
+            raise ValueError(
+                f"mode={c.mode!r}, cross_layer={c.cross_layer}; mode is {' or '.join(MODES)}, "
+                f"cross_layer 1 to {c.depth - 1}"
+            )
         words = prompts.first_words(vlm, c.tokens)
         deeper = torch.randn(c.depth - 1, *words.shape, device=words.device) * 0.02
         self.text = nn.Parameter(torch.cat([words[None], deeper]))
@@ -112,13 +116,13 @@ class HiCroPL(Method):
         """(block, token, width) as they enter the image tower."""
         if self.config.mode == "faithful":
             return self.image
-        return torch.cat([self.mapped_image(), self.image[self.config.cross_layer:]])
+        return torch.cat([self.mapped_image(), self.image[self.config.cross_layer :]])
 
     def text_prompts(self) -> Tensor:
         """(block, token, width) as they enter the text tower."""
         if self.config.mode == "faithful":
             return self.text
-        return torch.cat([self.text[:self.config.cross_layer], self.mapped_text()])
+        return torch.cat([self.text[: self.config.cross_layer], self.mapped_text()])
 
     @torch.no_grad()
     def write_mapped(self) -> None:
@@ -141,16 +145,20 @@ class HiCroPL(Method):
         names = self.fill("{}")
         missing = [n for n in names if not table.get(n)]
         if missing:
-            raise ValueError(f"{self.config.descriptions} has no sentences for {len(missing)} classes, "
-                             f"for example {missing[0]!r}; its keys are class names with spaces")
+            raise ValueError(
+                f"{self.config.descriptions} has no sentences for {len(missing)} classes, "
+                f"for example {missing[0]!r}; its keys are class names with spaces"
+            )
         return [table[n] for n in names]
 
     def described_class_features(self) -> Tensor:
         """(class, joint) frozen features: the normalised mean of the normalised sentences of a class."""
+
         def compute():
             with torch.no_grad():
                 means = [F.normalize(self.vlm.encode_text(s), dim=-1).mean(0) for s in self.sentences()]
                 return F.normalize(torch.stack(means), dim=-1)
+
         return self._once(("described",), compute)
 
     def mixed_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,9 +185,11 @@ class HiCroPL(Method):
         self.write_mapped()
         w, a = self.mixed_classes(self.class_features()), self.config.anchor_weight
         z, z0 = self.mixed_image(images)
-        return {"ce": F.cross_entropy(self.cosine_logits(z, w), labels),
-                "anchor_text": a * (1 - F.cosine_similarity(w, self.described_class_features()).mean()),
-                "anchor_image": a * (1 - F.cosine_similarity(z, z0).mean())}
+        return {
+            "ce": F.cross_entropy(self.cosine_logits(z, w), labels),
+            "anchor_text": a * (1 - F.cosine_similarity(w, self.described_class_features()).mean()),
+            "anchor_image": a * (1 - F.cosine_similarity(z, z0).mean()),
+        }
 
 
 def clones(module: nn.Module, n: int) -> nn.ModuleList:

@@ -1,4 +1,5 @@
 """Linear probe: logistic regression on frozen image features, its strength chosen on validation images."""
+
 import math
 import warnings
 
@@ -36,9 +37,11 @@ class LinearProbe(Method):
             self.known = self.classnames
         unknown = [n for n in self.classnames if n not in self.known]
         if unknown:
-            raise ValueError(f"a linear probe has no weights for {len(unknown)} classes, for example "
-                             f"{unknown[0]!r}; it knows the {len(self.known)} classes it was made for")
-        same = self.classnames == self.known    # names may repeat, as two of ImageNet's do
+            raise ValueError(
+                f"a linear probe has no weights for {len(unknown)} classes, for example "
+                f"{unknown[0]!r}; it knows the {len(self.known)} classes it was made for"
+            )
+        same = self.classnames == self.known  # names may repeat, as two of ImageNet's do
         self.rows = [*range(len(self.known))] if same else [self.known.index(n) for n in self.classnames]
 
     def class_features(self) -> Tensor:
@@ -67,19 +70,22 @@ class LinearProbe(Method):
         y, y_val = (labels.cpu().numpy() for _, labels in (train, val))
         absent = sorted(set(range(len(self.known))) - set(y.tolist()))
         if absent or not len(y_val):
-            raise ValueError(f"{len(y_val)} validation images, classes without training images {absent[:5]}; "
-                             "a linear probe needs images of both kinds")
+            raise ValueError(
+                f"{len(y_val)} validation images, classes without training images {absent[:5]}; "
+                "a linear probe needs images of both kinds"
+            )
         best, accuracy, failed = search(x, y, x_val, y_val)
         coef, bias = best.coef_, best.intercept_
-        if len(coef) == 1:      # two classes share one row
+        if len(coef) == 1:  # two classes share one row
             coef, bias = np.concatenate([-coef, coef]) / 2, np.concatenate([-bias, bias]) / 2
         self.weight.copy_(torch.from_numpy(coef))
         self.bias.copy_(torch.from_numpy(bias))
         return {"C": best.C, "val_accuracy": accuracy, "not_converged": failed}
 
 
-def search(x: np.ndarray, y: np.ndarray, x_val: np.ndarray,
-           y_val: np.ndarray) -> tuple[LogisticRegression, float, int]:
+def search(
+    x: np.ndarray, y: np.ndarray, x_val: np.ndarray, y_val: np.ndarray
+) -> tuple[LogisticRegression, float, int]:
     """The regression of the last round, its validation accuracy, and how many fits did not converge."""
     failed = 0
 

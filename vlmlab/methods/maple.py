@@ -1,4 +1,5 @@
 """MaPLe: text prompts in the first blocks, image prompts computed from them (Khattak et al., CVPR 2023)."""
+
 import dataclasses
 
 import torch
@@ -19,9 +20,10 @@ class MaPLe(Method):
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Defaults are the paper's for base-to-new."""
+
         tokens: int = 2
-        depth: int = 9      # prompts stand in blocks 1..depth of both towers
-        half_prompts: bool = True   # round prompts to fp16 on their way in, as the published code always does
+        depth: int = 9  # prompts stand in blocks 1..depth of both towers
+        half_prompts: bool = True  # round prompts to fp16 on their way in, as the published code always does
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
@@ -30,7 +32,7 @@ class MaPLe(Method):
         deeper = torch.randn(config.depth - 1, *words.shape, device=words.device) * 0.02
         self.text = nn.Parameter(torch.cat([words[None], deeper]))
         first, other = (nn.Linear(vlm.text.width, vlm.image.width) for _ in range(2))
-        maps = [first] + [other] * (config.depth - 1)   # the deeper maps begin as copies of one
+        maps = [first] + [other] * (config.depth - 1)  # the deeper maps begin as copies of one
         self.weight = nn.Parameter(torch.stack([m.weight.detach() for m in maps]))
         self.bias = nn.Parameter(torch.stack([m.bias.detach() for m in maps]))
         self.to(vlm.device)
@@ -43,7 +45,7 @@ class MaPLe(Method):
         return self.text @ self.weight.transpose(1, 2) + self.bias[:, None]
 
     def text_edits(self) -> dict[int, Edit]:
-        table = prompts.text_edits(self.text)   # the context at the embedding is not rounded
+        table = prompts.text_edits(self.text)  # the context at the embedding is not rounded
         return {layer: self.rounded(edit) if layer else edit for layer, edit in table.items()}
 
     def image_edits(self) -> dict[int, Edit]:
@@ -55,9 +57,11 @@ class MaPLe(Method):
 
         It has no `reach`: the published code rounds the gradients of every class, not their sum.
         """
+
         def through_half(tokens: Tokens) -> Tokens:
             tokens = edit(tokens)
             x, at = tokens.x, tokens.span("prompt")
-            x = torch.cat([x[:, :at.start], x[:, at].half().to(x.dtype), x[:, at.stop:]], dim=1)
+            x = torch.cat([x[:, : at.start], x[:, at].half().to(x.dtype), x[:, at.stop :]], dim=1)
             return dataclasses.replace(tokens, x=x)
+
         return through_half if self.config.half_prompts else edit

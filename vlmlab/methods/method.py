@@ -1,4 +1,5 @@
 """What every method shares: class names, inference rules, cached class features."""
+
 import dataclasses
 
 import torch
@@ -15,6 +16,7 @@ class Method(nn.Module):
     vlm: frozen model; classnames: class names of the current task (underscores read as spaces);
     template: with one `{}`; config: the method's frozen dataclass.
     """
+
     rules: tuple[str, ...] = ("unified",)
 
     @dataclasses.dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Method(nn.Module):
         if isinstance(classnames, str):
             raise ValueError(f"class names must be a list of texts, got the text {classnames!r}")
         if not len(classnames) or template.count("{}") != 1:
-            raise ValueError(f"{len(classnames)} class names and template {template!r}; at least one name "
-                             "and exactly one {} are needed")
+            raise ValueError(
+                f"{len(classnames)} class names and template {template!r}; at least one name "
+                "and exactly one {} are needed"
+            )
         self.classnames, self.template = list(classnames), template
         self._ids = self.vlm.tokenize(self.prompts())
         self._frozen: dict = {}
@@ -82,13 +86,16 @@ class Method(nn.Module):
         def frozen():
             with torch.no_grad():
                 return tower.shared(self._ids, before=first)
+
         return F.normalize(tower.read(self._once(("text", first), frozen), edits, start=first), dim=-1)
 
     def frozen_class_features(self) -> Tensor:
         """(class, joint) unit features of the frozen text tower: the zero-shot classifier."""
+
         def compute():
             with torch.no_grad():
                 return F.normalize(self.vlm.encode_text(self.fill(self.template)), dim=-1)
+
         return self._once(("zero-shot",), compute)
 
     def current_class_features(self) -> Tensor:
@@ -97,8 +104,11 @@ class Method(nn.Module):
             return self.class_features()
         # values, not version counters: fused optimisers do not count their writes
         mixed, state = torch.is_autocast_enabled(self.vlm.device.type), list(self.trainable().values())
-        if (self._features is None or self._features[0] != mixed
-                or not all(map(torch.equal, self._features[1], state))):
+        if (
+            self._features is None
+            or self._features[0] != mixed
+            or not all(map(torch.equal, self._features[1], state))
+        ):
             self._features = mixed, [p.detach().clone() for p in state], self.class_features()
         return self._features[2]
 

@@ -1,4 +1,5 @@
 """MMRL: representation tokens in blocks J..L of both towers, from one shared space (Guo & Gu, CVPR 2025)."""
+
 import dataclasses
 import math
 
@@ -31,17 +32,19 @@ class Aligner(nn.Module):
 
 class MMRL(Method):
     """Shared representation tokens in the upper blocks of both towers, two image branches."""
+
     rules = ("unified", "decoupled")
     token_mix = 1.0  # a generated token replaces what the block before put in its place
 
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Names of the word list in the README; defaults are MMRL's for ImageNet."""
+
         first_block: int = 6
         tokens: int = 5
         rep_dim: int = 512
-        prompt_weight: float = 0.3      # share of the prompt branch at fusion
-        anchor_weight: float = 0.5      # self-regularisation towards the frozen features
+        prompt_weight: float = 0.3  # share of the prompt branch at fusion
+        anchor_weight: float = 0.5  # self-regularisation towards the frozen features
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
@@ -50,8 +53,10 @@ class MMRL(Method):
         if small:
             raise ValueError(f"{', '.join(small)}: must be at least 1")
         if vlm.text.depth != vlm.image.depth or not 1 <= c.first_block <= vlm.image.depth:
-            raise ValueError(f"first_block={c.first_block} must be a block of two towers of equal depth; "
-                             f"they have {vlm.image.depth} and {vlm.text.depth} blocks")
+            raise ValueError(
+                f"first_block={c.first_block} must be a block of two towers of equal depth; "
+                f"they have {vlm.image.depth} and {vlm.text.depth} blocks"
+            )
         self.space = nn.Parameter(torch.randn(c.tokens, c.rep_dim) * 0.02)
         self.image_aligner = self.aligner(blocks, vlm.image.width)
         self.text_aligner = self.aligner(blocks, vlm.text.width)
@@ -132,10 +137,12 @@ class MMRL(Method):
         trace = self.image_trace(prefix)
         z, w, w0 = self.read_out(trace[-1]), self.class_features(), self.frozen_class_features()
         by_class, by_prompt = self.branch_logits(z, w)
-        terms = {"ce_class": (1 - c.prompt_weight) * F.cross_entropy(by_class, labels),
-                 "ce_prompt": c.prompt_weight * F.cross_entropy(by_prompt, labels),
-                 "anchor_image": c.anchor_weight * (1 - F.cosine_similarity(z["cls"], frozen).mean()),
-                 "anchor_text": c.anchor_weight * (1 - F.cosine_similarity(w, w0).mean())}
+        terms = {
+            "ce_class": (1 - c.prompt_weight) * F.cross_entropy(by_class, labels),
+            "ce_prompt": c.prompt_weight * F.cross_entropy(by_prompt, labels),
+            "anchor_image": c.anchor_weight * (1 - F.cosine_similarity(z["cls"], frozen).mean()),
+            "anchor_text": c.anchor_weight * (1 - F.cosine_similarity(w, w0).mean()),
+        }
         return terms | self.extra_losses(z, trace)
 
     def extra_losses(self, z: dict[str, Tensor], trace: list[Tokens]) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
 """MMRL++: MMRL with low-rank aligners and tokens that are carried from block to block (Guo & Gu 2025)."""
+
 import dataclasses
 import math
 
@@ -33,14 +34,15 @@ class MMRLpp(MMRL):
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Names of the word list in the README; defaults are MMRL++'s for ImageNet."""
+
         first_block: int = 6
         tokens: int = 5
         rep_dim: int = 512
         rank: int = 4
         proj_rank: int = 64
-        token_mix: float = 0.9          # share of the generated token at blocks J+1..L
-        prompt_weight: float = 0.3      # share of the prompt branch at fusion
-        anchor_weight: float = 0.2      # self-regularisation towards the frozen features
+        token_mix: float = 0.9  # share of the generated token at blocks J+1..L
+        prompt_weight: float = 0.3  # share of the prompt branch at fusion
+        anchor_weight: float = 0.2  # self-regularisation towards the frozen features
 
     @property
     def token_mix(self) -> float:

@@ -1,4 +1,5 @@
 """What CoOp and its successors share: context words before the class name, prompts in the first blocks."""
+
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def first_words(vlm: VLM, tokens: int) -> Tensor:
     if tokens > len(CONTEXT.split()):
         return torch.randn(tokens, vlm.text.width) * 0.02
     with torch.no_grad():
-        return vlm.text.text.token_embedding(vlm.tokenize([CONTEXT]))[0, 1:1 + tokens].clone()
+        return vlm.text.text.token_embedding(vlm.tokenize([CONTEXT]))[0, 1 : 1 + tokens].clone()
 
 
 def check_depth(vlm: VLM, depth: int) -> None:

@@ -1,4 +1,5 @@
 """PromptSRC: prompts held near the frozen model and averaged over epochs (Khattak et al., ICCV 2023)."""
+
 import dataclasses
 
 import torch
@@ -25,14 +26,15 @@ class PromptSRC(Method):
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Defaults are the paper's for base-to-new."""
+
         tokens: int = 4
-        depth: int = 9              # prompts stand in blocks 1..depth of both towers
+        depth: int = 9  # prompts stand in blocks 1..depth of both towers
         w_text: float = 25.0
         w_image: float = 10.0
         w_logits: float = 1.0
-        gpa_mean: float = 15.0      # epoch with the largest weight in the average
+        gpa_mean: float = 15.0  # epoch with the largest weight in the average
         gpa_std: float = 1.0
-        epochs: int = 20            # of the training; the average is used after the last one
+        epochs: int = 20  # of the training; the average is used after the last one
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
@@ -56,10 +58,12 @@ class PromptSRC(Method):
 
     def ensemble_class_features(self) -> Tensor:
         """(class, joint) frozen features, averaged over 60 templates before they are normalised."""
+
         def compute():
             with torch.no_grad():
                 mean = sum(self.vlm.encode_text(self.fill(t)) for t in TEMPLATES) / len(TEMPLATES)
                 return F.normalize(mean, dim=-1)
+
         return self._once(("ensemble",), compute)
 
     def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -70,10 +74,12 @@ class PromptSRC(Method):
             z0, w0 = F.normalize(self.vlm.encode_image(images), dim=-1), self.ensemble_class_features()
         logits, logits0 = self.cosine_logits(z, w), self.cosine_logits(z0, w0)
         kl = F.kl_div(logits.log_softmax(-1), logits0.log_softmax(-1), reduction="sum", log_target=True)
-        return {"ce": F.cross_entropy(logits, labels),
-                "anchor_text": c.w_text * F.l1_loss(w, w0),
-                "anchor_image": c.w_image * F.l1_loss(z, z0),
-                "anchor_logits": c.w_logits * kl / logits.numel()}
+        return {
+            "ce": F.cross_entropy(logits, labels),
+            "anchor_text": c.w_text * F.l1_loss(w, w0),
+            "anchor_image": c.w_image * F.l1_loss(z, z0),
+            "anchor_logits": c.w_logits * kl / logits.numel(),
+        }
 
     def epoch_weights(self) -> Tensor:
         """(epochs,) float64 shares of the epochs in the average: a Gaussian over 1..epochs, sum 1."""

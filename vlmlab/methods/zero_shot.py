@@ -1,4 +1,5 @@
 """Zero-shot CLIP: cosine to the text features of one template per class (Radford et al. 2021)."""
+
 from .method import Method
 
 

@@ -6,6 +6,7 @@ Where an edit does the same to every sample, `edit.reach(layout)` is the number 
 needs to see: texts that share at least as many are edited once (shared_text.py). An edit without it is free
 to treat every sample differently.
 """
+
 import dataclasses
 
 import torch
@@ -16,6 +17,7 @@ from .tokens import Edit, Tokens, span
 
 def insert(role: str, values: Tensor, after: str) -> Edit:
     """Put new tokens behind those of role `after`; a later EOS position moves along."""
+
     def edit(tokens: Tokens) -> Tokens:
         at = tokens.span(after).stop
         new = values.expand(len(tokens.x), -1, -1)
@@ -24,6 +26,7 @@ def insert(role: str, values: Tensor, after: str) -> Edit:
         layout = (*tokens.layout[:place], (role, len(values)), *tokens.layout[place:])
         eos = None if tokens.eos is None else tokens.eos + len(values) * (tokens.eos >= at)
         return Tokens(x, layout, eos)
+
     edit.reach = lambda layout: span(layout, after).stop
     return edit
 
@@ -33,16 +36,18 @@ def overwrite(role: str, values: Tensor, of: str) -> Edit:
 
     values may also be (batch, count, width), one row of tokens per sample.
     """
+
     def edit(tokens: Tokens) -> Tokens:
         at, count = tokens.span(of), values.shape[-2]
         if count > at.stop - at.start:
             raise ValueError(f"{count} values for {at.stop - at.start} {of!r} tokens")
         new = values.expand(len(tokens.x), -1, -1)
-        x = torch.cat([tokens.x[:, :at.start], new, tokens.x[:, at.start + count:]], dim=1)
+        x = torch.cat([tokens.x[:, : at.start], new, tokens.x[:, at.start + count :]], dim=1)
         place = [name for name, _ in tokens.layout].index(of)
         runs = (role, count), (of, at.stop - at.start - count)
-        layout = (*tokens.layout[:place], *runs, *tokens.layout[place + 1:])
+        layout = (*tokens.layout[:place], *runs, *tokens.layout[place + 1 :])
         return Tokens(x, layout, tokens.eos)
+
     if values.ndim == 2:
         edit.reach = lambda layout: span(layout, of).start + len(values)
     return edit
@@ -50,6 +55,7 @@ def overwrite(role: str, values: Tensor, of: str) -> Edit:
 
 def mix(role: str, values: Tensor, weight: float) -> Edit:
     """Replace the tokens of one role by `weight * values + (1 - weight) * what they are now`."""
+
     def edit(tokens: Tokens) -> Tokens:
         at = tokens.span(role)
         if at.stop - at.start != len(values):
@@ -57,7 +63,8 @@ def mix(role: str, values: Tensor, weight: float) -> Edit:
         new = values.expand(len(tokens.x), -1, -1)
         if weight != 1:
             new = weight * new + (1 - weight) * tokens.x[:, at]
-        x = torch.cat([tokens.x[:, :at.start], new, tokens.x[:, at.stop:]], dim=1)
+        x = torch.cat([tokens.x[:, : at.start], new, tokens.x[:, at.stop :]], dim=1)
         return dataclasses.replace(tokens, x=x)
+
     edit.reach = lambda layout: span(layout, role).stop
     return edit

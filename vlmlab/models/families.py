@@ -7,6 +7,7 @@ knows; the first whose paths a module has is used. A family for a module of one'
     Family("layers", {"resid.pre": ("", "in"), "resid.post": ("", "out"), "mlp.out": ("mlp", "out")},
            tokens="cls patch*")
 """
+
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ class Family:
     batch_first: False where blocks take (token, batch, width).
     marks: further paths that a module must have, where blocks alone do not tell families apart.
     """
+
     blocks: str
     sites: Mapping[str, Path]
     tokens: Layouts | Callable[[Any], Layouts] = "cls patch*"
@@ -43,26 +45,44 @@ class Family:
 
 RESIDUAL: dict[str, Path] = {"resid.pre": ("", "in"), "resid.post": ("", "out")}
 OPEN_CLIP_SITES = RESIDUAL | {
-    "resid.mid": ("ln_2", "in"), "attn.out": ("ls_1", "out"),  # behind the layer scale, the identity in CLIP
-    "mlp.act": ("mlp.gelu", "out"), "mlp.out": ("ls_2", "out")}
+    "resid.mid": ("ln_2", "in"),
+    "attn.out": ("ls_1", "out"),  # behind the layer scale, the identity in CLIP
+    "mlp.act": ("mlp.gelu", "out"),
+    "mlp.out": ("ls_2", "out"),
+}
 # what dropping paths or scaling does not change in evaluation mode is read behind it: what is added
 TIMM_SITES = RESIDUAL | {
-    "resid.mid": ("norm2", "in"), "attn.out": ("drop_path1", "out"),
-    "mlp.act": ("mlp.act", "out"), "mlp.out": ("drop_path2", "out")}
+    "resid.mid": ("norm2", "in"),
+    "attn.out": ("drop_path1", "out"),
+    "mlp.act": ("mlp.act", "out"),
+    "mlp.out": ("drop_path2", "out"),
+}
 HF_CLIP_SITES = RESIDUAL | {
-    "resid.mid": ("layer_norm2", "in"), "attn.out": ("self_attn", "out"),
-    "mlp.act": ("mlp.activation_fn", "out"), "mlp.out": ("mlp", "out")}
+    "resid.mid": ("layer_norm2", "in"),
+    "attn.out": ("self_attn", "out"),
+    "mlp.act": ("mlp.activation_fn", "out"),
+    "mlp.out": ("mlp", "out"),
+}
 HF_VIT_SITES = RESIDUAL | {
-    "resid.mid": ("layernorm_after", "in"), "attn.out": ("attention", "out"),
-    "mlp.act": ("mlp.activation_fn", "out"), "mlp.out": ("mlp", "out")}
+    "resid.mid": ("layernorm_after", "in"),
+    "attn.out": ("attention", "out"),
+    "mlp.act": ("mlp.activation_fn", "out"),
+    "mlp.out": ("mlp", "out"),
+}
 # norms stand behind the sums here: mid = LN(pre + attn.out), post = LN(mid + mlp.out)
 BERT_SITES = RESIDUAL | {
-    "resid.mid": ("attention.output.LayerNorm", "out"), "attn.out": ("attention.output.dropout", "out"),
-    "mlp.act": ("intermediate", "out"), "mlp.out": ("output.dropout", "out")}
+    "resid.mid": ("attention.output.LayerNorm", "out"),
+    "attn.out": ("attention.output.dropout", "out"),
+    "mlp.act": ("intermediate", "out"),
+    "mlp.out": ("output.dropout", "out"),
+}
 # the neurons of a gated MLP are what its last projection reads
 LLAMA_SITES = RESIDUAL | {
-    "resid.mid": ("post_attention_layernorm", "in"), "attn.out": ("self_attn", "out"),
-    "mlp.act": ("mlp.down_proj", "in"), "mlp.out": ("mlp", "out")}
+    "resid.mid": ("post_attention_layernorm", "in"),
+    "attn.out": ("self_attn", "out"),
+    "mlp.act": ("mlp.down_proj", "in"),
+    "mlp.out": ("mlp", "out"),
+}
 
 
 def has(module: Any, path: str) -> bool:
@@ -79,8 +99,9 @@ def at(module: Any, path: str) -> Any:
     for name in filter(None, path.split(".")):
         if not hasattr(module, name):
             there = ", ".join(child for child, _ in module.named_children()) or "nothing"
-            raise ValueError(f"{type(module).__name__} has no {name!r} (path {path!r} of its family); it has "
-                             f"{there}")
+            raise ValueError(
+                f"{type(module).__name__} has no {name!r} (path {path!r} of its family); it has {there}"
+            )
         module = getattr(module, name)
     return module
 
@@ -100,45 +121,95 @@ def coca_tokens(module: Any) -> str:
 
 def cls_first(name: str) -> Callable[[Any], str]:
     """A class token where the embeddings have one: what tells CLIP's image tower from SigLIP's."""
+
     def tokens(module: Any) -> str:
         return "cls patch*" if has(module, f"{name}.class_embedding") else "patch*"
+
     return tokens
 
 
 FAMILIES: dict[str, Family] = {
-    "open_clip ViT": Family("visual.transformer.resblocks", OPEN_CLIP_SITES, forward="encode_image",
-                            marks=("visual.class_embedding",)),
+    "open_clip ViT": Family(
+        "visual.transformer.resblocks",
+        OPEN_CLIP_SITES,
+        forward="encode_image",
+        marks=("visual.class_embedding",),
+    ),
     "open_clip timm tower": Family("visual.trunk.blocks", TIMM_SITES, timm_tokens, forward="encode_image"),
-    "open_clip text": Family("transformer.resblocks", OPEN_CLIP_SITES, "sos word*", "text", "encode_text",
-                             end="eos", marks=("token_embedding",)),
+    "open_clip text": Family(
+        "transformer.resblocks",
+        OPEN_CLIP_SITES,
+        "sos word*",
+        "text",
+        "encode_text",
+        end="eos",
+        marks=("token_embedding",),
+    ),
     "open_clip text tower, causal": Family(
-        "text.transformer.resblocks", OPEN_CLIP_SITES, coca_tokens, "text", "encode_text", end="eos",
-        marks=("text.attn_mask",)),
-    "open_clip text tower, SigLIP": Family("text.transformer.resblocks", OPEN_CLIP_SITES, "word*", "text",
-                                           "encode_text", end="last"),
+        "text.transformer.resblocks",
+        OPEN_CLIP_SITES,
+        coca_tokens,
+        "text",
+        "encode_text",
+        end="eos",
+        marks=("text.attn_mask",),
+    ),
+    "open_clip text tower, SigLIP": Family(
+        "text.transformer.resblocks", OPEN_CLIP_SITES, "word*", "text", "encode_text", end="last"
+    ),
     "timm ViT": Family("blocks", TIMM_SITES, timm_tokens),
-    "HF CLIP or SigLIP image": Family("vision_model.encoder.layers", HF_CLIP_SITES,
-                                      cls_first("vision_model.embeddings"), forward="get_image_features"),
-    "HF CLIP text": Family("text_model.encoder.layers", HF_CLIP_SITES, "sos word*", "text",
-                           "get_text_features", end="eos", marks=("visual_projection",)),
-    "HF SigLIP text": Family("text_model.encoder.layers", HF_CLIP_SITES, "word*", "text",
-                             "get_text_features", end="last"),
-    "HF CLIP image with projection": Family("vision_model.encoder.layers", HF_CLIP_SITES,
-                                            cls_first("vision_model.embeddings")),
-    "HF CLIP text with projection": Family("text_model.encoder.layers", HF_CLIP_SITES, "sos word*", "text",
-                                           end="eos", marks=("text_projection",)),
-    "HF CLIP or SigLIP image tower": Family("base_model.encoder.layers", HF_CLIP_SITES,
-                                            cls_first("base_model.embeddings"),
-                                            marks=("base_model.embeddings.patch_embedding",)),
-    "HF CLIP text tower": Family("base_model.encoder.layers", HF_CLIP_SITES, "sos word*", "text", end="eos",
-                                 marks=("base_model.embeddings.token_embedding", "base_model.eos_token_id")),
-    "HF SigLIP text tower": Family("base_model.encoder.layers", HF_CLIP_SITES, "word*", "text", end="last",
-                                   marks=("base_model.embeddings.token_embedding",)),
+    "HF CLIP or SigLIP image": Family(
+        "vision_model.encoder.layers",
+        HF_CLIP_SITES,
+        cls_first("vision_model.embeddings"),
+        forward="get_image_features",
+    ),
+    "HF CLIP text": Family(
+        "text_model.encoder.layers",
+        HF_CLIP_SITES,
+        "sos word*",
+        "text",
+        "get_text_features",
+        end="eos",
+        marks=("visual_projection",),
+    ),
+    "HF SigLIP text": Family(
+        "text_model.encoder.layers", HF_CLIP_SITES, "word*", "text", "get_text_features", end="last"
+    ),
+    "HF CLIP image with projection": Family(
+        "vision_model.encoder.layers", HF_CLIP_SITES, cls_first("vision_model.embeddings")
+    ),
+    "HF CLIP text with projection": Family(
+        "text_model.encoder.layers", HF_CLIP_SITES, "sos word*", "text", end="eos", marks=("text_projection",)
+    ),
+    "HF CLIP or SigLIP image tower": Family(
+        "base_model.encoder.layers",
+        HF_CLIP_SITES,
+        cls_first("base_model.embeddings"),
+        marks=("base_model.embeddings.patch_embedding",),
+    ),
+    "HF CLIP text tower": Family(
+        "base_model.encoder.layers",
+        HF_CLIP_SITES,
+        "sos word*",
+        "text",
+        end="eos",
+        marks=("base_model.embeddings.token_embedding", "base_model.eos_token_id"),
+    ),
+    "HF SigLIP text tower": Family(
+        "base_model.encoder.layers",
+        HF_CLIP_SITES,
+        "word*",
+        "text",
+        end="last",
+        marks=("base_model.embeddings.token_embedding",),
+    ),
     # base_model is the model itself, or what a model with a head on top holds
     "HF ViT": Family("base_model.layers", HF_VIT_SITES, marks=("base_model.embeddings.cls_token",)),
     "HF BERT": Family("base_model.encoder.layer", BERT_SITES, "cls word*", "text", end="mask"),
-    "HF LLaMA": Family("base_model.layers", LLAMA_SITES, "sos word*", "text", end="mask",
-                       marks=("base_model.embed_tokens",)),
+    "HF LLaMA": Family(
+        "base_model.layers", LLAMA_SITES, "sos word*", "text", end="mask", marks=("base_model.embed_tokens",)
+    ),
 }
 
 
@@ -158,7 +229,9 @@ def families_of(module: Any) -> dict[str, Family]:
         if family.kind not in found and fits(module, family):
             found[family.kind] = family
     if not found:
-        raise ValueError(f"{type(module).__name__} is of no family that vlmlab knows "
-                         f"({', '.join(FAMILIES)}); describe its blocks with a vlmlab.models.families.Family "
-                         "and pass family=")
+        raise ValueError(
+            f"{type(module).__name__} is of no family that vlmlab knows "
+            f"({', '.join(FAMILIES)}); describe its blocks with a vlmlab.models.families.Family "
+            "and pass family="
+        )
     return found

@@ -1,4 +1,5 @@
 """Which weights these are."""
+
 import hashlib
 from collections.abc import Mapping
 

@@ -3,6 +3,7 @@
 Nobody reads the patches behind an image tower's last block, nor the words behind a text tower's: there the
 keys and values of all tokens are needed, but queries, output projection and MLP only of those that are read.
 """
+
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock
@@ -20,10 +21,16 @@ def can_run_in_parts(block: nn.Module) -> bool:
     if type(block) is not ResidualAttentionBlock or hasattr(block, "ln_1_kv"):
         return False
     attn = block.attn
-    usual = type(attn) is nn.MultiheadAttention and attn.batch_first and attn.bias_k is None \
-        and attn.in_proj_weight is not None and attn.in_proj_bias is not None
+    usual = (
+        type(attn) is nn.MultiheadAttention
+        and attn.batch_first
+        and attn.bias_k is None
+        and attn.in_proj_weight is not None
+        and attn.in_proj_bias is not None
+    )
     watched = torch.nn.modules.module._has_any_global_hook() or any(
-        getattr(m, name) for m in block.modules() for name in HOOKS)
+        getattr(m, name) for m in block.modules() for name in HOOKS
+    )
     watched = watched or F.scaled_dot_product_attention is not ATTENTION
     return usual and not block.training and not watched
 

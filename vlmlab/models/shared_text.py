@@ -9,6 +9,7 @@ depend on is left out, and a gradient that reaches a shared token is the sum ove
 All tokens lie in one matrix (token, width), the shared ones first, then the texts sorted by length. Norms,
 linear maps and MLPs run on it as it is; attention runs once per length: no text pays for a longer one.
 """
+
 import dataclasses
 
 import torch
@@ -52,8 +53,8 @@ class SharedText:
     def positions(self) -> Tensor:
         """(token,) positions of the tokens in their texts."""
         at = torch.arange(self.shared + self.groups[-1][1], device=self.row.device)
-        own = at[self.shared:]
-        return torch.cat([at[:self.shared], *(own[:n].repeat(count) for count, n in self.groups)])
+        own = at[self.shared :]
+        return torch.cat([at[: self.shared], *(own[:n].repeat(count) for count, n in self.groups)])
 
     def edited(self, edit: Edit | None) -> "SharedText | None":
         """The edit applied once; None if it may do more than change the shared tokens, alike in all texts."""
@@ -62,8 +63,10 @@ class SharedText:
         reach = getattr(edit, "reach", None)
         if reach is None or reach(self.full_layout) > self.shared:
             return None
-        after = edit(Tokens(self.x[None, :self.shared], self.layout))
-        return dataclasses.replace(self, x=torch.cat([after.x[0], self.x[self.shared:]]), layout=after.layout)
+        after = edit(Tokens(self.x[None, : self.shared], self.layout))
+        return dataclasses.replace(
+            self, x=torch.cat([after.x[0], self.x[self.shared :]]), layout=after.layout
+        )
 
     def through(self, block: nn.Module, only_ends: bool = False) -> "SharedText":
         """The tokens behind a block; only_ends: the EOS tokens alone, all that anybody reads of the last."""
@@ -91,26 +94,33 @@ class SharedText:
         def heads(x, count):
             """(text * token, width) -> (text, head, token, width of a head)."""
             return x.unflatten(0, (count, -1)).unflatten(2, (attn.num_heads, -1)).transpose(1, 2)
+
         (k0, *ks), (v0, *vs) = (t.split([self.shared, *sizes]) for t in (k, v))
         k0, v0, out = heads(k0, 1), heads(v0, 1), []
         if ends is None:
-            q, qs = q[:self.shared], q[self.shared:].split(sizes)
+            q, qs = q[: self.shared], q[self.shared :].split(sizes)
             out.append(causal_attention(heads(q, 1), k0, v0))
         else:
             qs = q.split([count for count, _ in self.groups])
         for (count, _), q, *own in zip(self.groups, qs, ks, vs):
-            kv = (torch.cat([first.expand(count, -1, -1, -1), heads(x, count)], dim=2)
-                  for first, x in zip((k0, v0), own))
+            kv = (
+                torch.cat([first.expand(count, -1, -1, -1), heads(x, count)], dim=2)
+                for first, x in zip((k0, v0), own)
+            )
             out.append(causal_attention(heads(q, count), *kv))
         return F.linear(torch.cat(out), attn.out_proj.weight, attn.out_proj.bias)
 
     def side_by_side(self) -> Tokens:
         """The same tokens as (text, token, width), zeros behind each EOS."""
         longest = self.groups[-1][1]
-        parts = self.x[self.shared:].split([count * n for count, n in self.groups])
-        own = torch.cat([F.pad(part.unflatten(0, (count, n)), (0, 0, 0, longest - n))
-                         for part, (count, n) in zip(parts, self.groups)])[self.row]
-        x = torch.cat([self.x[:self.shared].expand(len(own), -1, -1), own], dim=1)
+        parts = self.x[self.shared :].split([count * n for count, n in self.groups])
+        own = torch.cat(
+            [
+                F.pad(part.unflatten(0, (count, n)), (0, 0, 0, longest - n))
+                for part, (count, n) in zip(parts, self.groups)
+            ]
+        )[self.row]
+        x = torch.cat([self.x[: self.shared].expand(len(own), -1, -1), own], dim=1)
         return Tokens(x, self.full_layout, self.eos)
 
 
@@ -131,7 +141,8 @@ def arrange(ids: Tensor) -> SharedText | None:
     own = eos - shared + 1
     order = own.argsort(stable=True)
     lengths, counts = (t.tolist() for t in own.unique(return_counts=True))
-    parts = [ids[rows, shared:shared + n].flatten() for rows, n in zip(order.split(counts), lengths)]
+    parts = [ids[rows, shared : shared + n].flatten() for rows, n in zip(order.split(counts), lengths)]
     layout = ("sos", 1), ("word", shared - 1)
-    return SharedText(torch.cat([ids[0, :shared], *parts]), layout, tuple(zip(counts, lengths)),
-                      order.argsort(), own)
+    return SharedText(
+        torch.cat([ids[0, :shared], *parts]), layout, tuple(zip(counts, lengths)), order.argsort(), own
+    )

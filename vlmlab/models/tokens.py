@@ -1,4 +1,5 @@
 """Labelled tokens, and the edits that methods make on them."""
+
 import dataclasses
 from collections.abc import Callable
 

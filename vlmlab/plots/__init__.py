@@ -1,11 +1,11 @@
 """Pictures: labelled arrays in, Axes out. Nothing here computes a measure or knows a model."""
 
+from ..names_and_colours import colour, label, looks
 from .arrows import arrows
 from .distribution import distribution
 from .dots import dots
 from .lines import lines
 from .matrix import matrix
-from .names import colour, label, looks
 from .overlay import overlay, overlay_grid
 from .radar import radar
 from .reliability import reliability

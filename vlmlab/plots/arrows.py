@@ -4,8 +4,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
+from ..names_and_colours import MARKERS, colour, label, looks
 from .checks import check_filled
-from .names import MARKERS, colour, label, looks
 from .style import figure, legend
 
 

@@ -5,8 +5,8 @@ import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
 
+from ..names_and_colours import AXES, BLUE, NAMES, label, looks
 from .checks import numbers, table
-from .names import AXES, BLUE, NAMES, label, looks
 from .style import figure, legend
 
 VIOLIN = {"inner": "quart", "cut": 0, "linewidth": 0.6, "density_norm": "width", "saturation": 1}

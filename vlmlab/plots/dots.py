@@ -4,8 +4,8 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 
+from ..names_and_colours import AXES, label, looks
 from .checks import numbers, table
-from .names import AXES, label, looks
 from .style import figure, legend
 
 SPREAD = 0.6  # of the room of a group that its dots take

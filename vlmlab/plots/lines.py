@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from ..names_and_colours import AXES, GREY, OLIVE, YELLOW, label, looks
 from .checks import band, check_array, check_keys
-from .names import AXES, GREY, OLIVE, YELLOW, label, looks
 from .style import figure, legend
 
 MARKS = 16  # markers on a line; a longer one has some every few points

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
+from ..names_and_colours import AXES, GREY
 from .checks import check_filled
-from .names import AXES, GREY
 from .style import SMALL, figure, strip
 
 MISSING = "#dddddd"

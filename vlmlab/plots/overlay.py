@@ -5,8 +5,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
+from ..names_and_colours import AXES, SKY, label
 from .checks import check_array, check_filled
-from .names import AXES, SKY, label
 from .style import SMALL, figure
 
 ONE = ("cls", "sos", "eos")  # roles of a single token

@@ -5,9 +5,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from ..names_and_colours import GREY, label, looks
 from .checks import band, check_array, check_keys
 from .lines import line
-from .names import GREY, label, looks
 from .style import SMALL, figure, legend
 
 

@@ -7,8 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
+from ..names_and_colours import AXES, label
 from .checks import numbers, table
-from .names import AXES, label
 from .style import figure
 
 OVERLAP = 1.5  # height of a ridge, in distances between two

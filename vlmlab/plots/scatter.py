@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
+from ..names_and_colours import GREY, MARKERS, PALETTE, label, looks
 from .checks import check_filled, table
-from .names import GREY, MARKERS, PALETTE, label, looks
 from .style import figure, legend
 
 FEW = 50  # points that can be large

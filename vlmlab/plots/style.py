@@ -70,9 +70,7 @@ def strip(ax: Axes, side: str, gap: float, size: float, **kwargs) -> Axes:
     return ax.inset_axes((gap, 0, size, 1), transform=outside, **kwargs)
 
 
-def legend(
-    ax: Axes, where: str = "above", handles: list[Artist] | None = None, alone: bool = False
-) -> None:
+def legend(ax: Axes, where: str = "above", handles: list[Artist] | None = None, alone: bool = False) -> None:
     """A legend beside the Axes, where it covers nothing: "above", "below" (under the labels) or "right".
 
     Without handles it lists what the Axes has labels for; with none of those it draws nothing.

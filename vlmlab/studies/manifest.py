@@ -50,6 +50,7 @@ own GPUs (0: it shares what there is), `memory_gb` limits the data that each pro
 (no limit; on Linux; a process with torch and the tiny model starts at 2 GB), `hours` its wall time (24; a
 notebook 0.5). They change where and when a job runs, not which run it is.
 """
+
 import dataclasses
 import hashlib
 import itertools
@@ -57,8 +58,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from .jobs.worker import Resources
 from .schema import Reader
-from .worker import Resources
 
 RULES = {"mmrlpp": ("unified", "decoupled")}  # where the paper itself reports more than `unified`
 
@@ -66,6 +67,7 @@ RULES = {"mmrlpp": ("unified", "decoupled")}  # where the paper itself reports m
 @dataclasses.dataclass(frozen=True)
 class Artefact:
     """One figure or table: its notebook (a path), the matrices it reads, its fixed parameters."""
+
     id: str
     title: str
     notebook: Path
@@ -77,15 +79,16 @@ class Artefact:
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One training run and its evaluation, as plain values."""
+
     study: str
-    model: dict            # name, pretrained, device, precision as `vlmlab.load` takes them
+    model: dict  # name, pretrained, device, precision as `vlmlab.load` takes them
     method: str
     task: str
     protocol: str
     shots: int | None
     seed: int
     rules: tuple[str, ...]
-    config: dict           # keywords of `vlmlab.fit`
+    config: dict  # keywords of `vlmlab.fit`
     presets: bool = False  # whether those of the papers (methods/presets.csv) stand under them
     resources: Resources = dataclasses.field(default=Resources(), compare=False)
     variant: str = dataclasses.field(default="", compare=False)
@@ -115,6 +118,7 @@ class Job:
 @dataclasses.dataclass(frozen=True)
 class Matrix:
     """Runs to train: every method on every task with every number of shots and seed."""
+
     name: str
     methods: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -142,6 +146,7 @@ class Matrix:
 @dataclasses.dataclass(frozen=True)
 class Profile:
     """How much of the study is done: model, notebook parameters, fit parameters, run matrices."""
+
     name: str
     model: dict
     params: dict
@@ -154,6 +159,7 @@ class Profile:
 @dataclasses.dataclass(frozen=True)
 class Study:
     """A study as its file says it; `path` is study.toml."""
+
     id: str
     title: str
     path: Path
@@ -177,8 +183,10 @@ class Study:
                 raise ValueError(f"study {self.id} has no artefact {id!r}; it has {', '.join(lacks)}")
             if lacks[id]:
                 there = ", ".join(matrices) or "none"
-                raise ValueError(f"{self.path}: {id} reads the matrix {lacks[id][0]!r}, which profile "
-                                 f"{profile} leaves out; it has {there}")
+                raise ValueError(
+                    f"{self.path}: {id} reads the matrix {lacks[id][0]!r}, which profile "
+                    f"{profile} leaves out; it has {there}"
+                )
         return [a for a in self.artefacts.values() if (a.id in only if only else not lacks[a.id])]
 
     def jobs(self, profile: str, matrices: tuple[str, ...]) -> list[Job]:
@@ -191,9 +199,22 @@ class Study:
                 for method in matrix.methods:
                     configs = matrix.configs(method, p.config | p.method.get(method, {})).items()
                     for shots, seed, (variant, config) in itertools.product(
-                            matrix.shots, matrix.seeds, configs):
-                        job = Job(self.id, p.model, method, task, matrix.protocol, shots, seed,
-                                  matrix.rules_of(method), config, matrix.presets, resources, variant)
+                        matrix.shots, matrix.seeds, configs
+                    ):
+                        job = Job(
+                            self.id,
+                            p.model,
+                            method,
+                            task,
+                            matrix.protocol,
+                            shots,
+                            seed,
+                            matrix.rules_of(method),
+                            config,
+                            matrix.presets,
+                            resources,
+                            variant,
+                        )
                         jobs.setdefault(job.id, job)
         return list(jobs.values())
 
@@ -223,8 +244,11 @@ class Builder(Reader):
         for section in raw:
             if section not in ("study", "artefact", "profile"):
                 self.fail(section, 0, None, "unknown; legal are [study], [[artefact]], [profile.<name>]")
-        for section, kind, written in (("study", dict, "[study]"), ("artefact", list, "[[artefact]]"),
-                                       ("profile", dict, "[profile.<name>]")):
+        for section, kind, written in (
+            ("study", dict, "[study]"),
+            ("artefact", list, "[[artefact]]"),
+            ("profile", dict, "[profile.<name>]"),
+        ):
             if not isinstance(raw.get(section), kind) or not raw[section]:
                 self.fail(section, 0, None, f"a study needs at least one {written}")
         head = self.fields("study", "study", 0, raw["study"])

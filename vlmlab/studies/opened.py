@@ -1,4 +1,5 @@
 """Finished runs in a notebook: choose among them, open them on model and task, get images."""
+
 import warnings
 from collections.abc import Iterable, Iterator
 
@@ -13,8 +14,10 @@ def narrow(trained, methods: Iterable[str] = (), tasks: str | Iterable[str] = ()
     methods = list(methods)
     found = trained[trained["name"].isin(methods)] if methods else trained
     if found.empty:
-        raise ValueError(f"no run is called {', '.join(methods)}; there are "
-                         f"{', '.join(trained['name'].unique()) or 'none'}")
+        raise ValueError(
+            f"no run is called {', '.join(methods)}; there are "
+            f"{', '.join(trained['name'].unique()) or 'none'}"
+        )
     there = list(found["task"].unique())
     wanted = [task for task in ([tasks] if isinstance(tasks, str) else tasks) if task]
     shown = [task for task in wanted if task in there] or there[:first]

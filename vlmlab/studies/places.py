@@ -1,4 +1,5 @@
 """Where a study reads and writes, and small safe ways of doing so."""
+
 import contextlib
 import dataclasses
 import functools
@@ -11,22 +12,30 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1]
+from ..paths import PACKAGE, data_dir
+
 DATA_FILES = (".parquet", ".csv", ".safetensors", ".json", ".gz")  # not the text that describes them
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
     """The folders of one call: notebooks, runs and figures as the user named them; vlmlab's data and code."""
+
     notebooks: Path
     runs: Path
     figures: Path
-    data: Path = PACKAGE.parent / "data"
+    data: Path = dataclasses.field(default_factory=data_dir)
     package: Path = PACKAGE
 
     @classmethod
-    def of(cls, profile: str, runs: str | Path = "runs", figures: str | Path | None = None,
-           notebooks: str | Path = "notebooks", **others) -> "Places":
+    def of(
+        cls,
+        profile: str,
+        runs: str | Path = "runs",
+        figures: str | Path | None = None,
+        notebooks: str | Path = "notebooks",
+        **others,
+    ) -> "Places":
         """`figures` is by default figures/ for demo, which git keeps, and a folder in `runs` for others."""
         figures = figures or (Path("figures") if profile == "demo" else Path(runs) / "figures" / profile)
         others = {name: Path(path) for name, path in others.items()}
@@ -72,8 +81,9 @@ def hold(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"
-            raise BlockingIOError(f"{folder} is in use by {owner}; wait until it is done, or name another "
-                                  "folder with --runs") from error
+            raise BlockingIOError(
+                f"{folder} is in use by {owner}; wait until it is done, or name another folder with --runs"
+            ) from error
         except OSError:
             pass
         file.truncate(0)

@@ -1,4 +1,5 @@
 """The fields of study.toml, and a reader whose errors name file, line and field (see manifest.py)."""
+
 import math
 import re
 import tomllib
@@ -9,6 +10,7 @@ from typing import NamedTuple, NoReturn
 
 class Kind(NamedTuple):
     """What a field must be: in words for the message, and as a test."""
+
     text: str
     test: Callable[[object], bool]
 
@@ -49,8 +51,10 @@ def is_rules(value: object) -> bool:
     return is_texts(value) or (isinstance(value, dict) and all(map(is_texts, value.values())))
 
 
-NAME = Kind("a name of letters, digits, - and _",
-            lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", v, re.ASCII) is not None)
+NAME = Kind(
+    "a name of letters, digits, - and _",
+    lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", v, re.ASCII) is not None,
+)
 TEXT = Kind("a string, not empty", is_text)
 TEXTS = Kind("a list of strings, not empty", is_texts)
 ANY_TEXTS = Kind("a list of strings", lambda v: v == [] or is_texts(v))
@@ -58,32 +62,67 @@ SEEDS = Kind("a list of whole numbers, not empty", lambda v: is_counts(v, 0))
 COUNTS = Kind("a list of whole numbers above 0, not empty", lambda v: is_counts(v, 1))
 FLAG = Kind("true or false", lambda v: isinstance(v, bool))
 TABLE = Kind("a table", lambda v: isinstance(v, dict))
-PROTOCOL = one_of("zero_shot", "few_shot", "base_to_new", "cross_dataset", "domain_shift", "retrieval", "vqa",
-                  "label_distribution")
-RESOURCES = {"cores": lambda v: is_counts([v], 1), "gpus": lambda v: is_counts([v], 0),
-             "memory_gb": is_amount, "hours": is_amount}
-NEEDS = Kind("a table of cores (whole number from 1), gpus (whole number from 0), memory_gb and hours "
-             "(numbers above 0), each of which may be left out", is_resources)
+PROTOCOL = one_of(
+    "zero_shot",
+    "few_shot",
+    "base_to_new",
+    "cross_dataset",
+    "domain_shift",
+    "retrieval",
+    "vqa",
+    "label_distribution",
+)
+RESOURCES = {
+    "cores": lambda v: is_counts([v], 1),
+    "gpus": lambda v: is_counts([v], 0),
+    "memory_gb": is_amount,
+    "hours": is_amount,
+}
+NEEDS = Kind(
+    "a table of cores (whole number from 1), gpus (whole number from 0), memory_gb and hours "
+    "(numbers above 0), each of which may be left out",
+    is_resources,
+)
 REQUIRED = object()
 # section -> field -> (what it must be, default)
 FIELDS = {
     "study": {"id": (NAME, REQUIRED), "title": (TEXT, "")},
-    "artefact": {"id": (NAME, REQUIRED), "title": (TEXT, ""), "notebook": (TEXT, REQUIRED),
-                 "kind": (one_of("figure", "table"), REQUIRED), "runs": (ANY_TEXTS, []),
-                 "params": (TABLE, {})},
-    "profile": {"model": (TEXT, REQUIRED), "pretrained": (TEXT, None), "device": (TEXT, None),
-                "precision": (one_of("fp32", "amp_bf16", "amp_fp16"), None), "params": (TABLE, {}),
-                "config": (TABLE, {}), "resources": (NEEDS, {}),
-                "method": (Kind("tables of parameters by method", is_tables), {}),
-                "matrix": (Kind("[[profile.<name>.matrix]] sections", lambda v: isinstance(v, list)), [])},
-    "matrix": {"name": (NAME, REQUIRED), "methods": (TEXTS, REQUIRED), "tasks": (TEXTS, REQUIRED),
-               "seeds": (SEEDS, REQUIRED), "shots": (COUNTS, [None]),
-               "protocol": (PROTOCOL, "base_to_new"), "config": (TABLE, {}),
-               "rules": (Kind("a list of strings, or a table of such lists by method", is_rules), None),
-               "method": (Kind("tables of parameters by method", is_tables), {}), "resources": (NEEDS, {}),
-               "presets": (FLAG, False),
-               "variants": (Kind("tables of parameters by the variant's name, letters, digits, - and _",
-                                 is_variants), {})},
+    "artefact": {
+        "id": (NAME, REQUIRED),
+        "title": (TEXT, ""),
+        "notebook": (TEXT, REQUIRED),
+        "kind": (one_of("figure", "table"), REQUIRED),
+        "runs": (ANY_TEXTS, []),
+        "params": (TABLE, {}),
+    },
+    "profile": {
+        "model": (TEXT, REQUIRED),
+        "pretrained": (TEXT, None),
+        "device": (TEXT, None),
+        "precision": (one_of("fp32", "amp_bf16", "amp_fp16"), None),
+        "params": (TABLE, {}),
+        "config": (TABLE, {}),
+        "resources": (NEEDS, {}),
+        "method": (Kind("tables of parameters by method", is_tables), {}),
+        "matrix": (Kind("[[profile.<name>.matrix]] sections", lambda v: isinstance(v, list)), []),
+    },
+    "matrix": {
+        "name": (NAME, REQUIRED),
+        "methods": (TEXTS, REQUIRED),
+        "tasks": (TEXTS, REQUIRED),
+        "seeds": (SEEDS, REQUIRED),
+        "shots": (COUNTS, [None]),
+        "protocol": (PROTOCOL, "base_to_new"),
+        "config": (TABLE, {}),
+        "rules": (Kind("a list of strings, or a table of such lists by method", is_rules), None),
+        "method": (Kind("tables of parameters by method", is_tables), {}),
+        "resources": (NEEDS, {}),
+        "presets": (FLAG, False),
+        "variants": (
+            Kind("tables of parameters by the variant's name, letters, digits, - and _", is_variants),
+            {},
+        ),
+    },
 }
 
 
@@ -110,8 +149,12 @@ class Reader:
                 self.fail(section, nth, key, f"must be {want.text}; it is {value!r}")
         for key, (_, default) in legal.items():
             if default is REQUIRED and key not in raw:
-                self.fail(section, nth, key, f"is missing; needed are "
-                          f"{', '.join(k for k, (_, d) in legal.items() if d is REQUIRED)}")
+                self.fail(
+                    section,
+                    nth,
+                    key,
+                    f"is missing; needed are {', '.join(k for k, (_, d) in legal.items() if d is REQUIRED)}",
+                )
         return {key: raw.get(key, default) for key, (_, default) in legal.items()}
 
     def fail(self, section: str, nth: int, key: str | None, message: str) -> NoReturn:

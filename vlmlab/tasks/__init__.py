@@ -1,5 +1,6 @@
 """Data with class names or captions, splits and protocols; knows no model."""
-from .retrieval import Scene, retrieval_set, scenes
+
+from .emoji.retrieval import Scene, retrieval_set, scenes
 from .task import Split, Task, names, task
 
 __all__ = ["Scene", "Split", "Task", "names", "retrieval_set", "scenes", "task"]

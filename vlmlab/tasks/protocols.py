@@ -4,6 +4,7 @@ Each takes a Dataset, shots (None for all images) and a seed, and returns (train
 Protocols of Zhou et al. 2022 (CoOp, CoCoOp); few-shot images are drawn before classes are divided,
 so that a class has the same images in every protocol.
 """
+
 import numpy as np
 
 from . import sampling
@@ -21,8 +22,9 @@ def sampled(data: Dataset, shots: int | None, seed: int) -> tuple[Split, Split |
         return data.train, data.val
     val_labels = data.val.labels if data.val is not None else ()
     try:
-        train, val = sampling.few_shot(data.train.labels, val_labels, shots, seed, repeat=data.repeat,
-                                       classnames=data.train.classnames)
+        train, val = sampling.few_shot(
+            data.train.labels, val_labels, shots, seed, repeat=data.repeat, classnames=data.train.classnames
+        )
     except ValueError as e:
         raise ValueError(f"{data.id}: {e}") from None
     if data.val is not None:
@@ -70,5 +72,6 @@ def domain_shift(data: Dataset, shots: int | None, seed: int) -> Parts:
     return *sampled(data, shots, seed), {data.id: data.test, **data.shifts}
 
 
-PROTOCOLS = {f.__name__: f for f in (zero_shot, few_shot, base_to_new, cross_dataset, domain_shift,
-                                     label_distribution)}
+PROTOCOLS = {
+    f.__name__: f for f in (zero_shot, few_shot, base_to_new, cross_dataset, domain_shift, label_distribution)
+}

@@ -3,12 +3,13 @@
 Zhou et al. 2022, "Learning to Prompt for Vision-Language Models" (few-shot) and "Conditional Prompt
 Learning for Vision-Language Models" (base/new). Everything here works on lists of integer labels.
 """
+
 import math
 import random
 from collections.abc import Sequence
 
-MOST_REPEATED = 16     # beyond this many shots nothing is repeated
-VAL_SHOTS = 4          # CoOp's validation set has at most this many images per class
+MOST_REPEATED = 16  # beyond this many shots nothing is repeated
+VAL_SHOTS = 4  # CoOp's validation set has at most this many images per class
 
 
 def by_class(labels: Sequence[int]) -> dict[int, list[int]]:
@@ -19,8 +20,15 @@ def by_class(labels: Sequence[int]) -> dict[int, list[int]]:
     return groups
 
 
-def few_shot(labels: Sequence[int], val_labels: Sequence[int], shots: int, seed: int, *,
-             repeat: bool = False, classnames: Sequence[str] | None = None) -> tuple[list[int], list[int]]:
+def few_shot(
+    labels: Sequence[int],
+    val_labels: Sequence[int],
+    shots: int,
+    seed: int,
+    *,
+    repeat: bool = False,
+    classnames: Sequence[str] | None = None,
+) -> tuple[list[int], list[int]]:
     """Positions of `shots` images per class in the train list and of min(shots, 4) in the val list.
 
     One stream `random.Random(seed)` walks the classes in order of first appearance, first train, then
@@ -33,14 +41,18 @@ def few_shot(labels: Sequence[int], val_labels: Sequence[int], shots: int, seed:
     if shots < 1:
         raise ValueError(f"shots must be 1 or more, got {shots}")
     stream = random.Random(seed)
-    train = [i for label, items in by_class(labels).items()
-             for i in draw(stream, items, shots, repeat, classnames[label] if classnames else str(label))]
+    train = [
+        i
+        for label, items in by_class(labels).items()
+        for i in draw(stream, items, shots, repeat, classnames[label] if classnames else str(label))
+    ]
     val = [i for items in by_class(val_labels).values() for i in draw(stream, items, min(shots, VAL_SHOTS))]
     return train, val
 
 
-def draw(stream: random.Random, items: list[int], shots: int, repeat: bool = False,
-         name: str = "") -> list[int]:
+def draw(
+    stream: random.Random, items: list[int], shots: int, repeat: bool = False, name: str = ""
+) -> list[int]:
     """`shots` of `items`, or all of them, or, with `repeat`, all of them over and over."""
     n = len(items)
     if n >= shots:
@@ -49,8 +61,10 @@ def draw(stream: random.Random, items: list[int], shots: int, repeat: bool = Fal
         return items
     most = max(n, min(4 * n, MOST_REPEATED))
     if shots > most:
-        raise ValueError(f"class {name!r} has {n} distinct training images, {shots} shots were asked; use at "
-                         f"most {most} (repeated images included), or shots=None for all images")
+        raise ValueError(
+            f"class {name!r} has {n} distinct training images, {shots} shots were asked; use at "
+            f"most {most} (repeated images included), or shots=None for all images"
+        )
     return [items[i % n] for i in range(shots)]
 
 

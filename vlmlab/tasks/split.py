@@ -1,4 +1,5 @@
 """Labelled images (`Split`) and what a task is made from (`Dataset`)."""
+
 import dataclasses
 import hashlib
 import json
@@ -19,6 +20,7 @@ class Split:
     flip: whether training may mirror the images. provenance: where the list of images comes from, for
     the real data sets "published", "changed" or "regenerated" (see coop_lists), else "".
     """
+
     ids: list[str]
     labels: np.ndarray
     classnames: tuple[str, ...]
@@ -62,16 +64,20 @@ class Split:
         """The images at these positions, in this order; positions may repeat."""
         positions = np.asarray(positions, dtype=np.int64)
         soft = None if self.distributions is None else self.distributions[positions]
-        return dataclasses.replace(self, ids=[self.ids[i] for i in positions], labels=self.labels[positions],
-                                   distributions=soft)
+        return dataclasses.replace(
+            self, ids=[self.ids[i] for i in positions], labels=self.labels[positions], distributions=soft
+        )
 
     def restrict(self, classes: Sequence[int]) -> "Split":
         """Only the images of these classes, relabelled 0, 1, ... in the order given."""
         new = {c: i for i, c in enumerate(classes)}
         kept = self.select([i for i, label in enumerate(self.labels) if int(label) in new])
-        return dataclasses.replace(kept, labels=np.array([new[int(x)] for x in kept.labels], dtype=np.int64),
-                                   classnames=tuple(self.classnames[c] for c in classes),
-                                   distributions=None)
+        return dataclasses.replace(
+            kept,
+            labels=np.array([new[int(x)] for x in kept.labels], dtype=np.int64),
+            classnames=tuple(self.classnames[c] for c in classes),
+            distributions=None,
+        )
 
     def fingerprint(self) -> str:
         """sha256 hex over ids, labels, class names, template, provenance, soft labels and image contents."""
@@ -94,6 +100,7 @@ class Dataset:
     with class names of its own. others: id -> function that gives the test split of another data
     set, for cross-dataset transfer. repeat: few-shot sampling may repeat images (see sampling).
     """
+
     id: str
     train: Split
     test: Split
@@ -109,8 +116,9 @@ class Dataset:
             split = getattr(self, part)
             for name, n in zip(split.classnames, split.counts(), strict=True):
                 if n == 0:
-                    raise ValueError(f"class {name!r} of {self.id} has no {part} image; "
-                                     "remove the class or add images")
+                    raise ValueError(
+                        f"class {name!r} of {self.id} has no {part} image; remove the class or add images"
+                    )
         for name, split in self.shifts.items():
             if not len(split):
                 raise ValueError(f"the shift {name!r} of {self.id} has no image; is data/emoji complete?")

@@ -1,10 +1,12 @@
 """`task(id, protocol=...)`: data ready to train and test on."""
+
 import dataclasses
 import hashlib
 import json
 from pathlib import Path
 
-from . import coop, emoji_tasks
+from .coop import tasks as coop
+from .emoji import tasks as emoji_tasks
 from .protocols import PROTOCOLS
 from .split import Split
 
@@ -19,6 +21,7 @@ class Task:
     name -> split, where a split's class names may be its own. All embedded tasks have unequal
     classes: report balanced accuracy next to accuracy.
     """
+
     id: str
     protocol: str
     shots: int | None
@@ -40,8 +43,9 @@ class Task:
 
     def _test(self, name: str) -> Split:
         if name not in self.tests:
-            raise AttributeError(f"{self.id} under {self.protocol} has no {name!r} test; "
-                                 f"its tests are {', '.join(self.tests)}")
+            raise AttributeError(
+                f"{self.id} under {self.protocol} has no {name!r} test; its tests are {', '.join(self.tests)}"
+            )
         return self.tests[name]
 
     @property
@@ -56,9 +60,14 @@ class Task:
         Of images that are files, as in the real data sets, their sizes stand for the bytes.
         """
         parts = {"train": self.train, "val": self.val, **{f"tests.{k}": v for k, v in self.tests.items()}}
-        record = {"id": self.id, "protocol": self.protocol, "shots": self.shots, "seed": self.seed,
-                  "template": self.template,
-                  "parts": {k: v.fingerprint() for k, v in parts.items() if v is not None}}
+        record = {
+            "id": self.id,
+            "protocol": self.protocol,
+            "shots": self.shots,
+            "seed": self.seed,
+            "template": self.template,
+            "parts": {k: v.fingerprint() for k, v in parts.items() if v is not None},
+        }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
@@ -67,8 +76,16 @@ def names() -> list[str]:
     return [*emoji_tasks.names(), *coop.names()]
 
 
-def task(id: str, *, protocol: str = "zero_shot", shots: int | None = None, seed: int = 1,
-         backgrounds: int = 2, root: str | Path | None = None, make_split: bool = False) -> Task:
+def task(
+    id: str,
+    *,
+    protocol: str = "zero_shot",
+    shots: int | None = None,
+    seed: int = 1,
+    backgrounds: int = 2,
+    root: str | Path | None = None,
+    make_split: bool = False,
+) -> Task:
     """Build a task.
 
     id: one of `names()`. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift or

@@ -1,4 +1,5 @@
 """Batches of a split, as a function of (seed, epoch): resuming and workers change nothing."""
+
 import numpy as np
 import torch
 from PIL import Image
@@ -11,9 +12,13 @@ from ..tasks.split import Split
 
 def train_transform(vlm: VLM, crop: tuple[float, float], flip: bool = True) -> v2.Compose:
     """Dassl's: random resized crop (bicubic, ratio 3/4 to 4/3), horizontal flip, normalise."""
-    steps = [v2.RandomResizedCrop(vlm.image_size, scale=crop, interpolation=v2.InterpolationMode.BICUBIC),
-             *([v2.RandomHorizontalFlip()] if flip else []),
-             v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(vlm.mean, vlm.std)]
+    steps = [
+        v2.RandomResizedCrop(vlm.image_size, scale=crop, interpolation=v2.InterpolationMode.BICUBIC),
+        *([v2.RandomHorizontalFlip()] if flip else []),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(vlm.mean, vlm.std),
+    ]
     return v2.Compose(steps)
 
 
@@ -61,20 +66,34 @@ def batch_for(device: torch.device) -> int:
     return 16 if device.type == "cpu" else 256
 
 
-def train_loader(split: Split, vlm: VLM, *, batch_size: int, crop: tuple[float, float], seed: int, epoch: int,
-                 workers: int = 0) -> DataLoader:
+def train_loader(
+    split: Split,
+    vlm: VLM,
+    *,
+    batch_size: int,
+    crop: tuple[float, float],
+    seed: int,
+    epoch: int,
+    workers: int = 0,
+) -> DataLoader:
     """Shuffled batches of one epoch; a last incomplete batch is dropped unless it is the only one.
 
     A split whose pictures would mean something else in a mirror says `flip = False`.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(split)).tolist()
     transform = train_transform(vlm, crop, split.flip)
-    return DataLoader(Augmented(split, transform, seed, epoch), batch_size=batch_size, sampler=order,
-                      drop_last=len(split) >= batch_size, num_workers=workers,
-                      pin_memory=vlm.device.type == "cuda")
+    return DataLoader(
+        Augmented(split, transform, seed, epoch),
+        batch_size=batch_size,
+        sampler=order,
+        drop_last=len(split) >= batch_size,
+        num_workers=workers,
+        pin_memory=vlm.device.type == "cuda",
+    )
 
 
 def test_loader(split: Split, vlm: VLM, *, batch_size: int, workers: int = 0) -> DataLoader:
     """All images in order."""
-    return DataLoader(Plain(split, vlm), batch_size=batch_size, num_workers=workers,
-                      pin_memory=vlm.device.type == "cuda")
+    return DataLoader(
+        Plain(split, vlm), batch_size=batch_size, num_workers=workers, pin_memory=vlm.device.type == "cuda"
+    )

@@ -1,4 +1,5 @@
 """`evaluate`: what a trained method scores on the test splits of a task."""
+
 import dataclasses
 from collections.abc import Iterable
 
@@ -16,8 +17,16 @@ from .run import COLUMNS, Run
 
 PER_TARGET = "per_target"
 
-def predict(method: Method, split: Split, *, rule: str = "unified", part: str | None = None,
-            batch_size: int | None = None, workers: int = 0) -> np.ndarray:
+
+def predict(
+    method: Method,
+    split: Split,
+    *,
+    rule: str = "unified",
+    part: str | None = None,
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> np.ndarray:
     """(sample, class) float32 logits of a split, with its own class names; no autocast, as in CoOp's family.
 
     batch_size: images at a time, by default what suits the device. FloatingPointError when logits are not
@@ -26,14 +35,20 @@ def predict(method: Method, split: Split, *, rule: str = "unified", part: str | 
     return predictions(method, split, {rule: part}, batch_size, workers)[rule]
 
 
-def predictions(method: Method, split: Split, rules: dict[str, str | None], batch_size: int | None = None,
-                workers: int = 0) -> dict[str, np.ndarray]:
+def predictions(
+    method: Method,
+    split: Split,
+    rules: dict[str, str | None],
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> dict[str, np.ndarray]:
     """`predict` for several rules, each with its part, from one pass over the images."""
     for rule, part in rules.items():
         method.check_rule(rule, part)
     method.eval().set_classes(split.classnames, split.template)
-    loader = test_loader(split, method.vlm, batch_size=batch_size or batch_for(method.vlm.device),
-                         workers=workers)
+    loader = test_loader(
+        split, method.vlm, batch_size=batch_size or batch_for(method.vlm.device), workers=workers
+    )
     found = {rule: [] for rule in rules}
     with torch.inference_mode():
         for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
@@ -42,8 +57,10 @@ def predictions(method: Method, split: Split, rules: dict[str, str | None], batc
                 found[rule].append(method.classify(z, rule, part).float().cpu().numpy())
     found = {rule: np.concatenate(logits) for rule, logits in found.items()}
     if not all(np.isfinite(logits).all() for logits in found.values()):
-        raise FloatingPointError(f"{type(method).__name__} gives logits that are not finite on {split}; its "
-                                 "training diverged or an image is not finite")
+        raise FloatingPointError(
+            f"{type(method).__name__} gives logits that are not finite on {split}; its "
+            "training diverged or an image is not finite"
+        )
     return found
 
 
@@ -55,8 +72,10 @@ def recalls(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """accuracy and balanced_accuracy (mean over the classes that are present), in percent."""
-    return {"accuracy": 100 * float((logits.argmax(1) == labels).mean()),
-            "balanced_accuracy": float(np.mean(list(recalls(logits, labels).values())))}
+    return {
+        "accuracy": 100 * float((logits.argmax(1) == labels).mean()),
+        "balanced_accuracy": float(np.mean(list(recalls(logits, labels).values()))),
+    }
 
 
 def harmonic_mean(base: float, new: float) -> float:
@@ -76,8 +95,10 @@ def harmonic_rows(rows: list[dict]) -> list[dict]:
     """Rows of the split `hm` from those of base and new."""
     value = {(r["split"], r["metric"]): r for r in rows}
     pairs = {m: (value["base", m], value["new", m]) for m in ("accuracy", "balanced_accuracy")}
-    return [{"split": "hm", "metric": m, "value": harmonic_mean(b["value"], n["value"]), "n": b["n"] + n["n"]}
-            for m, (b, n) in pairs.items()]
+    return [
+        {"split": "hm", "metric": m, "value": harmonic_mean(b["value"], n["value"]), "n": b["n"] + n["n"]}
+        for m, (b, n) in pairs.items()
+    ]
 
 
 def part_of(task: Task, name: str, known: bool) -> str:
@@ -96,16 +117,27 @@ def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
     if extra != PER_TARGET:
         raise ValueError(f"unknown rule with +{extra}; after the + stands {PER_TARGET}")
     name = name_of(method)
-    found = {target: values for target in task.tests if target != task.id
-             and (values := target_presets(name, target, task.protocol))}
+    found = {
+        target: values
+        for target in task.tests
+        if target != task.id and (values := target_presets(name, target, task.protocol))
+    }
     if not found:
-        raise ValueError(f"no published parameters of {name} are known for the targets of {task.id} under "
-                         f"{task.protocol}; leave +{PER_TARGET} out")
+        raise ValueError(
+            f"no published parameters of {name} are known for the targets of {task.id} under "
+            f"{task.protocol}; leave +{PER_TARGET} out"
+        )
     return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
 
 
-def evaluate(run: Run | Method, task: Task, rule: str | Iterable[str] = "unified", *,
-             batch_size: int | None = None, workers: int = 0) -> pd.DataFrame:
+def evaluate(
+    run: Run | Method,
+    task: Task,
+    rule: str | Iterable[str] = "unified",
+    *,
+    batch_size: int | None = None,
+    workers: int = 0,
+) -> pd.DataFrame:
     """Score a finished run, or a method, on every test split of `task`.
 
     rule: one or several of unified and decoupled, which is told base or new (see `part_of`). With
@@ -126,8 +158,9 @@ def evaluate(run: Run | Method, task: Task, rule: str | Iterable[str] = "unified
         method.config = config
         method.train(state).set_classes(*before)
     if {"base", "new"} == task.tests.keys():
-        rows += [{"rule": r, **row} for r in rules
-                 for row in harmonic_rows([x for x in rows if x["rule"] == r])]
+        rows += [
+            {"rule": r, **row} for r in rules for row in harmonic_rows([x for x in rows if x["rule"] == r])
+        ]
     rows = [{"task": task.id, "protocol": task.protocol, **r} for r in rows]
     if saved:
         run.save_results(rows)
@@ -149,6 +182,9 @@ def measure(method: Method, task: Task, rules: list[str], trained: set[str], *lo
             part = part_of(task, name, trained.issuperset(split.classnames))
             parts = {inner: None if inner == "unified" else part for inner in same.values()}
             found = predictions(method, split, parts, *loading)
-            rows += [{"rule": r, **row} for r, inner in same.items()
-                     for row in split_rows(name, split, found[inner])]
+            rows += [
+                {"rule": r, **row}
+                for r, inner in same.items()
+                for row in split_rows(name, split, found[inner])
+            ]
     return rows

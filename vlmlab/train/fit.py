@@ -1,4 +1,5 @@
 """`fit`: train a method on a task, in a run folder, resumable; it never knows which method it trains."""
+
 import contextlib
 import dataclasses
 import json
@@ -38,6 +39,7 @@ OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch
 @dataclasses.dataclass(frozen=True)
 class Options:
     """How any method is trained; defaults are MMRL++'s for base-to-new, weight decay Dassl's."""
+
     epochs: int = 10
     batch_size: int = 4
     lr: float = 1e-3
@@ -46,7 +48,7 @@ class Options:
     warmup_epochs: int = 1
     crop: tuple[float, float] = (0.5, 1.0)
     max_steps: int | None = None
-    eps: float = 1e-8               # of Adam and AdamW
+    eps: float = 1e-8  # of Adam and AdamW
 
     def __post_init__(self):
         if self.optimiser not in OPTIMISERS:
@@ -62,10 +64,13 @@ class Options:
                 raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are the same run
         crop = self.crop
-        if (not isinstance(crop, (list, tuple)) or len(crop) != 2 or not all(map(is_number, crop))
-                or not 0 < crop[0] <= crop[1] <= 1):
-            raise ValueError("crop must be two shares of the image area, 0 < low <= high <= 1, "
-                             f"got {crop!r}")
+        if (
+            not isinstance(crop, (list, tuple))
+            or len(crop) != 2
+            or not all(map(is_number, crop))
+            or not 0 < crop[0] <= crop[1] <= 1
+        ):
+            raise ValueError(f"crop must be two shares of the image area, 0 < low <= high <= 1, got {crop!r}")
         object.__setattr__(self, "crop", tuple(map(float, crop)))
 
 
@@ -106,8 +111,17 @@ def device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def fit(method: str, vlm: VLM, task: Task, *, out: str | Path = "runs", study: str = "adhoc",
-        seed: int | None = None, workers: int = 0, **settings) -> Run:
+def fit(
+    method: str,
+    vlm: VLM,
+    task: Task,
+    *,
+    out: str | Path = "runs",
+    study: str = "adhoc",
+    seed: int | None = None,
+    workers: int = 0,
+    **settings,
+) -> Run:
     """Train `method` on `task.train`; returns the finished run.
 
     settings: fields of `Options` (epochs, batch_size, lr, ...) and of the method's Config. seed: of
@@ -120,12 +134,25 @@ def fit(method: str, vlm: VLM, task: Task, *, out: str | Path = "runs", study: s
     seed = task.seed if seed is None else seed
     whole("seed", seed, 0)
     whole("workers", workers, 0)
-    labels = {"study": study, "method": method, "task": task.id, "protocol": task.protocol,
-              "shots": task.shots, "seed": seed}
-    job = {"method": method, "config": dataclasses.asdict(config), "options": dataclasses.asdict(options),
-           "seed": seed, "weights": vlm.fingerprint(), "data": task.fingerprint(),
-           "precision": vlm.precision, "labels": labels}
-    job = json.loads(json.dumps(job))           # tuples become lists, as they come back from disk
+    labels = {
+        "study": study,
+        "method": method,
+        "task": task.id,
+        "protocol": task.protocol,
+        "shots": task.shots,
+        "seed": seed,
+    }
+    job = {
+        "method": method,
+        "config": dataclasses.asdict(config),
+        "options": dataclasses.asdict(options),
+        "seed": seed,
+        "weights": vlm.fingerprint(),
+        "data": task.fingerprint(),
+        "precision": vlm.precision,
+        "labels": labels,
+    }
+    job = json.loads(json.dumps(job))  # tuples become lists, as they come back from disk
     path = Path(out) / study / method / task.id.replace("/", ".") / key_of(job)
     if (path / "run.json").exists() and Run(path).status == "finished":
         return Run(path).attach(vlm, task)
@@ -136,8 +163,10 @@ def fit(method: str, vlm: VLM, task: Task, *, out: str | Path = "runs", study: s
 @torch.no_grad()
 def features(method: torch.nn.Module, split: Split) -> tuple[torch.Tensor, torch.Tensor]:
     """(image, joint) features of a split without augmentation, and its labels."""
-    batches = [(method.encode_image(images.to(method.vlm.device))["cls"], labels)
-               for images, labels in test_loader(split, method.vlm, batch_size=batch_for(method.vlm.device))]
+    batches = [
+        (method.encode_image(images.to(method.vlm.device))["cls"], labels)
+        for images, labels in test_loader(split, method.vlm, batch_size=batch_for(method.vlm.device))
+    ]
     x, y = zip(*batches)
     return torch.cat(x), torch.cat(y)
 
@@ -153,21 +182,34 @@ class Trainer:
         self.method = methods.build(job["method"], vlm, names, task.template, **job["config"]).train()
         self.parameters = self.method.trainable()
         if self.parameters and not len(task.train):
-            raise ValueError(f"{job['method']} trains, but {task.id} under {task.protocol} has no training "
-                             "images; choose another protocol")
+            raise ValueError(
+                f"{job['method']} trains, but {task.id} under {task.protocol} has no training "
+                "images; choose another protocol"
+            )
         self.rates = learning_rates(options.epochs, options.lr, options.warmup_epochs)
         own = {"momentum": 0.9} if options.optimiser == "sgd" else {"eps": options.eps}
         self.stepped = bool(self.parameters) and not hasattr(self.method, "solve")
         if self.stepped:
             self.optimiser = OPTIMISERS[options.optimiser](
-                list(self.parameters.values()), lr=options.lr, weight_decay=options.weight_decay, **own)
+                list(self.parameters.values()), lr=options.lr, weight_decay=options.weight_decay, **own
+            )
         scaled = vlm.precision == "amp_fp16" and vlm.device.type == "cuda"
         self.scaler = torch.amp.GradScaler(vlm.device.type, enabled=scaled)
         self.epoch, self.step, self.log = 0, 0, []
         self.frozen = {"weights": job["weights"], "model": vlm.name}
-        self.record = {"key": key_of(job), "job": job, "model": vlm.name, "device": device_name(vlm.device),
-                       "classnames": list(names), "versions": versions(), "git": git_state(),
-                       "provenance": task.provenance, "started": now(), "seconds": [], "status": "running"}
+        self.record = {
+            "key": key_of(job),
+            "job": job,
+            "model": vlm.name,
+            "device": device_name(vlm.device),
+            "classnames": list(names),
+            "versions": versions(),
+            "git": git_state(),
+            "provenance": task.provenance,
+            "started": now(),
+            "seconds": [],
+            "status": "running",
+        }
 
     def train(self) -> None:
         """From the last saved epoch to the end; run.json tells how it went."""
@@ -196,14 +238,17 @@ class Trainer:
                 failure = {"status": "failed", "error": f"{type(e).__name__}: {e}"}
                 write_json(self.path / "run.json", self.record | failure)
         if isinstance(e, KeyboardInterrupt):
-            print(f"stopped; {self.epoch} of {self.options.epochs} epochs are kept in {self.path}, "
-                  "the same call goes on from there")
+            print(
+                f"stopped; {self.epoch} of {self.options.epochs} epochs are kept in {self.path}, "
+                "the same call goes on from there"
+            )
 
     def solve(self) -> None:
         """A method that is solved, not stepped, gets the features of all training and validation images."""
         if self.task.val is None or not len(self.task.val):
-            raise ValueError(f"{self.job['method']} chooses its strength on validation images, and "
-                             f"{self.task.id} has none")
+            raise ValueError(
+                f"{self.job['method']} chooses its strength on validation images, and {self.task.id} has none"
+            )
         self.method.eval()
         found = [features(self.method, split) for split in (self.task.train, self.task.val)]
         self.record["solved"] = self.method.solve(*found)
@@ -221,8 +266,15 @@ class Trainer:
                 seed_all(int(seeds.generate_state(1)[0]))
                 for group in self.optimiser.param_groups:
                     group["lr"] = self.rates[self.epoch]
-                loader = train_loader(self.task.train, self.vlm, batch_size=o.batch_size, crop=o.crop,
-                                      seed=self.job["seed"], epoch=self.epoch, workers=self.workers)
+                loader = train_loader(
+                    self.task.train,
+                    self.vlm,
+                    batch_size=o.batch_size,
+                    crop=o.crop,
+                    seed=self.job["seed"],
+                    epoch=self.epoch,
+                    workers=self.workers,
+                )
                 for images, targets in loader:
                     if self.step == total:
                         break
@@ -243,15 +295,24 @@ class Trainer:
         values = {k: v.item() for k, v in terms.items()}
         if not math.isfinite(loss.item()):
             bad = [k for k, v in values.items() if not math.isfinite(v)]
-            raise FloatingPointError(f"the loss term {', '.join(bad) or 'sum'} is {loss.item()} at step "
-                                     f"{self.step} (epoch {self.epoch}, lr {self.rates[self.epoch]:.1e}); "
-                                     f"lower lr or check the images. {self.path} keeps the last epoch")
+            raise FloatingPointError(
+                f"the loss term {', '.join(bad) or 'sum'} is {loss.item()} at step "
+                f"{self.step} (epoch {self.epoch}, lr {self.rates[self.epoch]:.1e}); "
+                f"lower lr or check the images. {self.path} keeps the last epoch"
+            )
         self.optimiser.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimiser)
         self.scaler.update()
-        self.log.append({"step": self.step, "epoch": self.epoch, "lr": self.rates[self.epoch], **values,
-                         "loss": loss.item()})
+        self.log.append(
+            {
+                "step": self.step,
+                "epoch": self.epoch,
+                "lr": self.rates[self.epoch],
+                **values,
+                "loss": loss.item(),
+            }
+        )
         self.step += 1
         return loss.item()
 
@@ -264,11 +325,18 @@ class Trainer:
         write_lines(self.path / "metrics.jsonl", self.log)
         tensors = {f"trainable.{k}": v for k, v in self.tensors().items()}
         for i, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{k}": torch.as_tensor(v).detach().cpu().contiguous()
-                        for k, v in state.items() if v is not None}
+            tensors |= {
+                f"optimiser.{i}.{k}": torch.as_tensor(v).detach().cpu().contiguous()
+                for k, v in state.items()
+                if v is not None
+            }
         tensors |= {f"buffer.{k}": v.detach().cpu().contiguous() for k, v in self.buffers().items()}
-        position = {"epoch": self.epoch, "step": self.step, "seconds": self.record["seconds"],
-                    "scaler": self.scaler.state_dict()}
+        position = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.record["seconds"],
+            "scaler": self.scaler.state_dict(),
+        }
         write_tensors(self.path / "state.safetensors", tensors, self.frozen | position)
 
     def buffers(self) -> dict[str, torch.Tensor]:
@@ -281,8 +349,10 @@ class Trainer:
         if not path.exists():
             return
         tensors, position = read_tensors(path, self.vlm)
-        part = {n: {k[len(n) + 1:]: v for k, v in tensors.items() if k.startswith(n + ".")}
-                for n in ("trainable", "optimiser", "buffer")}
+        part = {
+            n: {k[len(n) + 1 :]: v for k, v in tensors.items() if k.startswith(n + ".")}
+            for n in ("trainable", "optimiser", "buffer")
+        }
         load_trainables(self.method, part["trainable"], path)
         for name, buffer in self.buffers().items():
             buffer.copy_(part["buffer"][name])
@@ -295,6 +365,6 @@ class Trainer:
             self.scaler.load_state_dict(position["scaler"])
         self.epoch, self.step, self.record["seconds"] = (position[k] for k in ("epoch", "step", "seconds"))
         log = self.path / "metrics.jsonl"
-        self.log = read_lines(log)[:self.step]
+        self.log = read_lines(log)[: self.step]
         if len(self.log) < self.step:
             raise damaged(log, f"{len(self.log)} of {self.step} steps are there")

@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..tasks import augment, captions, emoji
+from ..tasks.emoji import augment, captions
+from ..tasks.emoji import data as emoji
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,7 @@ def used_merges(texts: list[str]) -> list[tuple[str, str]]:
         parts[-1] += "</w>"
         while len(parts) > 1:
             rank, at = min(
-                (full.bpe_ranks.get(p, math.inf), i)
-                for i, p in enumerate(itertools.pairwise(parts))
+                (full.bpe_ranks.get(p, math.inf), i) for i, p in enumerate(itertools.pairwise(parts))
             )
             if rank == math.inf:
                 break

@@ -6,6 +6,7 @@ trainables.safetensors   the trained parameters, nothing else
 state.safetensors        what a killed run goes on from; gone when it is finished
 results.jsonl    one line per measured number
 """
+
 import contextlib
 import datetime
 import hashlib
@@ -18,9 +19,21 @@ from pathlib import Path
 
 import pandas as pd
 
-FORMAT = 1      # raise it when the same job would now give other numbers
-COLUMNS = ["study", "method", "task", "protocol", "split", "shots", "seed", "rule", "metric", "value", "n",
-           "key"]
+FORMAT = 1  # raise it when the same job would now give other numbers
+COLUMNS = [
+    "study",
+    "method",
+    "task",
+    "protocol",
+    "split",
+    "shots",
+    "seed",
+    "rule",
+    "metric",
+    "value",
+    "n",
+    "key",
+]
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
@@ -81,9 +94,13 @@ def key_of(job: dict) -> str:
 def versions() -> dict[str, str]:
     """Of Python, vlmlab and what the numbers come from."""
     from .. import __version__
+
     names = {"torch": "torch", "open_clip": "open_clip_torch", "torchvision": "torchvision"}
-    return {"python": platform.python_version(), "vlmlab": __version__,
-            **{name: importlib.metadata.version(package) for name, package in names.items()}}
+    return {
+        "python": platform.python_version(),
+        "vlmlab": __version__,
+        **{name: importlib.metadata.version(package) for name, package in names.items()},
+    }
 
 
 def now() -> str:
@@ -127,8 +144,10 @@ class Run:
     @property
     def results(self) -> pd.DataFrame:
         info = self.info
-        rows = [{**info["job"]["labels"], "key": info["key"], **r}
-                for r in read_lines(self.path / "results.jsonl")]
+        rows = [
+            {**info["job"]["labels"], "key": info["key"], **r}
+            for r in read_lines(self.path / "results.jsonl")
+        ]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
@@ -150,13 +169,15 @@ class Run:
         ValueError when they were trained on other frozen weights or the run is not finished.
         """
         from .. import methods
+
         info = self.info
         if info["status"] != "finished":
             raise ValueError(f"{self.path} is {info['status']}; call vlmlab.fit again to finish it")
         path = self.path / "trainables.safetensors"
         tensors, _ = read_tensors(path, vlm)
-        method = methods.build(info["job"]["method"], vlm, info["classnames"], task.template,
-                               **info["job"]["config"])
+        method = methods.build(
+            info["job"]["method"], vlm, info["classnames"], task.template, **info["job"]["config"]
+        )
         load_trainables(method, tensors, path)
         self._model = method.eval()
         return self
@@ -169,6 +190,7 @@ class Run:
 def write_tensors(path: Path, tensors: dict, record: dict) -> None:
     """A checkpoint: tensors with a record, which holds at least the `weights` (fingerprint) and `model`."""
     from safetensors.torch import save
+
     data = save(tensors, {"vlmlab": json.dumps(record, sort_keys=True)})
     write(path, lambda p: p.write_bytes(data))
 
@@ -179,6 +201,7 @@ def read_tensors(path: Path, vlm) -> tuple[dict, dict]:
     ValueError when it is damaged or was made with other frozen weights than those of `vlm`.
     """
     from safetensors import safe_open
+
     try:
         with safe_open(path, "pt", device=str(vlm.device)) as f:
             record = json.loads(f.metadata()["vlmlab"])
@@ -187,20 +210,27 @@ def read_tensors(path: Path, vlm) -> tuple[dict, dict]:
     except Exception as e:
         raise damaged(path, e) from e
     if weights != vlm.fingerprint():
-        raise ValueError(f"{path} was trained on weights {weights[:12]} ({model}), but {vlm.name} has "
-                         f"{vlm.fingerprint()[:12]}; load the model it was trained on")
+        raise ValueError(
+            f"{path} was trained on weights {weights[:12]} ({model}), but {vlm.name} has "
+            f"{vlm.fingerprint()[:12]}; load the model it was trained on"
+        )
     return tensors, record
 
 
 def load_trainables(method, tensors: dict, path: Path) -> None:
     """Copy saved parameters into a method; ValueError names the first that do not fit."""
     import torch
+
     own = method.trainable()
-    wrong = sorted((own.keys() ^ tensors.keys())
-                   | {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape})
+    wrong = sorted(
+        (own.keys() ^ tensors.keys())
+        | {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
+    )
     if wrong:
-        raise ValueError(f"{path} does not fit {type(method).__name__}: {', '.join(wrong[:4])}; another "
-                         f"version of the method made it, delete the folder {path.parent} and run again")
+        raise ValueError(
+            f"{path} does not fit {type(method).__name__}: {', '.join(wrong[:4])}; another "
+            f"version of the method made it, delete the folder {path.parent} and run again"
+        )
     with torch.no_grad():
         for name, p in own.items():
             p.copy_(tensors[name])

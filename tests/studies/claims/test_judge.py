@@ -1,0 +1,332 @@
+"""claims.toml: what is wrong with one is named with its line; judging writes verdicts with their evidence."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from vlmlab import cli, studies
+from vlmlab.studies.claims import judge as claims
+from vlmlab.studies.claims.evaluations import NOT_TESTABLE, VERDICTS
+from vlmlab.studies.jobs import receipts
+from vlmlab.studies.pages import tables
+
+ROOT = Path(__file__).parents[3]
+ONE = """[[claim]]
+id = "better"
+sentence = "a is better than b."
+source = "Section 1"
+holds = "a is above b"
+data = ["fig1"]
+measurement = "difference"
+of = { method = "a" }
+against = { method = "b" }
+direction = "above"
+threshold = 0
+unit = "points"
+"""
+FIELDS = {
+    "id",
+    "sentence",
+    "source",
+    "measurement",
+    "threshold",
+    "verdict",
+    "effect",
+    "unit",
+    "spread",
+    "interval",
+    "n",
+    "evidence",
+    "reason",
+    "holds",
+    "kind",
+}
+
+
+def write(project, text):
+    project.study(project.artefact("fig1"), project.artefact("fig2"))
+    return project.write("notebooks/fake/claims.toml", text)
+
+
+def judge(project, profile="demo"):
+    return claims.judge("fake", profile, **project.places, train="fake_train:train")
+
+
+def save(project, frame, name="fig1", profile="demo", seeds=(1, 2, 3)):
+    """An artefact's files as a notebook writes them."""
+    tables.save_table(
+        frame,
+        project.root / "figures/fake",
+        name,
+        study="fake",
+        profile=profile,
+        run_keys=["k1"],
+        seeds=seeds,
+    )
+
+
+def frame(differences):
+    lines = [(m, "toy/a", s, 10 + d * (m == "a")) for s, d in enumerate(differences, 1) for m in "ab"]
+    return pd.DataFrame(lines, columns=["method", "task", "seed", "value"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("threshold = 0", 'threshold = "0"'), "line 11, claim.threshold: must be a number, or two"),
+        (("threshold = 0", "threshold = [0, 1]"), "line 11, claim.threshold: must be one number"),
+        (('direction = "above"', 'direction = "within"'), "line 11, claim.threshold: must be two numbers"),
+        (
+            ('direction = "above"', 'direction = "up"'),
+            "line 10, claim.direction: must be one of above, below",
+        ),
+        (
+            ('measurement = "difference"', 'measurement = "guess"'),
+            "line 7, claim.measurement: must be one of",
+        ),
+        (('against = { method = "b" }\n', ""), "line 1, claim.against: is missing; the measurement"),
+        (('holds = "a is above b"\n', ""), "line 1, claim.holds: is missing"),
+        (
+            ('unit = "points"', 'units = "points"'),
+            "line 12, claim.units: unknown field; legal are id, sentence",
+        ),
+        (
+            ('data = ["fig1"]', 'data = ["runs/main"]'),
+            "line 6, claim.data: 'runs/main' must be runs/<matrix>",
+        ),
+        (('data = ["fig1"]', "data = []"), "line 6, claim.data: must be a list of strings"),
+        (('unit = "points"', 'gap = { split = ["new"] }'), "line 12, claim.gap: must be one column with two"),
+    ],
+)
+def test_errors_name_line_and_field(project, change, words):
+    assert change[0] in ONE
+    path = write(project, ONE.replace(*change))
+    with pytest.raises(ValueError) as caught:
+        judge(project)
+    assert str(caught.value).startswith(f"{path}, {words}")
+    assert not (project.root / "figures/fake/claims.json").exists()
+
+
+def test_errors_of_the_whole_file(project):
+    path = write(project, ONE + ONE)
+    with pytest.raises(ValueError, match=r"line 14, claim\.id: 'better' is there twice"):
+        judge(project)
+    path.write_text(ONE + "[other]\na = 1\n")
+    with pytest.raises(ValueError, match=r"line 13, other: unknown; legal is \[\[claim\]\]"):
+        judge(project)
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"needs at least one \[\[claim\]\]"):
+        judge(project)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"claims\.toml"):
+        judge(project)
+    with pytest.raises(FileNotFoundError, match="Studies there: fake"):
+        claims.judge("nope", **project.places)
+
+
+def test_a_verdict_with_its_evidence(project):
+    write(project, ONE)
+    save(project, frame([1, 2, 3]))
+    result = judge(project)
+    (found,) = result["claims"]
+    assert set(found) == FIELDS
+    assert found["verdict"] == "undecided"
+    assert found["effect"] == 2 and found["spread"] == 1 and found["n"] == 3
+    assert found["threshold"] == "above 0" and found["evidence"] == ["fig1"] and found["unit"] == "points"
+    assert found["interval"] == pytest.approx([2 - 2.4841, 2 + 2.4841], abs=1e-3)
+    note = result["provenance"]
+    assert result["profile"] == note["profile"] == "demo" and note["artefact"] == "claims"
+    assert note["run_keys"] == ["k1"] and note["seeds"] == [1, 2, 3]
+    written = (project.root / "figures/fake/claims.json").read_text()
+    assert json.loads(written, parse_constant=lambda text: pytest.fail(text)) == result
+    judge(project)
+    assert (project.root / "figures/fake/claims.json").read_text() == written
+
+
+def test_new_tables_are_judged_at_once(project):
+    cell = (
+        "import pandas as pd\nfrom vlmlab import studies\n"
+        "rows = [(m, s, 3 + GAIN * (m == 'a') + s) for s in (1, 2) for m in 'ab']\n"
+        "frame = pd.DataFrame(rows, columns=['method', 'seed', 'value'])\n"
+        "studies.save_table(frame, out, artefact, study=study, profile=profile, seeds=[1, 2])"
+    )
+    project.study('[[artefact]]\nid = "fig1"\nnotebook = "fig1.ipynb"\nkind = "table"\n\n')
+    project.write("notebooks/fake/claims.toml", ONE)
+    path = project.root / "figures/fake/claims.json"
+    for gain, verdict in ((2, "supported"), (-2, "refuted")):
+        project.notebook("fig1", cell.replace("GAIN", str(gain)))
+        assert project.reproduce().ok
+        (found,) = json.loads(path.read_text())["claims"]
+        assert (found["verdict"], found["effect"]) == (verdict, gain)
+    path.unlink()
+    assert project.reproduce().ok and not path.exists()  # nothing was made, so there is nothing to judge
+
+
+@pytest.mark.parametrize(
+    ("differences", "verdict"),
+    [([1, 1.1, 0.9], "supported"), ([-1, -1.1, -0.9], "refuted"), ([5], "undecided"), ([-5], "undecided")],
+)
+def test_verdicts_follow_the_spread(project, differences, verdict):
+    write(project, ONE)
+    save(project, frame(differences))
+    (found,) = judge(project)["claims"]
+    assert found["verdict"] == verdict
+    assert ("n = 1" in found["reason"]) == (len(differences) == 1)
+
+
+def test_what_cannot_be_tested_says_why(project):
+    texts = {
+        "a": '["fig1"]',
+        "b": '["fig9"]',
+        "c": '["published/table9"]',
+        "d": '["runs/main/accuracy"]',
+        "e": '["runs/nope/accuracy"]',
+        "f": '["runs/nope/accuracy", "fig9"]',
+    }
+    write(
+        project, "".join(ONE.replace('"better"', f'"{i}"').replace('["fig1"]', t) for i, t in texts.items())
+    )
+    found = judge(project)["claims"]
+    assert {c["verdict"] for c in found} == {NOT_TESTABLE} and {c["effect"] for c in found} == {None}
+    assert [c["reason"] for c in found] == [
+        "fig1 was not made yet",
+        "fig9 is no artefact of study fake yet",
+        "there are no published numbers table9.csv",
+        "2 of 2 runs of main are missing, or of other code or data",
+        "profile demo has no matrix nope",
+        "profile demo has no matrix nope; fig9 is no artefact of study fake yet",
+    ]
+    assert [c["id"] for c in found if c["kind"] == "published"] == ["c"]
+    assert project.calls() == []  # nothing was trained for it
+
+
+def test_files_that_do_not_fit(project):
+    write(project, ONE)
+    save(project, frame([1, 2]).drop(columns="method"))
+    assert "no column 'method', but task, seed, value" in judge(project)["claims"][0]["reason"]
+    save(project, frame([1, 2]), profile="paper")
+    assert judge(project)["claims"][0]["reason"] == "fig1 was made under profile paper"
+    for path in (project.root / "figures/fake").glob("fig1.[th]*"):
+        path.unlink()
+    assert "beside it" in judge(project)["claims"][0]["reason"]
+
+
+def test_the_first_source_that_is_there_is_read(project):
+    write(project, ONE.replace('["fig1"]', '["fig2", "fig1"]'))
+    save(project, frame([1, 1.1, 0.9]))
+    assert judge(project)["claims"][0]["evidence"] == ["fig1"]
+    save(project, frame([-1, -1.1, -0.9]), "fig2")
+    found = judge(project)["claims"][0]
+    assert found["evidence"] == ["fig2"] and found["verdict"] == "refuted"
+
+
+def test_published_numbers_are_a_kind_of_their_own(project):
+    lines = ["method,dataset,value,note", "a,x,3,", "b,x,2,", "a,y,1,", "b,y,2,"]
+    project.write("data/published/fake/table2.csv", "\n".join(lines))
+    write(project, ONE.replace('["fig1"]', '["published/table2"]') + 'reduce = "min"\n')
+    found = judge(project)["claims"][0]
+    assert (found["kind"], found["verdict"], found["effect"]) == ("published", "refuted", -1)
+    assert found["n"] is None and found["interval"] is None
+    assert "nothing was measured" in found["reason"]
+
+
+def test_only_measured_rows_of_a_table_are_evidence(project):
+    write(project, ONE)
+    tidy = tables.together(
+        tables.measured(frame([1, 1.1, 0.9]), ["method", "task"]),
+        tables.stated(pd.DataFrame({"method": ["a", "b"], "task": "toy/a", "value": [0.0, 50.0]}), "planned"),
+    )
+    save(project, tidy)
+    found = judge(project)["claims"][0]
+    assert found["verdict"] == "supported" and found["effect"] == pytest.approx(1)
+
+
+def test_runs_are_paired_and_averaged(project, monkeypatch):
+    """Through the receipts of finished runs, as `reproduce` leaves them."""
+    from vlmlab.train.run import Run
+
+    write(
+        project,
+        ONE.replace('["fig1"]', '["runs/main/accuracy"]')
+        .replace('"difference"', '"level"')
+        .replace('of = { method = "a" }', 'of = { method = "one", task = "average" }'),
+    )
+    rows = pd.DataFrame(
+        {
+            "method": "one",
+            "task": "toy/a",
+            "protocol": "base_to_new",
+            "split": "new",
+            "shots": 4,
+            "rule": "unified",
+            "metric": ["accuracy", "balanced_accuracy"],
+            "value": [60.0, 1.0],
+        }
+    )
+    monkeypatch.setattr(Run, "results", property(lambda run: rows.assign(seed=int(run.path.name))))
+    done = [receipts.Done(str(seed), f"k{seed}", "") for seed in (1, 2)]
+    monkeypatch.setattr(claims.Index, "done", lambda index, job: done[job.seed - 1])
+    for seed in "12":
+        project.write(f"runs/{seed}/run.json", "{}")
+    result = judge(project)
+    assert result["claims"][0]["effect"] == 60 and result["claims"][0]["n"] == 2
+    assert result["claims"][0]["evidence"] == ["runs/main: 2 runs, accuracy"]
+    assert result["provenance"]["run_keys"] == ["k1", "k2"]
+
+
+def test_command(project, monkeypatch, capsys):
+    monkeypatch.chdir(project.root)
+    write(project, ONE)
+    save(project, frame([-1, -1.1, -0.9]))
+    assert cli.main(["claims", "fake"]) == 0  # a refuted sentence is a result
+    out = capsys.readouterr().out
+    assert "refuted  better  -1 points" in out and "0 supported, 1 refuted, 0 undecided" in out
+    assert cli.main(["claims", "fake", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["claims"][0]["sentence"] == "a is better than b."
+    assert cli.main(["claims", "nope"]) == 2
+    with pytest.raises(SystemExit):
+        cli.main(["claims", "--help"])
+    out = capsys.readouterr().out
+    assert all(word in out for word in VERDICTS)
+
+
+def test_claims_of_alignednorm_name_what_there_is():
+    """Methods, matrices and published tables that a claim names exist."""
+    found = claims.load("alignednorm", ROOT / "notebooks")
+    study = studies.load("alignednorm", ROOT / "notebooks")
+    published = ROOT / "data/published/alignednorm"
+    methods = set(pd.read_csv(published / "methods.csv")["id"])
+    assert len(found) >= 15
+    for claim in found:
+        for selection in (claim.where, claim.of, claim.against, claim.to, claim.gap):
+            named = selection.get("method", [])
+            assert {named} <= methods if isinstance(named, str) else set(named) <= methods, claim.id
+        for name in claim.data:
+            kind, _, rest = name.partition("/")
+            if kind == "published":
+                assert (published / f"{rest}.csv").is_file(), claim.id
+            if kind == "runs":
+                assert all(rest.split("/")[0] in p.matrices for p in study.profiles.values()), claim.id
+
+
+def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
+    """Where the artefact is committed, its columns are those that the claim reads."""
+    folder = ROOT / "figures/alignednorm"
+    for path in folder.glob("*.*"):
+        target = tmp_path / "figures/alignednorm" / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(path)
+    (tmp_path / "figures/alignednorm/claims.json").unlink(missing_ok=True)
+    named = {c.id: c.data for c in claims.load("alignednorm", ROOT / "notebooks")}
+    result = claims.judge(
+        "alignednorm", runs=tmp_path, figures=tmp_path / "figures", notebooks=ROOT / "notebooks"
+    )
+    testable = [
+        c
+        for c in result["claims"]
+        if any((folder / f"{name}.csv").is_file() or name.startswith("published/") for name in named[c["id"]])
+    ]
+    assert len(testable) >= 15
+    assert {c["id"]: c["reason"] for c in testable if c["verdict"] == NOT_TESTABLE} == {}

@@ -1,0 +1,125 @@
+"""Parameters are checked against the parameters cell; one execution ends in one clear line."""
+
+from pathlib import Path
+
+import pytest
+
+from vlmlab.studies.driver import notebook
+from vlmlab.studies.jobs.worker import Failed
+
+CELL = """import os
+epochs = 10
+rate: float = 1
+name = os.environ.get("NAME", "x")
+task: str | None = None
+free = None
+tasks: list[str] = []
+sizes = (1, 2)
+flag = False
+"""
+
+
+def test_what_a_parameters_cell_declares(project):
+    found = notebook.parameters(project.notebook("n", parameters=CELL))
+    assert {n: p.types for n, p in found.items()} == {
+        "epochs": (int,),
+        "rate": (float,),
+        "name": (),
+        "task": (str, type(None)),
+        "free": (),
+        "tasks": (list,),
+        "sizes": (tuple,),
+        "flag": (bool,),
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"epochs": 3, "rate": 2, "name": "y", "task": None, "free": [1], "tasks": ["a"], "flag": True},
+        {"rate": 0.5, "task": "emoji/food", "sizes": [3]},
+    ],
+)
+def test_legal_values(project, values):
+    notebook.check(project.notebook("n", parameters=CELL), values)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"epoch": 3}, "no parameter 'epoch'; its parameters cell declares epochs, rate"),
+        ({"epochs": "3"}, "epochs must be int, like its default 10; got '3'"),
+        ({"epochs": 2.5}, "epochs must be int"),
+        ({"epochs": True}, "epochs must be int"),
+        ({"rate": "fast"}, "rate must be float"),
+        ({"flag": 1}, "flag must be bool"),
+        ({"task": 3}, "task must be str or NoneType"),
+        ({"tasks": "a"}, "tasks must be list"),
+    ],
+)
+def test_illegal_values(project, values, words):
+    with pytest.raises(ValueError, match=words):
+        notebook.check(project.notebook("n", parameters=CELL), values)
+
+
+def test_notebooks_that_cannot_be_read(project):
+    path = project.notebook("n", parameters="a = (")
+    with pytest.raises(ValueError, match=r"n\.ipynb: the parameters cell is no Python"):
+        notebook.parameters(path)
+    path.write_text(path.read_text().replace('"parameters"', '"params"'))
+    with pytest.raises(ValueError, match="0 cells tagged 'parameters'"):
+        notebook.parameters(path)
+    with pytest.raises(ValueError, match="not a notebook"):
+        notebook.parameters(project.write("m.ipynb", "{"))
+
+
+def test_limit_for_the_whole_notebook(project, tmp_path):
+    source = project.notebook("n", "import time\nfor i in range(20):\n    time.sleep(0.1)", "time.sleep(60)")
+    copy = tmp_path / "attempt/n.ipynb"
+    with pytest.raises(Failed, match=r"over the limit of 3 s in cell [34]"):
+        notebook.perform(str(source), str(copy), {"epochs": 2}, limit=3)
+    assert len(notebook.started(copy)) >= 3
+
+
+@pytest.mark.parametrize(("failures", "calls"), [(0, 1), (1, 2), (5, 2)])
+def test_a_kernel_that_does_not_start_gets_a_second_chance(project, tmp_path, monkeypatch, failures, calls):
+    source, made = project.notebook("n"), []
+
+    def attempt(source, target, values, limit):
+        made.append(source)
+        target.write_text(source.read_text())
+        return Failed("no port") if len(made) <= failures else None
+
+    monkeypatch.setattr(notebook, "attempt", attempt)
+    arguments = (str(source), str(tmp_path / "out/n.ipynb"), {}, 10)
+    if failures > 1:
+        with pytest.raises(Failed, match="no port"):
+            notebook.perform(*arguments)
+    else:
+        assert notebook.perform(*arguments) == "out"
+    assert len(made) == calls
+
+
+def test_an_attempt_starts_in_an_empty_folder(project, tmp_path, monkeypatch):
+    left = tmp_path / "out/from_before.csv"
+    left.parent.mkdir()
+    left.touch()
+    monkeypatch.setattr(notebook, "attempt", lambda *args: None)
+    notebook.perform(str(project.notebook("n")), str(tmp_path / "out/n.ipynb"), {}, 10)
+    assert not left.exists()
+
+
+def test_a_tidy_copy_holds_no_times_and_no_attempt(tmp_path):
+    cell = {
+        "metadata": {"papermill": {}, "execution": {}, "tags": ["injected-parameters"]},
+        "id": "3f",
+        "source": 'out = "runs/s/attempts/fig1"',
+    }
+    copy = {"metadata": {"papermill": {}}, "cells": [cell]}
+    tidy = notebook.tidy(copy, Path("runs/s/attempts/fig1"), Path("figures/s"))
+    cell = {
+        "metadata": {"tags": ["injected-parameters"]},
+        "id": "injected-parameters",
+        "source": 'out = "figures/s"',
+    }
+    assert tidy == {"metadata": {}, "cells": [cell]}

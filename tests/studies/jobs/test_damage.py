@@ -1,0 +1,80 @@
+"""Results that nobody can use are found, and those that are right are not."""
+
+import json
+
+import pytest
+
+from vlmlab.studies.jobs import damage
+
+TENSORS = json.dumps(
+    {"__metadata__": {"a": "b"}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+)
+GOOD = {
+    "run.json": '{"key": "k", "status": "finished"}',
+    "results.jsonl": '{"value": 1.5}\n{"value": 2}\n',
+    "trainables.safetensors": len(TENSORS).to_bytes(8, "little") + TENSORS.encode() + b"01234567",
+}
+
+
+@pytest.fixture
+def run(tmp_path):
+    for name, content in GOOD.items():
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return tmp_path
+
+
+def test_a_good_run(run):
+    assert damage.of_run(run) == ""
+    (run / "trainables.safetensors").unlink()  # zero-shot
+    assert damage.of_run(run) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", b'{"key": "k", "sta', "run.json: Unterminated string"),
+        ("run.json", b"[]", "run.json: 'list' object has no attribute"),
+        ("run.json", b'{"key": "k"}', "run.json: no status is recorded"),
+        ("run.json", b"\xff\xfe", "run.json: 'utf-8' codec"),
+        ("run.json", None, "run.json: No such file"),
+        ("results.jsonl", b"", "results.jsonl: no row is measured"),
+        ("results.jsonl", b'{"value": 1}\n{"value": NaN}\n', "results.jsonl: line 2 measured nan"),
+        ("results.jsonl", b'{"value": -Infinity}\n', "line 1 measured -inf"),
+        ("results.jsonl", b'{"value": "1"}\n', "results.jsonl: must be real number"),
+        ("results.jsonl", b'{"value": 1}\n{"val', "results.jsonl: Unterminated"),
+        ("results.jsonl", None, "results.jsonl: No such file"),
+        ("trainables.safetensors", GOOD["trainables.safetensors"][:-1], "has 98 of 99 bytes"),
+        ("trainables.safetensors", b"", "trainables.safetensors: "),
+    ],
+)
+def test_damaged_runs(run, name, content, words):
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_bytes(content)
+    words = words.replace("98 of 99", f"{len(GOOD[name]) - 1} of {len(GOOD[name])}")
+    assert words in damage.of_run(run)
+    damage.set_aside(run)
+    assert not (run / name).exists()
+    if content is not None:
+        assert (run / f"{name}.damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a,b\n1,\n,2\n", ""),
+        (b'a,b\n"x\ny",nanometre\n', ""),
+        (b"", "t.csv has no row"),
+        (b"a,b\n", "t.csv has no row"),
+        (b"a,b\n1,2\n3\n", "t.csv, row 3: 1 cells under 2 names"),
+        (b"a,b\n1,nan\n", "t.csv, row 2: b is nan; a missing value is an empty cell"),
+        (b"a,b\n-inf,1\n", "t.csv, row 2: a is -inf"),
+        (b"\x89PNG\r\n", "t.csv cannot be read: 'utf-8' codec"),
+        (b'a\n"x', "t.csv cannot be read: unexpected end of data"),
+    ],
+)
+def test_tables(tmp_path, content, words):
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    found = damage.of_table(path)
+    assert found.startswith(words) and bool(found) == bool(words)

@@ -1,0 +1,268 @@
+"""Tidy numbers become printed tables: what is marked, what never mixes, what is escaped."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from vlmlab.studies import read_provenance, save_table
+from vlmlab.studies.pages import tables
+
+NOTE = {"study": "alignednorm", "profile": "demo", "run_keys": ["b2", "a1"], "seeds": [2, 1]}
+
+
+def results(**values):
+    """Rows as `vlmlab.results` gives them: (base, new) per 'method, rule, task, seed'."""
+    lines = []
+    for name, pair in values.items():
+        method, rule, task, seed = name.split("__")
+        hm = 2 * pair[0] * pair[1] / sum(pair)
+        lines += [
+            {
+                "method": method,
+                "task": f"toy/{task}",
+                "protocol": "base_to_new",
+                "split": split,
+                "shots": 4,
+                "seed": int(seed),
+                "rule": rule,
+                "metric": "accuracy",
+                "value": value,
+            }
+            for split, value in zip(("base", "new", "hm"), (*pair, hm))
+        ]
+    return pd.DataFrame(lines)
+
+
+def tidy(*numbers, kind="measured", task="average"):
+    """One row of a table: (method, mean, sd, n)."""
+    lines = [(m, task, kind, mean, sd, n, "") for m, mean, sd, n in numbers]
+    return tables.together(pd.DataFrame(lines, columns=["method", "task", *tables.NUMBERS]))
+
+
+def marks(*numbers, **options):
+    frame = tidy(*numbers)
+    found = tables.printed(frame, ["task"], ["kind", "method"], **options)[1]
+    return found.iloc[0].tolist()
+
+
+def test_methods_are_called_as_in_the_published_tables():
+    found = tables.per_seed(
+        results(
+            mmrlpp__unified__a__1=(80, 60),
+            mmrlpp__decoupled__a__1=(80, 70),
+            aligned_norm__unified__a__1=(80, 65),
+        ),
+        "alignednorm",
+    )
+    assert set(found["method"]) == {"mmrlpp_unified", "mmrlpp", "aligned_norm"}
+    few = tables.per_seed(results(mmrlpp__unified__a__1=(80, 60)), "alignednorm", "table4")
+    assert set(few["method"]) == {"mmrlpp"}  # few-shot has no other rule, and its table one MMRL++
+
+
+def test_the_average_is_that_of_papers():
+    """The harmonic mean of the means, not the mean of the harmonic means."""
+    found = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
+    average = found[found["task"] == "average"].set_index("split")["value"]
+    assert average.to_dict() == {"base": 70, "new": 40, "hm": pytest.approx(2 * 70 * 40 / 110)}
+    assert average["hm"] != pytest.approx(found[found["split"] == "hm"]["value"][:2].mean())
+
+
+def test_an_average_over_some_tasks_only_is_an_error():
+    with pytest.raises(ValueError, match="two has numbers for 1 of 2 tasks"):
+        tables.per_seed(
+            results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70), two__unified__a__1=(90, 10)),
+            "none",
+        )
+    with pytest.raises(ValueError, match="one metric, got accuracy, other"):
+        one = results(one__unified__a__1=(90, 10))
+        tables.per_seed(pd.concat([one, one.assign(metric="other")]), "none")
+
+
+def test_a_source_and_many_targets_each_have_their_own_average():
+    lines = results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)).assign(protocol="cross_dataset")
+    lines = lines[(lines["split"] == "new") | ((lines["split"] == "base") & (lines["task"] == "toy/a"))]
+    average = tables.per_seed(lines, "none").query("task == 'average'").set_index("split")["value"]
+    assert average.to_dict() == {"base": 90, "new": 40}
+
+
+def test_the_mean_of_harmonic_means_has_a_row_of_its_own():
+    seeds = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
+    found = tables.mean_of_hm(seeds).query("task == 'average'").set_index("split")["value"]
+    assert found["mean_of_hm"] == pytest.approx((18 + 2 * 50 * 70 / 120) / 2)
+    assert found["hm"] == pytest.approx(2 * 70 * 40 / 110)
+    printed = tables.mean_of_hm(tables.published("alignednorm", "table1"))
+    ours = printed[(printed["split"] == "mean_of_hm") & (printed["method"] == "aligned_norm")]
+    assert ours["mean"].item() == pytest.approx(81.28, abs=0.01) and ours["kind"].item() == "published"
+
+
+@pytest.mark.parametrize(
+    ("gains", "wanted"),
+    [
+        ((1.0, 1.5, 2.0, 1.2, 1.4, 1.5), "a gain"),
+        ((-1.0, -1.5, -2.0, -1.2, -1.4, -1.5), "a loss"),
+        ((0.1, 3.0, 0.1, 3.0, 0.1, 3.0), "neither gain nor loss shown"),  # the seeds agree, the tasks do not
+        ((0.1, 0.1, 2.0, 2.0, 4.0, 4.0), "neither gain nor loss shown"),  # three seeds, not six pairs
+        ((0, 0, 0, 0, 0, 0), "neither gain nor loss shown"),
+    ],
+)
+def test_a_gain_must_hold_over_pairs_and_over_seeds(gains, wanted):
+    pairs = [(task, seed) for seed in (1, 2, 3) for task in "ab"]
+    rows = [("one", task, seed, 50 + 10 * seed) for task, seed in pairs]
+    rows += [("two", task, seed, 50 + 10 * seed + gain) for (task, seed), gain in zip(pairs, gains)]
+    frame = pd.DataFrame(rows, columns=["method", "task", "seed", "value"])
+    found = tables.compared(frame, "two", "one")
+    assert found.endswith(f": {wanted}") and "over 6 pairs" in found and "(3 seeds)" in found
+    assert f"{sum(gains) / 6:+.1f} points" in found and f"above 0 in {sum(g > 0 for g in gains)}" in found
+    assert tables.compared(frame[frame["seed"] == 1], "two", "one").endswith("one seed shows nothing")
+
+
+def test_measured_summaries():
+    seeds = tables.per_seed(
+        results(one__unified__a__1=(1, 2), one__unified__a__2=(3, 2), one__unified__a__3=(8, 2)), "none"
+    )
+    found = tables.measured(seeds, note="accuracy").set_index(["task", "split"])
+    base = found.loc["toy/a", "base"]
+    assert (base["mean"], base["n"], base["kind"], base["note"]) == (4, 3, "measured", "accuracy")
+    assert base["sd"] == pytest.approx(13**0.5)  # the sample standard deviation
+    with pytest.raises(ValueError, match=r"two values for .*'one'"):
+        tables.measured(seeds, ["method"])
+
+
+def test_published_numbers_have_no_spread():
+    found = tables.published("alignednorm", "table1")
+    best = found.set_index(["method", "task", "split"]).loc["aligned_norm", "average", "hm"]
+    assert best["kind"] == "published" and best["mean"] == 81.45
+    assert found["sd"].isna().all() and found["n"].isna().all()
+    with pytest.raises(ValueError, match="measured numbers come from runs"):
+        tables.stated(found, "measured")
+    with pytest.raises(FileNotFoundError):
+        tables.published("alignednorm", "table99")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "wanted"),
+    [
+        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3)], ["best", "second", ""]),
+        ([("a", 60, 1, 3), ("b", 59, 1, 3), ("c", 50, 1, 3)], ["", "", ""]),  # equal to the spread
+        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 54.5, 1, 3)], ["best", "", ""]),
+        ([("a", 60, 1, 3), ("b", 55, 1, 3)], ["best", ""]),  # the last is no second best
+        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 20, 3)], ["", "", ""]),  # c may be as good
+        ([("a", 60, 0, 3), ("b", 60, 0, 3), ("c", 50, 0, 3)], ["", "", ""]),  # a tie
+        ([("a", 60, None, 1), ("b", 55, None, 1)], ["", ""]),  # one seed
+        ([("a", 60, 1, 3), ("b", 55, None, 1)], ["", ""]),
+        ([("a", 60, 0, 3), ("b", 58.6, 2, 3), ("c", 10, 0, 3)], ["", "", ""]),  # pooled spread is 1.414
+        ([("a", 60, 0, 3), ("b", 58.5, 2, 3), ("c", 10, 0, 3)], ["best", "second", ""]),
+    ],
+)
+def test_only_what_the_spread_tells_apart_is_marked(numbers, wanted):
+    assert marks(*numbers) == wanted
+    assert marks(*numbers[::-1])[::-1] == wanted
+
+
+def test_less_can_be_better():
+    numbers = [("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3)]
+    assert marks(*numbers, lower=["average"]) == ["", "second", "best"]
+
+
+def test_published_and_planned_are_never_marked_and_stand_apart():
+    whole = tables.together(
+        tidy(("a", 60, 1, 3), ("b", 55, 1, 3)),
+        tidy(("a", 90, None, None), kind="published"),
+        tidy(("b", 95, None, None), kind="planned"),
+    )
+    texts, found = tables.printed(whole, ["task"], ["kind", "method"], names={"a": "A", "average": "mean"})
+    assert texts.loc["mean"].to_dict() == {
+        ("measured", "A"): "60.0 ± 1.0",
+        ("measured", "b"): "55.0 ± 1.0",
+        ("published", "A"): "90.00",
+        ("planned", "b"): "95.0",
+    }
+    assert found.loc["mean"].tolist() == ["best", "", "", ""]
+    assert list(whole["n"].dropna()) == [3, 3] and whole["n"].dtype == "Int64"
+    with pytest.raises(ValueError, match="measured and published never mix"):
+        tables.printed(whole, ["task"], ["method"])
+    with pytest.raises(ValueError, match="two numbers for"):
+        tables.printed(whole, ["task"], ["kind"])
+    with pytest.raises(ValueError, match="kind of measured, published, planned"):
+        tables.together(whole, whole.assign(kind="guessed"))
+
+
+def test_named_values_come_first_in_the_order_of_their_names():
+    frame = tidy(("c", 1, 1, 2), ("b", 2, 1, 2), ("a", 3, 1, 2))
+    texts, _ = tables.printed(frame, ["task"], ["kind", "method"], names={"a": "A", "b": "B"})
+    assert [method for _, method in texts] == ["A", "B", "c"]
+
+
+def save(tmp_path, frame, marks=None, **options):
+    return save_table(frame, tmp_path, "table1", **NOTE, marks=marks, **options)
+
+
+def cells(page):
+    return re.findall(r"<td[^>]*>([^<]*)</td>", page.read_text())
+
+
+def test_three_files_say_the_same(tmp_path):
+    frame = tidy(("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3))
+    texts, found = tables.printed(frame, ["task"], ["kind", "method"])
+    csv, tex, page = save(tmp_path, texts, found, data=frame)
+    assert [p.name for p in (csv, tex, page)] == ["table1.csv", "table1.tex", "table1.html"]
+    assert pd.read_csv(csv)[["method", "mean"]].to_numpy().tolist() == [["a", 60], ["b", 55], ["c", 50]]
+    assert r"average & \bfseries 60.0 ± 1.0 & \itshape 55.0 ± 1.0 & 50.0 ± 1.0 \\" in tex.read_text()
+    assert cells(page) == ["60.0 ± 1.0", "55.0 ± 1.0", "50.0 ± 1.0"]
+    styles = re.findall(r"#T_table1_row0_col(\d) \{\s*font-(\w+): (\w+);", page.read_text())
+    assert styles == [("0", "weight", "bold"), ("1", "style", "italic")]
+    assert "pooled" in page.read_text() and "pooled" in tex.read_text()
+    for path in (csv, tex, page):
+        assert read_provenance(path)["run_keys"] == ["a1", "b2"]
+    before = [p.read_bytes() for p in (csv, tex, page)]
+    assert [p.read_bytes() for p in save(tmp_path, texts, found, data=frame)] == before
+
+
+def test_texts_are_escaped(tmp_path):
+    frame = pd.DataFrame(
+        {"H & M <b>": [81.234, None], "50 %": ["a_b", "{x}"]}, index=pd.Index(["mmrl_pp", "#1"], name="m & n")
+    )
+    csv, tex, page = save(tmp_path, frame, legend="a < b & c")
+    text = tex.read_text()
+    for words in (
+        r"mmrl\_pp",
+        r"H \& M",
+        r"50 \%",
+        r"a\_b",
+        r"\{x\}",
+        r"\#1",
+        "81.23",
+        "--",
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+    ):
+        assert words in text
+    assert "<b>" not in page.read_text() and "H &amp; M &lt;b&gt;" in page.read_text()
+    assert "<p>a &lt; b &amp; c</p>" in page.read_text() and "% a < b & c\n" in text
+    assert pd.read_csv(csv, index_col=0).loc["mmrl_pp", "H & M <b>"] == 81.234
+
+
+def test_a_counting_index_is_not_printed(tmp_path):
+    _, tex, page = save(tmp_path, pd.DataFrame({"a": [5, 7]}))
+    assert r"5 \\" in tex.read_text() and "0 &" not in tex.read_text()
+    assert cells(page) == ["5", "7"] and "<th id=" not in page.read_text().split("<tbody>")[1]
+
+
+def test_groups_of_rows_are_set_apart(tmp_path):
+    index = pd.MultiIndex.from_product([["x", "y"], ["base", "new"]])
+    _, tex, _ = save(tmp_path, pd.DataFrame({"a": list("1234")}, index))
+    lines = tex.read_text().split("\\midrule\n")[1].splitlines()
+    assert lines[:5] == [
+        r"x & base & 1 \\",
+        r" & new & 2 \\",
+        r"\addlinespace",
+        r"y & base & 3 \\",
+        r" & new & 4 \\",
+    ]
+
+
+def test_an_empty_out_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert save_table(pd.DataFrame(), "", "t", **NOTE) == [] and list(tmp_path.iterdir()) == []

@@ -1,0 +1,1 @@
+"""Model cards of the embedded models: what they can do, measured against chance."""

@@ -1,0 +1,1 @@
+"""A paper's sentences, judged on measured numbers."""

@@ -1,0 +1,1 @@
+"""How a study is driven: what is stale, what is made again."""

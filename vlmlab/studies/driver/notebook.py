@@ -1,0 +1,189 @@
+"""Execute one notebook with checked parameters, and say in one line what went wrong."""
+
+import ast
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+
+from ..jobs.worker import Failed, Killed
+
+LIMIT = 1800  # seconds for a whole notebook
+START = 180  # seconds for a kernel to start, on a busy machine
+TYPES = {t.__name__: t for t in (str, int, float, bool, list, tuple, dict)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One assignment of the cell tagged `parameters`; no types means that anything fits."""
+
+    name: str
+    types: tuple[type, ...]
+    default: str  # as written
+
+
+def read(path: Path) -> dict:
+    """The notebook as JSON; ValueError when it is none of format 4."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a notebook ({error})") from error
+    if not isinstance(notebook, dict) or notebook.get("nbformat") != 4:
+        raise ValueError(f"{path} is not a notebook of format 4; open it in Jupyter and save it again")
+    return notebook
+
+
+def parameters(path: Path) -> dict[str, Parameter]:
+    """What the parameters cell of a notebook declares: names, types from annotations or defaults.
+
+    ValueError when there is no such cell, more than one, or one that is no Python.
+    """
+    cells = [c for c in read(path)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if len(cells) != 1:
+        raise ValueError(f"{path} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
+    try:
+        tree = ast.parse("".join(cells[0]["source"]))
+    except SyntaxError as error:
+        message = f"{path}: the parameters cell is no Python: {error.msg}, line {error.lineno}"
+        raise ValueError(message) from error
+    found = {}
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value and isinstance(targets[0], ast.Name):
+            types = annotated(node.annotation) if isinstance(node, ast.AnnAssign) else ()
+            types = types or like(node.value)
+            found[targets[0].id] = Parameter(targets[0].id, types, ast.unparse(node.value))
+    return found
+
+
+def annotated(node: ast.expr) -> tuple[type, ...]:
+    """The types of an annotation such as `int`, `list[str]` or `str | None`; none for anything else."""
+    if isinstance(node, ast.BinOp):
+        sides = annotated(node.left), annotated(node.right)
+        return sides[0] + sides[1] if all(sides) else ()
+    if isinstance(node, ast.Constant) and node.value is None:
+        return (type(None),)
+    name = node.value if isinstance(node, ast.Subscript) else node
+    return (TYPES[name.id],) if isinstance(name, ast.Name) and name.id in TYPES else ()
+
+
+def like(node: ast.expr) -> tuple[type, ...]:
+    """The type of a literal default; none for None and for what is computed."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return ()
+    return () if value is None else (type(value),)
+
+
+def check(path: Path, values: dict) -> None:
+    """ValueError for the first value that the notebook does not declare or whose type is another."""
+    declared = parameters(path)
+    for name, value in values.items():
+        if name not in declared:
+            there = ", ".join(declared) or "nothing"
+            raise ValueError(f"{path} has no parameter {name!r}; its parameters cell declares {there}")
+        types = declared[name].types
+        if types and not any(fits(value, t) for t in types):
+            wanted = " or ".join(t.__name__ for t in types)
+            raise ValueError(
+                f"{path}: {name} must be {wanted}, like its default {declared[name].default}; "
+                f"got {value!r} ({type(value).__name__})"
+            )
+
+
+def fits(value: object, kind: type) -> bool:
+    """A whole number is a legal float, a list a legal tuple, a bool only a bool."""
+    if isinstance(value, bool):
+        return kind is bool
+    also = {float: int, tuple: list}.get(kind, kind)
+    return isinstance(value, (kind, also))
+
+
+def perform(source: str, copy: str, values: dict, limit: float) -> str:
+    """Execute a notebook into `copy`, in a process of its own; the folder of `copy` starts empty.
+
+    values: papermill parameters. limit: seconds for the whole notebook. `Failed` says in one line what went
+    wrong and in which cell; the partly executed copy stays. `Killed` when the kernel was.
+    """
+    target = Path(copy)
+    shutil.rmtree(target.parent, ignore_errors=True)
+    target.parent.mkdir(parents=True)
+    problem = attempt(Path(source), target, values, limit)
+    if isinstance(problem, Failed) and not started(target):  # ports of kernels race, rarely
+        problem = attempt(Path(source), target, values, limit)
+    if problem:
+        raise problem
+    return target.parent.name
+
+
+def attempt(source: Path, target: Path, values: dict, limit: float) -> Failed | None:
+    """One execution by papermill; what went wrong."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # failures are reported here, once
+    end = time.monotonic() + limit
+    try:
+        papermill.execute_notebook(
+            str(source),
+            str(target),
+            parameters=values,
+            progress_bar=False,
+            start_timeout=START,
+            shutdown_kernel="immediate",
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            timeout_func=lambda cell: max(1, end - time.monotonic()),
+        )
+    except PapermillExecutionError as error:
+        first = next(iter(str(error.evalue).splitlines()), "")
+        return Failed(f"{error.ename} in {place(target)}: {first}")
+    except DeadKernelError:
+        return Killed(f"the kernel died in {place(target)}, perhaps out of memory")
+    except CellTimeoutError:
+        return Failed(f"over the limit of {limit:g} s in {place(target)}")
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        return Failed(f"{type(error).__name__} in {place(target)}: {first}")
+    return None
+
+
+def started(path: Path) -> list[dict]:
+    """The cells that began to run, in papermill's own record of a notebook."""
+    if not path.exists():
+        return []
+    cells = own_cells(read(path))
+    return [c for c in cells if c["metadata"].get("papermill", {}).get("start_time")]
+
+
+def own_cells(notebook: dict) -> list[dict]:
+    """Without papermill's marks at a failure."""
+    return [c for c in notebook["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
+
+
+def place(path: Path) -> str:
+    """Where a partly executed notebook stopped: its cell, counted from 1 in the notebook as committed."""
+    ran = started(path)
+    if not ran:
+        return "the start of the kernel"
+    own = [c for c in ran if "injected-parameters" not in c["metadata"].get("tags", [])]
+    count = ran[-1].get("execution_count")
+    return f"cell {len(own)}" + (f" (In [{count}])" if count else "")
+
+
+def tidy(notebook: dict, attempt: Path, folder: Path) -> dict:
+    """An executed notebook without times and places, so that the same results make the same file.
+
+    attempt: where it wrote; folder: where that lies now.
+    """
+    notebook = json.loads(json.dumps(notebook).replace(attempt.as_posix(), folder.as_posix()))
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        for key in ("papermill", "execution"):
+            cell["metadata"].pop(key, None)
+        if "injected-parameters" in cell["metadata"].get("tags", []):
+            cell["id"] = "injected-parameters"
+    return notebook

@@ -1,0 +1,158 @@
+"""The local pool: jobs side by side on this machine, within its cores, GPUs and memory."""
+
+import collections
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+
+from tqdm.auto import tqdm
+
+from .worker import Request, Resources, Worker
+
+Answers = Iterator[tuple[int, dict | None]]
+Runner = Callable[[list[Request]], Answers]
+
+
+def follow(runner: Runner, requests: list[Request], what: str, unit: str) -> Iterator[tuple[int, dict]]:
+    """(number, answer) of each request when it ends, with a progress bar that names what runs now."""
+    if not requests:
+        return
+    now = {}
+    with (
+        contextlib.closing(runner(requests)) as answers,
+        tqdm(total=len(requests), desc=what, unit=unit) as bar,
+    ):
+        for number, answer in answers:
+            if answer is None:
+                now[number] = requests[number].label
+            else:
+                now.pop(number, None)
+                bar.update()
+                if "error" in answer:
+                    bar.write(f"{requests[number].label}: {answer['error']}")
+            bar.set_postfix_str(", ".join(now.values()))
+            if answer is not None:
+                yield number, answer
+
+
+def retried(answer: dict) -> str:
+    """How often attempts of a job that ended well were killed; "" for never."""
+    killed = [] if "error" in answer else answer.get("killed", [])
+    times = {1: "once", 2: "twice"}.get(len(killed), f"{len(killed)} times")
+    return f"{killed[-1]}, {times}, then retried" if killed else ""
+
+
+def answers(requests: list[Request], slots: int = 1) -> Answers:
+    """Run jobs in worker processes that use `slots` cores together, in their order.
+
+    Yields (number, None) when a job starts and (number, answer) when it ends; answers are those of
+    `Worker.ask`. A job that this machine can never run is answered at once. One with more cores than
+    `slots` runs alone. Closing the iterator early, as Ctrl-C does, ends the processes.
+    """
+    room, events = Room(slots), SimpleQueue()
+    todo = collections.deque()
+    for number, request in enumerate(requests):
+        if why := room.refusal(request.resources):
+            yield number, {"error": why}
+        else:
+            todo.append((number, request))
+    pool, left = [Worker() for _ in range(min(slots, len(todo)))], len(todo)
+    threads = [
+        threading.Thread(target=serve, args=(worker, todo, room, events), daemon=True) for worker in pool
+    ]
+    try:
+        for thread in threads:
+            thread.start()
+        while left:
+            number, answer = events.get()
+            left -= answer is not None
+            yield number, answer
+    finally:
+        with room.changed:
+            todo.clear()
+            room.changed.notify_all()
+        for worker in pool:
+            worker.stop()
+
+
+def serve(worker: Worker, todo: collections.deque, room: "Room", events: SimpleQueue) -> None:
+    """One worker takes jobs from the front, each when there is room for it."""
+    gpus = ()
+    while True:
+        with room.changed:
+            room.changed.wait_for(lambda: not todo or room.fits(todo[0][1].resources))
+            if not todo:
+                return
+            number, request = todo.popleft()
+            gpus = room.take(request.resources, gpus)
+        events.put((number, None))
+        try:
+            answer = worker.ask(request, gpus)
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        with room.changed:
+            room.give_back(request.resources, gpus)
+            room.changed.notify_all()
+        events.put((number, answer))
+
+
+class Room:
+    """What is free of this machine. Use `fits`, `take` and `give_back` while holding `changed`."""
+
+    def __init__(self, slots: int):
+        self.slots, self.cores = slots, slots
+        self.all_gpus = gpus_here()
+        self.gpus = list(self.all_gpus)
+        self.all_memory = self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        self.changed = threading.Condition()
+
+    def refusal(self, needs: Resources) -> str:
+        """Why this machine can never run a job, or ""."""
+        if needs.gpus > len(self.all_gpus):
+            return f"needs {needs.gpus} GPUs, this machine has {len(self.all_gpus)}; {ELSEWHERE}"
+        if (needs.memory_gb or 0) > self.all_memory:
+            return (
+                f"needs {needs.memory_gb:g} GB of memory, this machine has {self.all_memory:.0f}; {ELSEWHERE}"
+            )
+        return ""
+
+    def amount(self, needs: Resources) -> int:
+        return min(needs.cores, self.slots)
+
+    def fits(self, needs: Resources) -> bool:
+        return (
+            self.amount(needs) <= self.cores
+            and needs.gpus <= len(self.gpus)
+            and (needs.memory_gb or 0) <= self.memory
+        )
+
+    def take(self, needs: Resources, before: tuple[str, ...]) -> tuple[str, ...]:
+        """Its GPUs, the same as before where possible: then its process can stay."""
+        self.cores -= self.amount(needs)
+        self.memory -= needs.memory_gb or 0
+        same = len(before) == needs.gpus and {*before} <= {*self.gpus}
+        taken = before if same else tuple(self.gpus[: needs.gpus])
+        self.gpus = [gpu for gpu in self.gpus if gpu not in taken]
+        return taken
+
+    def give_back(self, needs: Resources, gpus: tuple[str, ...]) -> None:
+        self.cores += self.amount(needs)
+        self.memory += needs.memory_gb or 0
+        self.gpus += gpus
+
+
+ELSEWHERE = "change `resources` in study.toml or use --scheduler"
+
+
+def gpus_here() -> list[str]:
+    """The numbers of the GPUs that jobs may use: CUDA_VISIBLE_DEVICES, else what nvidia-smi lists."""
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [g for g in given.split(",") if g.strip() not in ("", "-1")]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    return [str(i) for i, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU"))]

@@ -1,0 +1,46 @@
+"""What one training job does, in its own process: fit, evaluate, say where the run is."""
+
+import functools
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+import vlmlab
+
+from ... import methods
+
+PRESET_OF = ("method", "task", "protocol", "shots")
+
+
+@functools.lru_cache(maxsize=1)
+def model(spec: tuple):
+    """The model of a study, loaded once per process. spec: sorted (name, value) pairs of the job's model."""
+    return vlmlab.load(**dict(spec))
+
+
+def train(job: dict, runs: str) -> dict:
+    """Train and evaluate one run; at once where it is finished. job: the fields of `manifest.Job`.
+
+    Returns its folder below `runs`, its key and status, and a digest of what it produced.
+    """
+    vlm = model(tuple(sorted(job["model"].items())))
+    task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
+    usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}
+    run = vlmlab.fit(job["method"], vlm, task, out=runs, study=job["study"], **(usual | job["config"]))
+    rows = vlmlab.evaluate(run, task, rule=job["rules"])
+    path = Path(run.path)
+    return {
+        "run": path.relative_to(runs).as_posix(),
+        "key": run.key,
+        "status": run.status,
+        "digest": digest(rows, path / "trainables.safetensors"),
+    }
+
+
+def digest(rows: pd.DataFrame, weights: Path) -> str:
+    """Of the measured rows and the trained weights: the same only when both are, to the bit."""
+    value = hashlib.sha256("\n".join(sorted(rows.to_csv(index=False).splitlines())).encode())
+    if weights.is_file():
+        value.update(weights.read_bytes())
+    return value.hexdigest()[:16]

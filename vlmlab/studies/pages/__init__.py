@@ -1,0 +1,1 @@
+"""What a study shows: tables, provenance of figures, the gallery."""

@@ -1,0 +1,217 @@
+"""The gallery: `figures/index.html`, one page with all figures and tables and where they came from.
+
+A static file that needs no server and loads nothing from outside: style and script stand in the page,
+pictures and notebooks are relative links. It is made from what lies in the folders and holds no time, so
+the same files give the same bytes. What a study lists and nobody made is shown as missing.
+"""
+
+import base64
+import contextlib
+import csv
+import hashlib
+import html
+import os
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from ...names_and_colours import label
+from .. import manifest
+from ..driver.staleness import FILES, SUFFIXES, State
+from ..manifest import Artefact, Study
+from ..places import read_json, write
+from .gallery_table import comparison, minus
+from .provenance import DPI, read_provenance
+
+HERE = Path(__file__).parent
+INCH = 135  # CSS pixels; a figure as wide as the page, 6.9 inches, fills the column
+SCALES = {  # profile -> (badge, what it means)
+    "smoke": ("smoke run", "A few steps of training, to see that every cell runs; its numbers mean nothing."),
+    "demo": (
+        "demo scale",
+        "Measured with a small model on embedded data, on a laptop. That shows how a "
+        "method works, not how well it does on the data of the paper.",
+    ),
+    "paper": ("paper scale", "Measured with the models, data and schedules of the paper."),
+}
+LINKS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "html": "HTML", "csv": "data (CSV)", "tex": "LaTeX"}
+RECORD = {"profile", "run_keys", "seeds", "git", "versions"}
+TONES = {"supported": "good", "refuted": "bad", "undecided": "open", "not testable here": "none"}
+
+
+def build(figures: str | Path = "figures", notebooks: str | Path = "notebooks") -> Path:
+    """Write `<figures>/index.html` for all studies in `notebooks`; returns its path.
+
+    Raises FileNotFoundError where there is no study, ValueError where a study.toml is not valid.
+    """
+    figures, notebooks = Path(figures), Path(notebooks)
+    if not (names := manifest.names(notebooks)):
+        raise FileNotFoundError(f"no study in {notebooks}; run this in the folder that holds notebooks/")
+    found = [section(manifest.load(name, notebooks), figures) for name in names]
+    path, text = figures / "index.html", render(found)
+    write(path, lambda t: t.write_text(text, encoding="utf-8", newline="\n"))
+    return path
+
+
+def render(studies: list[dict]) -> str:
+    """The page as text. The template escapes every value; style and script are allowed by their digests."""
+    import jinja2
+    from markupsafe import Markup
+
+    methods = {m for s in studies for e in s["entries"] for m in e["methods"]}
+    content = {
+        "studies": studies,
+        "methods": sorted(methods, key=lambda m: (label(m).lower(), m)),
+        "scales": SCALES,
+        "tones": TONES,
+    }
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    env.filters |= {"inline": lambda text: Markup(inline(text)), "label": label}
+    for kind in ("css", "js"):
+        text = (HERE / f"gallery.{kind}").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        content |= {kind: Markup(text), f"{kind}_digest": f"sha256-{digest}"}
+    return env.get_template("gallery.html").render(**content)
+
+
+def section(study: Study, figures: Path) -> dict:
+    """One study: its artefacts in the order of study.toml, and its claims with their verdicts."""
+    state = State(figures / study.id)
+    found = read_json(state.folder / "claims.json")
+    return {
+        "id": study.id,
+        "title": study.title,
+        "profile": found.get("profile", ""),
+        "entries": [entry(study, artefact, state) for artefact in study.artefacts.values()],
+        "claims": [claim(c, study) for c in found.get("claims", [])],
+    }
+
+
+def entry(study: Study, artefact: Artefact, state: State) -> dict:
+    """All that the page says about one artefact."""
+    files = {s: p for s in SUFFIXES if (p := state.folder / f"{artefact.id}.{s}").is_file()}
+    rows = read_csv(files["csv"]) if "csv" in files else []
+    record = provenance([path for suffix, path in files.items() if suffix != "csv"])
+    runs = run_labels(record, state.made.get(artefact.id))
+    picture = files.get("svg", files.get("png"))
+    cells = read_json(state.executed(artefact)).get("cells", [])
+    notebooks = {
+        "executed notebook": state.executed(artefact),
+        "last failure": state.failed(artefact),
+        "source notebook": artefact.notebook,
+    }
+    named = [
+        *((LINKS[s], p) for s, p in files.items()),
+        *((text, p) for text, p in notebooks.items() if p.is_file()),
+    ]
+    root = state.folder.parent
+    return {
+        "id": f"{study.id}/{artefact.id}",
+        "name": artefact.id,
+        "kind": artefact.kind,
+        "title": artefact.title or artefact.id,
+        "missing": not (picture or rows),
+        "lacks": [f"{artefact.id}.{s}" for s in FILES[artefact.kind] if s not in files],
+        "methods": methods_of(rows, runs),
+        "record": record,
+        "runs": runs,
+        "image": picture and href(picture, root),
+        "size": size(files.get("png")),
+        "alt": f"{artefact.title or artefact.id}. {' '.join(reading(cells))}".strip(),
+        "table": comparison(rows) if artefact.kind == "table" else [],
+        "caption": caption(cells),
+        "reading": reading(cells),
+        "links": [(text, href(path, root)) for text, path in named],
+    }
+
+
+def href(path: Path, root: Path) -> str:
+    """A relative link from the page's folder."""
+    return quote(Path(os.path.relpath(path, root)).as_posix())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Column -> text per row; of a damaged file, what can be read."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return [{c: text or "" for c, text in row.items() if c} for row in csv.DictReader(file)]
+
+
+def provenance(paths: list[Path]) -> dict | None:
+    """The record in the first file that has a whole one."""
+    for path in paths:
+        with contextlib.suppress(ValueError):
+            if (found := read_provenance(path)).keys() >= RECORD:
+                return found
+    return None
+
+
+def run_labels(record: dict | None, made: object) -> dict[str, str]:
+    """Run key -> 'mmrlpp emoji/animals 16-shot seed 1', or "" where .state.json does not name the run."""
+    parts = made.get("parts", {}) if isinstance(made, dict) else {}
+    named = {
+        value.split()[0]: name[len("run ") :].rpartition(" (")[0]
+        for name, value in parts.items()
+        if name.startswith("run ") and value
+    }
+    return {key: named.get(key, "") for key in (record or {}).get("run_keys", [])}
+
+
+def methods_of(rows: list[dict], runs: dict[str, str]) -> list[str]:
+    """The methods that an artefact shows: those its data name, else those of its runs."""
+    named = [row["method"] for row in rows if row.get("method")]
+    return list(dict.fromkeys(named or sorted(label.split()[0] for label in runs.values() if label)))
+
+
+def size(png: Path | None) -> tuple[int, int] | None:
+    """Width and height to show a picture at, so that text in all figures has one size."""
+    data = png.read_bytes() if png else b""
+    if not data.startswith(b"\x89PNG") or len(data) < 24:
+        return None
+    return tuple(round(int.from_bytes(data[i : i + 4]) * INCH / DPI) for i in (16, 20))
+
+
+def caption(cells: list[dict]) -> str:
+    """The text of a notebook's first cell, without its heading."""
+    first = next((source(c) for c in cells if c.get("cell_type") == "markdown"), "")
+    return re.sub(r"^#.*\n*", "", first).strip()
+
+
+def reading(cells: list[dict]) -> list[str]:
+    """The lines that an executed notebook printed below its last text cell, which says how to read them."""
+    texts = [i for i, c in enumerate(cells) if c.get("cell_type") == "markdown"]
+    outputs = (o for c in cells[texts[-1] + 1 :] for o in c.get("outputs", [])) if texts[1:] else ()
+    printed = "".join("".join(o.get("text", "")) for o in outputs if o.get("name") == "stdout")
+    return [line.strip() for line in printed.splitlines() if line.strip()]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell.get("source", ""))
+
+
+def inline(text: str) -> str:
+    """Markdown's `code` and **bold** as HTML; everything else is escaped."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
+
+
+def claim(raw: dict, study: Study) -> dict:
+    """A judged claim with its numbers as text; evidence that is an artefact becomes a link."""
+    known = (name for name in ("effect", "spread", "interval", "n") if raw[name] is not None)
+    numbers = {name: short(raw[name]) for name in known}
+    if "effect" in numbers and raw["unit"]:
+        numbers["effect"] += f" {raw['unit']}"
+    links = [(name, f"{study.id}/{name}" if name in study.artefacts else "") for name in raw["evidence"]]
+    return {**raw, "numbers": numbers, "evidence": links, "tone": TONES[raw["verdict"]]}
+
+
+def short(value: object) -> str:
+    """A number with three digits and a real minus sign; two of them are an interval."""
+    if isinstance(value, list):
+        return " to ".join(map(short, value))
+    return minus(f"{value:.3g}") if isinstance(value, float) else str(value)

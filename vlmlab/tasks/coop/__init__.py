@@ -1,0 +1,1 @@
+"""The 15 data sets of CoOp, from folders that users already have."""

@@ -1,0 +1,1 @@
+"""The embedded drawings: concepts, pictures, captions, tasks."""

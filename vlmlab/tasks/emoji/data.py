@@ -1,0 +1,178 @@
+"""The embedded image-text set: emoji drawn by artists in nine styles (`data/emoji/`).
+
+`concepts()` lists what is drawn, `art(styles)` holds the pictures as RGBA arrays. Splits
+are made by emoji, never by image, from md5 digests, hence fixed without files.
+"""
+
+import functools
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ...paths import data_dir
+
+PRETRAIN_STYLES = ("twemoji", "noto-v1", "emojione-v2", "fxemoji", "emojione-mono")
+SOURCE_STYLES = ("noto", "fluent-flat")  # downstream train and test
+SHIFT_STYLES = ("fluent-3d", "fluent-hc")  # evaluation only: rendition, sketch
+FACES = (
+    "face-smiling",
+    "face-affection",
+    "face-tongue",
+    "face-hand",
+    "face-neutral-skeptical",
+    "face-sleepy",
+    "face-unwell",
+    "face-hat",
+    "face-glasses",
+    "face-concerned",
+    "face-negative",
+    "face-costume",
+    "cat-face",
+    "monkey-face",
+)
+
+
+def present(path: Path) -> Path:
+    """`path` itself, or FileNotFoundError with the fix."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing; restore it with `git checkout -- data` "
+            "or set VLMLAB_DATA to a folder that has it"
+        )
+    return path
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """A parquet table, or one error that names the file and the fix.
+
+    Raises FileNotFoundError when it is missing, ValueError when it is not readable.
+    """
+    present(path)
+    try:
+        return pd.read_parquet(path)
+    except Exception as e:
+        raise ValueError(
+            f"{path} is not a readable parquet file ({e}); restore it with "
+            "`git checkout -- data` or rebuild it with `python data/emoji/build.py`"
+        ) from e
+
+
+@functools.cache
+def concepts() -> pd.DataFrame:
+    """One row per emoji: hexcode, emoji, name, tags, keywords, group, subgroup, novel, split.
+
+    `split` is 'train' or 'test' (60/40 within each subgroup, by md5), 'novel' for the concepts
+    no pretraining has seen in any style.
+    """
+    frame = read_parquet(data_dir() / "emoji/concepts.parquet")
+    digest = frame["hexcode"].map(lambda h: hashlib.md5(f"split:{h}".encode()).hexdigest())
+    known = ~frame["novel"]
+    rank = digest[known].groupby(frame["subgroup"][known]).rank(method="first")
+    size = frame["subgroup"][known].map(frame["subgroup"][known].value_counts())
+    frame["split"] = "novel"
+    frame.loc[known, "split"] = np.where(rank <= np.ceil(0.6 * size), "train", "test")
+    return frame
+
+
+@functools.cache
+def images() -> pd.DataFrame:
+    """One row per picture: style, hexcode, image (64 x 64 RGBA WebP bytes)."""
+    frame = read_parquet(data_dir() / "emoji/images.parquet")
+    unknown = sorted(set(frame["style"].astype(str)) - {*PRETRAIN_STYLES, *SOURCE_STYLES, *SHIFT_STYLES})
+    if unknown:
+        raise ValueError(
+            f"images.parquet has unknown styles {unknown}; rebuild it with `python data/emoji/build.py`"
+        )
+    return frame
+
+
+def decode(data: bytes, what: str) -> np.ndarray:
+    """WebP bytes -> (64, 64, 4) uint8 RGBA; ValueError names the picture when they are corrupt."""
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
+    except Exception as e:
+        raise ValueError(f"picture {what} is corrupt ({e}); restore data/emoji/images.parquet") from e
+
+
+@functools.cache
+def art(style: str) -> tuple[np.ndarray, pd.Series]:
+    """All pictures of one style.
+
+    Returns an (n, 64, 64, 4) uint8 RGBA array and a Series hexcode -> row of that array.
+    """
+    rows = images().query("style == @style")
+    if rows.empty:
+        raise ValueError(f"unknown style {style!r}; there are {sorted(images()['style'].unique())}")
+    stack = np.stack([decode(b, f"{style}/{h}") for h, b in zip(rows["hexcode"], rows["image"], strict=True)])
+    return stack, pd.Series(np.arange(len(rows)), index=rows["hexcode"].to_numpy())
+
+
+@functools.cache
+def webp() -> dict[tuple[str, str], bytes]:
+    """(style, hexcode) -> WebP bytes, for all pictures."""
+    table = images()
+    keys = zip(table["style"].astype(str), table["hexcode"], strict=True)
+    return dict(zip(keys, table["image"], strict=True))
+
+
+@functools.lru_cache(maxsize=6000)
+def rgba(style: str, hexcode: str) -> np.ndarray:
+    """One picture as (64, 64, 4) uint8 with straight alpha; do not write to it.
+
+    Raises ValueError when there is no such picture or its bytes are corrupt.
+    """
+    if (style, hexcode) not in webp():
+        raise ValueError(f"there is no picture {style}/{hexcode} in {data_dir() / 'emoji/images.parquet'}")
+    return decode(webp()[style, hexcode], f"{style}/{hexcode}")
+
+
+@functools.cache
+def near_duplicates() -> frozenset[tuple[str, str]]:
+    """(style, hexcode) of downstream pictures that pretraining has all but seen; no test may use them.
+
+    The list is data/emoji/near_duplicates.csv, made by `python -m vlmlab.tasks.emoji.near_duplicates`.
+    """
+    table = pd.read_csv(present(data_dir() / "emoji/near_duplicates.csv"), dtype={"hexcode": str})
+    return frozenset(zip(table["style"], table["hexcode"], strict=True))
+
+
+@functools.cache
+def mirrorable() -> frozenset[str]:
+    """Hexcodes of emoji that mean the same in a mirror: no symbols, flags, clocks, hands, sides, writing."""
+    table = concepts()
+    sided = table["name"].str.contains(
+        "left|right|clock|hand|index|thumb|fist|hundred|medal|8 ball|calendar|"
+        "news|yen|banknote|book|page|card|mahjong|receipt"
+    )
+    sided |= table["group"].isin(["symbols", "flags"])
+    return frozenset(table["hexcode"][~sided])
+
+
+@functools.cache
+def classes() -> pd.DataFrame:
+    """The subgroup classes of the embedded tasks: task, subgroup, name."""
+    return pd.read_csv(present(data_dir() / "emoji/classes.csv"))
+
+
+@functools.cache
+def emotions() -> pd.DataFrame:
+    """Soft emotion labels of faces: index hexcode, one column per emotion, rows sum to 1.
+
+    A face scores one point per lexicon word (`data/emoji/emotions.csv`) among its name and tags;
+    faces without any such word are left out.
+    """
+    table = pd.read_csv(present(data_dir() / "emoji/emotions.csv"))
+    lexicon = table.set_index("emotion")["words"].str.split()
+    faces = concepts()[concepts()["subgroup"].isin(FACES)].set_index("hexcode")
+    words = [
+        set(" ".join([n, *t]).replace("-", " ").split())
+        for n, t in zip(faces["name"], faces["tags"], strict=True)
+    ]
+    points = {e: [len(w & set(lex)) for w in words] for e, lex in lexicon.items()}
+    score = pd.DataFrame(points, index=faces.index)
+    score = score[score.sum(axis=1) > 0]
+    return score.div(score.sum(axis=1), axis=0)

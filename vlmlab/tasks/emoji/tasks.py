@@ -1,0 +1,182 @@
+"""The embedded tasks, made from `data/emoji`. Three kinds, all with md5-fixed splits:
+
+- `emoji/animals`: subgroup classes (mammal, bird, ...). Train and test emoji are disjoint; both come
+  in the styles noto and fluent-flat.
+- `emoji/animals-fine`: one class per emoji. The noto drawing trains (one image per class, at most 4
+  shots by repetition), the fluent-flat drawing tests; zero-shot is tested on both. This way round,
+  because fluent-3d and fluent-hc are the fluent-flat drawing in other materials: a shift must not
+  show the twin of a training picture.
+- `emoji/emotions`: faces with soft labels over seven emotions; `labels` is their first maximum.
+
+Shifts: fluent-3d, fluent-hc, `noise` (the test drawings in one source style on coloured noise) and `novel`
+(concepts that pretraining never saw; fine tasks ask for them among their own names). A shift may
+lack classes: no fluent style draws families.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from ..split import Dataset, Split
+from . import data as emoji
+from . import pictures as emoji_pictures
+
+TEMPLATE = "a photo of a {}."
+FACE_TEMPLATE = "a photo of a {} face."
+GROUPS = {
+    "smileys": "smileys-emotion",
+    "people": "people-body",
+    "animals": "animals-nature",
+    "food": "food-drink",
+    "travel": "travel-places",
+    "symbols": "symbols",
+    "objects": "objects",
+    "activities": "activities",
+}
+PROTOCOLS = ("zero_shot", "few_shot", "domain_shift", "base_to_new", "cross_dataset")
+
+
+def names() -> list[str]:
+    """Ids of the embedded tasks."""
+    return [f"emoji/{g}" for g in GROUPS] + [f"emoji/{g}-fine" for g in GROUPS] + ["emoji/emotions"]
+
+
+@functools.lru_cache(maxsize=64)
+def dataset(id: str, backgrounds: int = 2) -> Dataset:
+    """The data of one of `names()`; each test image comes on `backgrounds` grounds, the first white."""
+    task = id.removeprefix("emoji/")
+    if task == "emotions":
+        return emotions(backgrounds)
+    return fine(task, backgrounds) if task.endswith("-fine") else subgroups(task, backgrounds)
+
+
+def grounds(backgrounds: int) -> list[str]:
+    return ["", *(f"+{v}" for v in range(1, backgrounds))]
+
+
+def noise(backgrounds: int) -> list[str]:
+    return [f"+noise{v}" for v in range(backgrounds)]
+
+
+def split(
+    members: pd.DataFrame,
+    styles: tuple[str, ...],
+    classnames: tuple[str, ...],
+    variants: list[str] | None = None,
+    *,
+    template: str = TEMPLATE,
+    soft: pd.DataFrame | None = None,
+) -> Split:
+    """Pictures of the emoji in `members` (columns hexcode, label), by class, in Unicode order.
+
+    Test splits name their background `variants` and lose the near-duplicates of pretraining
+    pictures; without `variants` it is a training split: every drawing once. soft: hexcode -> soft label.
+    """
+    left_out = emoji.near_duplicates() if variants else frozenset()
+    table = members.sort_values("label", kind="stable")
+    rows = [
+        (f"{style}/{hexcode}{v}", label, hexcode)
+        for hexcode, label in zip(table["hexcode"], table["label"], strict=True)
+        for style in styles
+        if (style, hexcode) in emoji.webp() and (style, hexcode) not in left_out
+        for v in variants or [""]
+    ]
+    distributions = None if soft is None else soft.loc[[h for _, _, h in rows]].to_numpy(np.float32)
+    return Split(
+        [i for i, _, _ in rows],
+        np.array([label for _, label, _ in rows]),
+        classnames,
+        template,
+        emoji_pictures.image,
+        emoji_pictures.content,
+        distributions,
+        flip=False,
+    )  # the picture itself is mirrored where that keeps its meaning
+
+
+def shifts(
+    test: pd.DataFrame,
+    novel: pd.DataFrame,
+    classnames: tuple[str, ...],
+    backgrounds: int,
+    *,
+    noisy: str = "noto",
+    novel_names: tuple[str, ...] | None = None,
+    **options,
+) -> dict[str, Split]:
+    """The four shifts; `noisy` is the style that is put on noise."""
+    variants = grounds(backgrounds)
+    out = {style: split(test, (style,), classnames, variants, **options) for style in emoji.SHIFT_STYLES}
+    out["noise"] = split(test, (noisy,), classnames, noise(backgrounds), **options)
+    out["novel"] = split(novel, emoji.SOURCE_STYLES, novel_names or classnames, variants, **options)
+    return out
+
+
+def subgroups(task: str, backgrounds: int) -> Dataset:
+    """Classes: the names in `data/emoji/classes.csv`, in its order."""
+    rows = emoji.classes().query("task == @task")
+    classnames = tuple(rows["name"].drop_duplicates())
+    label = rows.set_index("subgroup")["name"].map(classnames.index)
+    table = emoji.concepts()
+    table = table[table["subgroup"].isin(label.index)]
+    table = table.assign(label=table["subgroup"].map(label).astype(int))
+    train, test, novel = (table[table["split"] == s] for s in ("train", "test", "novel"))
+    return Dataset(
+        f"emoji/{task}",
+        split(train, emoji.SOURCE_STYLES, classnames),
+        split(test, emoji.SOURCE_STYLES, classnames, grounds(backgrounds)),
+        shifts=shifts(test, novel, classnames, backgrounds),
+        others=others(task, list(GROUPS), backgrounds),
+        protocols=PROTOCOLS,
+        repeat=True,
+    )
+
+
+def fine(task: str, backgrounds: int) -> Dataset:
+    """Classes: the concepts that both source styles draw, neither as a near-duplicate."""
+    table = emoji.concepts()
+    table = table[table["group"] == GROUPS[task.removesuffix("-fine")]]
+    usable = emoji.webp().keys() - emoji.near_duplicates()
+    table = table[[all((s, h) in usable for s in emoji.SOURCE_STYLES) for h in table["hexcode"]]]
+    known, novel = (t.assign(label=range(len(t))) for t in (table[~table["novel"]], table[table["novel"]]))
+    classnames, variants = tuple(known["name"]), grounds(backgrounds)
+    train, test = emoji.SOURCE_STYLES
+    return Dataset(
+        f"emoji/{task}",
+        split(known, (train,), classnames),
+        split(known, (test,), classnames, variants),
+        whole=split(known, emoji.SOURCE_STYLES, classnames, variants),
+        shifts=shifts(known, novel, classnames, backgrounds, noisy=test, novel_names=tuple(novel["name"])),
+        others=others(task, [f"{g}-fine" for g in GROUPS], backgrounds),
+        protocols=PROTOCOLS,
+        repeat=True,
+    )
+
+
+def emotions(backgrounds: int) -> Dataset:
+    """Faces. A test face whose own name is in a prompt ("neutral face") gives its label away: left out."""
+    soft = emoji.emotions()
+    classnames = tuple(soft.columns)
+    table = emoji.concepts()
+    table = table[table["hexcode"].isin(soft.index)]
+    table = table.assign(label=soft.to_numpy()[soft.index.get_indexer(table["hexcode"])].argmax(1))
+    prompts = [FACE_TEMPLATE.format(c) for c in classnames]
+    given_away = table["name"].map(lambda name: any(name in p for p in prompts))
+    train = table[table["split"] == "train"]
+    test, novel = (table[(table["split"] == s) & ~given_away] for s in ("test", "novel"))
+    options = {"template": FACE_TEMPLATE, "soft": soft}
+    return Dataset(
+        "emoji/emotions",
+        split(train, emoji.SOURCE_STYLES, classnames, **options),
+        split(test, emoji.SOURCE_STYLES, classnames, grounds(backgrounds), **options),
+        shifts=shifts(test, novel, classnames, backgrounds, **options),
+        protocols=("zero_shot", "few_shot", "domain_shift", "label_distribution"),
+        repeat=True,
+    )
+
+
+def others(task: str, tasks: list[str], backgrounds: int) -> dict[str, Callable[[], Split]]:
+    """The tests of the other tasks, built when called for."""
+    return {f"emoji/{t}": lambda t=t: dataset(f"emoji/{t}", backgrounds).test for t in tasks if t != task}

@@ -1,0 +1,136 @@
+"""Which token is which: layouts, their strings, one axis for layers that hold different tokens.
+
+A layout is runs of (role, count), in order; a token is (role, index within its role). As a string:
+"cls prompt:5 patch*", where * takes what is left. Roles: cls, register, prompt, patch; sos, prompt,
+word. In text the last run holds words, EOS and padding, and `eos` says per sample where one ends.
+Without torch, because records are read without it.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+
+Layout = tuple[tuple[str, int], ...]
+Token = tuple[str, int]
+FIXED_ROLES = ("cls", "register", "prompt", "sos")  # they enter a tower without having seen the input
+
+
+def parse_layout(text: str, total: int) -> Layout:
+    """'cls prompt:5 patch*', 70 -> (("cls", 1), ("prompt", 5), ("patch", 64)).
+
+    Raises ValueError when the string is malformed or does not fit `total` tokens.
+    """
+    runs = [re.fullmatch(r"([a-z]+)(?::(\d+)|(\*))?", part) for part in text.split()]
+    stars = sum(bool(r and r[3]) for r in runs)
+    if not runs or not all(runs) or stars > 1:
+        raise ValueError(f"layout {text!r} is not words like 'cls prompt:5 patch*' with at most one *")
+    fixed = sum(int(r[2] or 1) for r in runs if not r[3])
+    if fixed > total or (not stars and fixed != total) or (stars and fixed == total):
+        named = f"{fixed} and more" if stars else fixed
+        raise ValueError(f"layout {text!r} names {named} tokens, but there are {total}")
+    return tuple((r[1], total - fixed if r[3] else int(r[2] or 1)) for r in runs)
+
+
+def describe_layout(layout: Layout) -> str:
+    """(("cls", 1), ("patch", 64)) -> 'cls patch:64'."""
+    return " ".join(role if count == 1 else f"{role}:{count}" for role, count in layout)
+
+
+def size(layout: Layout) -> int:
+    """Tokens in a layout."""
+    return sum(count for _, count in layout)
+
+
+def tokens_of(layout: Layout) -> tuple[Token, ...]:
+    """Every token as (role, index); a role in two runs goes on counting."""
+    counted: dict[str, int] = {}
+    out = []
+    for role, count in layout:
+        first = counted.get(role, 0)
+        out += [(role, i) for i in range(first, first + count)]
+        counted[role] = first + count
+    return tuple(out)
+
+
+def layouts_by_layer(given: str | Mapping[int, str], counts: Mapping[int, int]) -> dict[int, Layout]:
+    """Layouts of all layers from one string, or from {first layer: string} where they change.
+
+    counts: tokens at the input of each block. {1: "cls patch*", 6: "cls prompt:5 patch*"} is MMRL's.
+    """
+    changes = {1: given} if isinstance(given, str) else dict(given)
+    out = {}
+    for layer, count in counts.items():
+        since = max((start for start in changes if start <= layer), default=None)
+        if since is None:
+            raise ValueError(f"no layout for block {layer}; give one from block 1 on, got {changes}")
+        try:
+            out[layer] = parse_layout(changes[since], count)
+        except ValueError as e:
+            raise ValueError(f"block {layer}: {e}") from e
+    return out
+
+
+def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
+    """One axis that holds the tokens of all layers, in their order.
+
+    A token that only some layers have stands behind the token it follows there.
+    """
+    distinct = sorted(set(axes), key=len, reverse=True)
+    merged = list(distinct[0])
+    for tokens in distinct[1:]:
+        have = set(merged)
+        for before, token in zip([None, *tokens], tokens):
+            if token not in have:
+                merged.insert(0 if before is None else merged.index(before) + 1, token)
+                have.add(token)
+    return tuple(merged)
+
+
+def coordinates(tokens: Sequence[Token]) -> dict[str, np.ndarray]:
+    """role, index, and for patches of a square image row and col (-1 elsewhere); each (token,)."""
+    role, index = np.array([t[0] for t in tokens], dtype="U8"), np.array([t[1] for t in tokens], dtype=int)
+    is_patch = role == "patch"
+    side = math.isqrt(index[is_patch].max() + 1) if is_patch.any() else 0
+    if not side or side * side != index[is_patch].max() + 1:
+        return {"role": role, "index": index}
+    return {
+        "role": role,
+        "index": index,
+        "row": np.where(is_patch, index // side, -1),
+        "col": np.where(is_patch, index % side, -1),
+    }
+
+
+def text_roles(tokens: Sequence[Token], eos: np.ndarray) -> np.ndarray:
+    """(sample, token) roles of a text axis: the run "word" is word before, eos at and pad behind the EOS.
+
+    eos: (sample,) index of EOS within that run.
+    """
+    role, index = np.array([t[0] for t in tokens], dtype="U8"), np.array([t[1] for t in tokens])
+    ends = np.select([index < eos[:, None], index == eos[:, None]], ["word", "eos"], "pad")
+    return np.where(role == "word", ends, role)
+
+
+def is_role(x: xr.DataArray, *roles: str, dim: str = "token") -> xr.DataArray:
+    """Boolean mask of the tokens (or queries) that have one of these roles, (token,) or (sample, token).
+
+    Raises ValueError when x has no labelled axis `dim` or no token of any of these roles.
+    """
+    name = "role" if dim == "token" else f"{dim}_role"
+    if name not in x.coords:
+        raise ValueError(
+            f"the array has dims {x.dims} and no {name!r} coordinate; it does not come from "
+            f"capture, or its {dim} axis was reduced away"
+        )
+    mask = x[name].isin(list(roles))
+    if not mask.any():
+        raise ValueError(f"no {dim} has role {' or '.join(roles)}; there are {', '.join(roles_of(x, dim))}")
+    return mask
+
+
+def roles_of(x: xr.DataArray, dim: str = "token") -> list[str]:
+    """Roles on an axis, in order of first appearance."""
+    return list(dict.fromkeys(x["role" if dim == "token" else f"{dim}_role"].values.ravel().tolist()))
