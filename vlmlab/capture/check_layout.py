@@ -57,8 +57,6 @@ def _check_block(
 def _inputs_of_blocks(tower, seen: dict):
     """Hooks that put the input (batch, token, width) of every block into `seen` while the context is open."""
 
-    from .capture.module_tower import tokens_first, unwrapped
-
     stack = contextlib.ExitStack()
     for layer, block in enumerate(tower.blocks, start=1):
 
