@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from ..token_labels import FIXED_ROLES, Layout, Token, describe_layout, layouts_by_layer, tokens_of
+from .module_tower import tokens_first, unwrapped
 
 
 def check_layout(
