@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.towers import Tokens
+from ..processes import gather
 from .mmrlpp import MMRLpp
 
 # Table 7: loss of a prompt norm n_p (batch,) and the class token's norm n_c (batch,), which has no gradient.
@@ -21,6 +22,8 @@ NORM_LOSSES = {
 
 class AlignedNorm(MMRLpp):
     """MMRL++ plus two norm terms; one unified rule for base and new classes."""
+
+    reports = {}
 
     @dataclasses.dataclass(frozen=True)
     class Config(MMRLpp.Config):
@@ -61,7 +64,7 @@ class AlignedNorm(MMRLpp):
         mean |z_c|."""
         if self.radius.isnan():
             with torch.no_grad():
-                self.radius.copy_(n_c.mean())
+                self.radius.copy_(gather(n_c).mean())
         return 0.5 * (n_p - self.radius).square().mean()
 
 

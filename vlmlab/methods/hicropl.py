@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from ..learner import Batch, Stage
 from ..models.towers import Edit
 from . import prompts
 from .method import Method
@@ -77,7 +78,7 @@ class HiCroPL(Method):
         cross_layer: int = 6  # text informs image in blocks 1..cross_layer, image informs text above
         anchor_weight: float = 12.0
         mode: str = "faithful"
-        descriptions: str = ""
+        descriptions: Path | None = None
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
@@ -141,7 +142,7 @@ class HiCroPL(Method):
         """The frozen classifier's texts of every class. ValueError names a class without any."""
         if not self.config.descriptions:
             return [list(texts) for texts in zip(*map(self.fill, TEMPLATES))]
-        table = json.loads(Path(self.config.descriptions).read_text())
+        table = json.loads(self.config.descriptions.read_text(encoding="utf-8"))
         names = self.fill("{}")
         missing = [n for n in names if not table.get(n)]
         if missing:
@@ -180,8 +181,9 @@ class HiCroPL(Method):
         """(batch, class) scaled cosines of the mixed features."""
         return self.cosine_logits(z["cls"], self.mixed_classes(self.current_class_features()))
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy and the anchors of the mixed features to the frozen ones."""
+        images, labels = batch["image"], batch["label"]
         self.write_mapped()
         w, a = self.mixed_classes(self.class_features()), self.config.anchor_weight
         z, z0 = self.mixed_image(images)

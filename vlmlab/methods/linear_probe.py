@@ -10,6 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
+from .. import feeds
+from ..learner import Stage
 from .method import Method
 
 GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
@@ -52,8 +54,27 @@ class LinearProbe(Method):
         """(batch, class) logits of the regression."""
         return z["cls"] @ self.weight[self.rows].T + self.bias[self.rows]
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        raise RuntimeError("a linear probe is not trained in steps; call solve with features and labels")
+    def stages(self, task, options, seed) -> list[Stage]:
+        return []
+
+    def prepare(self, task) -> dict:
+        """Solved on the features of all training and validation images; ValueError where one is missing."""
+        if task.val is None or not len(task.val):
+            raise ValueError(
+                f"a linear probe chooses its strength on validation images, and {task.id} has none"
+            )
+        return self.solve(self.features_of(task.train), self.features_of(task.val))
+
+    @torch.no_grad()
+    def features_of(self, images) -> tuple[Tensor, Tensor]:
+        """(image, joint) features without augmentation, and the labels (image,)."""
+        self.eval()
+        batches = [
+            (self.encode_image(batch["image"].to(self.device))["cls"], batch["label"])
+            for batch in feeds.in_order(images, self.vlm)
+        ]
+        x, y = zip(*batches)
+        return torch.cat(x), torch.cat(y)
 
     @torch.no_grad()
     def solve(self, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> dict[str, float]:

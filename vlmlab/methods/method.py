@@ -2,31 +2,91 @@
 
 import dataclasses
 
+from typing import Annotated, Literal
+
+import msgspec
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import feeds
+from ..learner import Batch, Group, Learner, Stage
 from ..models.load import VLM
 from ..models.towers import Edit
+from .schedule import learning_rates
 
 
-class Method(nn.Module):
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # NaN and infinity are none
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Method(Learner):
     """Something trained on a frozen model. Subclasses override what their paper changes.
 
     vlm: frozen model; classnames: class names of the current task (underscores read as spaces);
     template: with one `{}`; config: the method's frozen dataclass.
     """
 
-    rules: tuple[str, ...] = ("unified",)
-
     @dataclasses.dataclass(frozen=True)
-    class Config:
-        """No parameters."""
+    class Options:
+        """How any method is trained; defaults are MMRL++'s for base-to-new, weight decay Dassl's."""
+
+        epochs: Count = 10
+        batch_size: Count = 4
+        lr: Amount = 1e-3
+        weight_decay: Amount = 5e-4
+        optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+        warmup_epochs: Annotated[int, msgspec.Meta(ge=0)] = 1
+        crop: tuple[Share, Share] = (0.5, 1.0)
+        max_steps: Count | None = None
+        eps: Amount = 1e-8  # of Adam and AdamW
+
+        def __post_init__(self):
+            if not 0 < self.crop[0] <= self.crop[1]:
+                raise ValueError(
+                    f"crop must be two shares of the image area, 0 < low <= high <= 1, got {self.crop!r}"
+                )
 
     def __init__(self, vlm: VLM, classnames: list[str], template: str, config: object):
-        super().__init__()
-        self.vlm, self.config = vlm, config
+        super().__init__({"vlm": vlm}, config)
+        self.vlm = vlm
         self.set_classes(classnames, template)
+
+    @classmethod
+    def build(cls, models, classes, config) -> "Method":
+        if classes is None:
+            raise ValueError(f"{cls.__name__} needs a task with class names")
+        return cls(models["vlm"], list(classes[0]), classes[1], config)
+
+    def stages(self, task, options: Options, seed: int) -> list[Stage]:
+        """Epochs over augmented training images, a rate per epoch (`schedule.py`)."""
+        o, images = options, task.train
+        if not self.trainable():
+            return []
+        if not len(images):
+            raise ValueError(
+                f"{type(self).__name__} trains, but {task.id} under {task.protocol} has no training images; "
+                "choose another protocol"
+            )
+        rates = learning_rates(o.epochs, o.lr, o.warmup_epochs)
+        epoch = feeds.Epochs(len(images), o.batch_size, seed).steps
+        steps = min(o.epochs * epoch, o.max_steps or o.epochs * epoch)
+        views = {"image": feeds.train_transform(self.vlm, o.crop, images.flip)}
+        pin = self.device.type == "cuda"
+        return [
+            Stage(
+                "train",
+                steps,
+                feeds.epochs(images, views, o.batch_size, seed, steps, self.workers, pin),
+                (Group(lr=o.lr, weight_decay=o.weight_decay),),
+                o.optimiser,
+                {"momentum": 0.9} if o.optimiser == "sgd" else {"eps": o.eps},
+                rate=lambda step, lr: rates[step // epoch],
+                save=epoch,
+                epoch=epoch,
+            )
+        ]
 
     def set_classes(self, classnames: list[str], template: str) -> None:
         """Use other class names with the same trainables. ValueError for an empty list or template."""
@@ -49,10 +109,6 @@ class Method(nn.Module):
     def prompts(self) -> list[str]:
         """The texts that the adapted text tower reads, one per class."""
         return self.fill(self.template)
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """The parameters that `fit` trains and checkpoints hold, by name."""
-        return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
     def image_edits(self) -> dict[int, Edit]:
         """Edits of the image tower by block; 0 is the embedding."""
@@ -142,6 +198,6 @@ class Method(nn.Module):
         """(batch, class) scaled cosines from `image_features`."""
         return self.cosine_logits(F.normalize(z["cls"], dim=-1), self.current_class_features())
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Named, already weighted loss terms; their sum is trained."""
-        return {"ce": F.cross_entropy(self.logits(images), labels)}
+    def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
+        """Cross-entropy of image (batch, 3, height, width) and label (batch,)."""
+        return {"ce": F.cross_entropy(self.logits(batch["image"]), batch["label"])}

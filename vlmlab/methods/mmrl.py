@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..learner import Batch, Stage
 from ..models import edits
 from ..models.towers import Edit, Tokens, Tower
 from .method import Method
@@ -130,9 +131,10 @@ class MMRL(Method):
                 return tower(images)
             return tower.read(prefix, start=self.config.first_block)
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy of both branches and the anchors to the frozen image and text features."""
-        c, prefix = self.config, self.image_prefix(images)
+        c, images, labels = self.config, batch["image"], batch["label"]
+        prefix = self.image_prefix(images)
         frozen = self.frozen_image(images, prefix)
         trace = self.image_trace(prefix)
         z, w, w0 = self.read_out(trace[-1]), self.class_features(), self.frozen_class_features()

@@ -31,6 +31,8 @@ class Aligner(nn.Module):
 class MMRLpp(MMRL):
     """MMRL with fewer parameters and progressive mixing of the tokens."""
 
+    reports = {"base_to_new": ("unified", "decoupled")}  # the paper decouples, AlignedNorm asks for one rule
+
     @dataclasses.dataclass(frozen=True)
     class Config:
         """Names of the word list in the README; defaults are MMRL++'s for ImageNet."""

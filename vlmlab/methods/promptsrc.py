@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from open_clip import OPENAI_IMAGENET_TEMPLATES
 from torch import Tensor, nn
 
+from ..learner import Batch, Stage
 from ..models.towers import Edit
 from . import prompts
 from .method import Method
@@ -66,9 +67,9 @@ class PromptSRC(Method):
 
         return self._once(("ensemble",), compute)
 
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy; L1 to the frozen text and image features; KL to the frozen logits, per entry."""
-        c = self.config
+        c, images, labels = self.config, batch["image"], batch["label"]
         z, w = F.normalize(self.encode_image(images)["cls"], dim=-1), self.class_features()
         with torch.no_grad():
             z0, w0 = F.normalize(self.vlm.encode_image(images), dim=-1), self.ensemble_class_features()
@@ -87,8 +88,12 @@ class PromptSRC(Method):
         epoch = torch.arange(1, c.epochs + 1, dtype=torch.float64)
         return (-(epoch - c.gpa_mean).square() / (2 * c.gpa_std**2)).softmax(0)
 
+    def after_step(self, stage: Stage, step: int) -> None:
+        if stage.ends_epoch(step):
+            self.average(step // stage.epoch + 1)
+
     @torch.no_grad()
-    def after_epoch(self, epoch: int) -> None:
+    def average(self, epoch: int) -> None:
         """Add the prompts of epoch 1..epochs to the average; after the last one the average is the model."""
         if not 1 <= epoch <= self.config.epochs:
             raise ValueError(f"epoch {epoch} of {self.config.epochs}; build with epochs= the number trained")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmlab.train.schedule import learning_rates
+from vlmlab.methods.schedule import learning_rates
 
 
 def test_ten_epochs():

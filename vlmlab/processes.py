@@ -1,0 +1,69 @@
+"""Several processes that train one learner together (torchrun); alone, everything here does nothing.
+
+Each takes its share of every batch, gradients are averaged, and `gather` joins what is compared across a
+batch: the loss of n processes equals that of one on the joined batch.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def count() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Join the processes that torchrun started; on a GPU machine each takes the one of its number."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def wait() -> None:
+    """Until all processes are here."""
+    if count() > 1:
+        dist.barrier()
+
+
+def share(rows: Sequence) -> Sequence:
+    """This process's rows of a batch. ValueError when they cannot be divided evenly, which would weigh
+    samples differently."""
+    if len(rows) % count():
+        raise ValueError(
+            f"a batch of {len(rows)} cannot be divided among {count()} processes; choose another batch_size"
+        )
+    return rows[rank() :: count()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """(batch of all processes, ...) from each one's (batch, ...), with gradients; the processes' rows in turn."""
+    if count() == 1:
+        return x
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.stack(all_gather(x.contiguous()), dim=1).flatten(0, 1)
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace tensors by their means over the processes."""
+    for x in tensors if count() > 1 else ():
+        dist.all_reduce(x)
+        x.div_(count())
