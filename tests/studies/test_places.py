@@ -1,9 +1,7 @@
-"""Small safe ways of reading and writing."""
+"""Where a study finds its folders, and digests of what lies in them."""
 
 import os
 from pathlib import Path
-
-import pytest
 
 from vlmlab.studies import places
 
@@ -19,19 +17,14 @@ def test_folder_from_the_project_and_from_a_notebook(project, monkeypatch, tmp_p
     assert places.folder("runs") == Path("runs")
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
-    path = tmp_path / "new/a.json"
-    places.write_json(path, {"b": 1, "a": "é"})
-    before = path.read_bytes()
-
-    def fill(temporary):
-        temporary.write_text("half")
-        raise ValueError
-
-    with pytest.raises(ValueError):
-        places.write(path, fill)
-    assert path.read_bytes() == before and os.listdir(path.parent) == ["a.json"]
-    assert places.read_json(path) == {"a": "é", "b": 1}
+def test_what_is_missing_or_damaged_is_not_known(tmp_path):
+    path = tmp_path / "a.json"
+    assert places.known(path) == {}
+    for text in ("{", "[1]", ""):
+        path.write_text(text)
+        assert places.known(path) == {}
+    path.write_text('{"a": 1}')
+    assert places.known(path) == {"a": 1}
 
 
 def test_digests_follow_content(tmp_path):

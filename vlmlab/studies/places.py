@@ -1,17 +1,13 @@
 """Where a study reads and writes, and small safe ways of doing so."""
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import os
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..files import read_json
 from ..paths import PACKAGE, data_dir
 
 DATA_FILES = (".parquet", ".csv", ".safetensors", ".json", ".gz")  # not the text that describes them
@@ -65,54 +61,10 @@ def need_writable(path: Path, flag: str) -> None:
         raise PermissionError(message) from error
 
 
-@contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other calls out of a folder meanwhile. BlockingIOError says which process is in it.
-
-    The system itself ends the lock of a process that was killed. Where a file system has no locks, nobody
-    is kept out.
-    """
-    import fcntl
-
-    path = folder / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            owner = file.read().strip() or "another process"
-            raise BlockingIOError(
-                f"{folder} is in use by {owner}; wait until it is done, or name another folder with --runs"
-            ) from error
-        except OSError:
-            pass
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
-        file.flush()
-        yield
-
-
-def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """Let `fill` write a temporary file, then put it in place; nothing half written is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fill(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: dict) -> None:
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write(path, lambda t: t.write_text(text, encoding="utf-8"))
-
-
-def read_json(path: Path) -> dict:
+def known(path: Path) -> dict:
     """What a JSON file holds; an empty dict where there is none or it is damaged: both mean 'not known'."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json(path)
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -7,17 +7,18 @@ state.safetensors        what a killed run goes on from; gone when it is finishe
 results.jsonl    one line per measured number
 """
 
-import contextlib
 import datetime
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+
+from ..files import read_json, write, write_json
+
+__all__ = ["Run", "read_json", "results", "runs", "write", "write_json"]
 
 FORMAT = 1  # raise it when the same job would now give other numbers
 COLUMNS = [
@@ -34,36 +35,6 @@ COLUMNS = [
     "n",
     "key",
 ]
-
-
-def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """Write through a temporary name, so that no reader ever sees half a file.
-
-    OSError with the path when the folder cannot be written or the disk is full; nothing is left behind.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fill(temporary)
-        os.replace(temporary, path)
-    except OSError as e:
-        why = f"cannot write {path} ({e.strerror or e}); make room or choose another `out` folder"
-        raise type(e)(why) from e
-    finally:
-        with contextlib.suppress(OSError):  # gone when it was renamed
-            temporary.unlink()
-
-
-def write_json(path: Path, value: object) -> None:
-    write(path, lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"))
-
-
-def read_json(path: Path) -> dict:
-    """ValueError that names the file and the fix when it is damaged."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as e:
-        raise damaged(path, e) from e
 
 
 def damaged(path: Path, why: object) -> ValueError:
@@ -124,7 +95,10 @@ class Run:
     @property
     def info(self) -> dict:
         path = self.path / "run.json"
-        info = read_json(path)
+        try:
+            info = read_json(path)
+        except ValueError as e:
+            raise damaged(path, e) from e
         if not isinstance(info, dict) or not {"key", "job", "status", "classnames"} <= info.keys():
             raise damaged(path, "not everything a run records is there")
         return info

@@ -37,11 +37,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...files import write_json
 from .. import manifest, schema
 from ..jobs.receipts import TRAIN, Index
 from ..manifest import Study
 from ..pages.provenance import read_provenance, record
-from ..places import Places, need_writable, write_json
+from ..places import Places, need_writable
 from .evaluations import MEASURES, NOT_TESTABLE, VERDICTS, estimate, verdict
 
 SELECTION = schema.Kind("a table, not empty", lambda v: isinstance(v, dict) and bool(v))

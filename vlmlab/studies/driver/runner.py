@@ -7,13 +7,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from ...files import hold, write, write_json
 from .. import manifest
 from ..jobs import cluster, damage, pool
 from ..jobs.receipts import TRAIN, Done, Index, Outcome, train_missing
 from ..jobs.worker import Request, Resources
 from ..manifest import Artefact, Job, Study
 from ..pages import gallery
-from ..places import Places, folder, hold, need_writable, write, write_json
+from ..places import Places, folder, need_writable
 from . import notebook
 from .modules import Modules
 from .staleness import FILES, State, parts

@@ -8,9 +8,10 @@ import ast
 from pathlib import Path
 
 from ... import __version__
+from ...files import write_json
 from ..jobs.receipts import Done
 from ..manifest import Artefact, Job
-from ..places import data_digests, digest, file_digest, read_json, write_json
+from ..places import data_digests, digest, file_digest, known
 from . import notebook
 from .modules import Modules, python_of
 
@@ -78,7 +79,7 @@ class State:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / ".state.json"
-        self.made = read_json(self.path)
+        self.made = known(self.path)
 
     def why_stale(self, artefact: Artefact, now: dict[str, str]) -> str:
         """ "" for a fresh artefact, else the reason in a few words."""
@@ -100,7 +101,7 @@ class State:
     def record(self, artefact: Artefact, now: dict[str, str]) -> None:
         """Remember an artefact that was just made."""
         files = {p.relative_to(self.folder).as_posix(): file_digest(p) for p in self.files(artefact)}
-        self.made = {**read_json(self.path), artefact.id: {"parts": now, "files": files}}
+        self.made = {**known(self.path), artefact.id: {"parts": now, "files": files}}
         write_json(self.path, self.made)
 
     def files(self, artefact: Artefact) -> list[Path]:

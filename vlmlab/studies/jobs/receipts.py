@@ -12,9 +12,10 @@ import importlib
 import importlib.util
 from pathlib import Path
 
+from ...files import write_json
 from ..driver.modules import Modules
 from ..manifest import Job
-from ..places import Places, data_digests, digest, read_json, write_json
+from ..places import Places, data_digests, digest, known
 from . import damage
 from .pool import Runner, follow, retried
 from .worker import Failed, Request
@@ -37,7 +38,7 @@ def finished(receipt: dict, inputs: str, runs: Path) -> Done | None:
     if receipt.get("inputs") != inputs or not {*RESULT, "files"} <= receipt.keys():
         return None
     path = runs / receipt["run"]
-    info = read_json(path / "run.json")
+    info = known(path / "run.json")
     if any(info.get(k) != receipt[k] for k in ("key", "status")) or damage.of_run(path):
         return None
     if not all((path / name).exists() for name in receipt["files"]):
@@ -58,12 +59,12 @@ class Index:
 
     def done(self, job: Job) -> Done | None:
         """The finished run of a job; None when it is missing, damaged, or of other code or data."""
-        receipt = read_json(self.receipt(job))
+        receipt = known(self.receipt(job))
         return finished(receipt, self.inputs(job), self.places.runs) if receipt else None
 
     def error(self, job: Job) -> str:
         """How its last attempt failed, if it did."""
-        return read_json(self.receipt(job)).get("error", "")
+        return known(self.receipt(job)).get("error", "")
 
     def request(self, job: Job) -> Request:
         """A job for a worker process."""
@@ -104,7 +105,7 @@ def perform(train: str, job: dict, runs: str, receipt: str, inputs: str) -> str:
     next call trains it again.
     """
     path, root = Path(receipt), Path(runs)
-    before = read_json(path)
+    before = known(path)
     if finished(before, inputs, root):
         return path.stem
     if "run" in before and damage.of_run(root / before["run"]):
@@ -136,7 +137,7 @@ def train_missing(jobs: list[Job], index: Index, runner: Runner) -> Outcome:
         job = todo[number]
         if "error" in answer:
             outcome.failed[job.id] = answer["error"]
-            remembered = read_json(index.receipt(job)) | {"job": job.label, "error": answer["error"]}
+            remembered = known(index.receipt(job)) | {"job": job.label, "error": answer["error"]}
             write_json(index.receipt(job), remembered)
         elif note := retried(answer):
             outcome.retried[job.id] = f"{job.label}: {note}"

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from ..places import PACKAGE
+from ...paths import PACKAGE
 
 RETRIES = 2  # of a job that a signal ended; an error of its own would only come again
 POLL = 0.5  # seconds between looks at whether the job is still wanted

@@ -15,11 +15,12 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+from ...files import write
 from ...names_and_colours import label
 from .. import manifest
 from ..driver.staleness import FILES, SUFFIXES, State
 from ..manifest import Artefact, Study
-from ..places import read_json, write
+from ..places import known
 from .gallery_table import comparison, minus
 from .provenance import DPI, read_provenance
 
@@ -83,7 +84,7 @@ def render(studies: list[dict]) -> str:
 def section(study: Study, figures: Path) -> dict:
     """One study: its artefacts in the order of study.toml, and its claims with their verdicts."""
     state = State(figures / study.id)
-    found = read_json(state.folder / "claims.json")
+    found = known(state.folder / "claims.json")
     return {
         "id": study.id,
         "title": study.title,
@@ -100,7 +101,7 @@ def entry(study: Study, artefact: Artefact, state: State) -> dict:
     record = provenance([path for suffix, path in files.items() if suffix != "csv"])
     runs = run_labels(record, state.made.get(artefact.id))
     picture = files.get("svg", files.get("png"))
-    cells = read_json(state.executed(artefact)).get("cells", [])
+    cells = known(state.executed(artefact)).get("cells", [])
     notebooks = {
         "executed notebook": state.executed(artefact),
         "last failure": state.failed(artefact),

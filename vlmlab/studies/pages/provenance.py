@@ -17,8 +17,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...files import write
 from ...git import git_state
-from ..places import write
 
 LIBRARIES = ("torch", "open_clip_torch", "numpy", "pandas", "xarray", "matplotlib")
 DPI = 200

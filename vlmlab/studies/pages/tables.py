@@ -17,8 +17,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from ...files import write
 from ...paths import data_dir
-from ..places import write
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
