@@ -113,9 +113,7 @@ def collate(samples: Sequence[Mapping[str, object]]) -> Batch:
 
 def loader(dataset: Dataset, batches: Iterable[Sequence], workers: int = 0, pin: bool = False) -> DataLoader:
     """The batches of a dataset that are listed, one after the other, with one set of workers for all."""
-    return DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin
-    )
+    return DataLoader(dataset, batch_sampler=batches, collate_fn=collate, num_workers=workers, pin_memory=pin)
 
 
 def epochs(
@@ -143,4 +141,6 @@ def batch_for(device: torch.device) -> int:
 
 def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device; from pinned memory, without waiting for them."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    return {
+        k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()
+    }

@@ -42,8 +42,9 @@ def read_json(path: Path) -> object:
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
-    """Keep other calls out of a folder meanwhile. BlockingIOError says which process is in it.
+def hold(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keep other calls out of a folder meanwhile. BlockingIOError says which process is in it, unless one
+    may wait.
 
     The system itself ends the lock of a process that was killed. Where a file system has no locks, nobody
     is kept out.
@@ -52,7 +53,7 @@ def hold(folder: Path) -> Iterator[None]:
 
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"

@@ -126,7 +126,9 @@ class Learner(nn.Module):
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
 
-def grouped(parameters: Mapping[str, nn.Parameter], groups: tuple[Group, ...]) -> list[dict[str, nn.Parameter]]:
+def grouped(
+    parameters: Mapping[str, nn.Parameter], groups: tuple[Group, ...]
+) -> list[dict[str, nn.Parameter]]:
     """The parameters of each group, by name. ValueError for a group that gets none."""
     found: list[dict[str, nn.Parameter]] = [{} for _ in groups]
     for name, parameter in parameters.items():

@@ -14,6 +14,7 @@ import msgspec
 
 from .learner import Learner
 
+WHOLE = typing.Annotated[int, msgspec.Meta(ge=0)]
 ROOMS = ("methods", "distill", "decode", "mini")
 
 

@@ -1,7 +1,6 @@
 """What every method shares: class names, inference rules, cached class features."""
 
 import dataclasses
-
 from typing import Annotated, Literal
 
 import msgspec
@@ -14,7 +13,6 @@ from ..learner import Batch, Group, Learner, Stage
 from ..models.load import VLM
 from ..models.towers import Edit
 from .schedule import learning_rates
-
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # NaN and infinity are none

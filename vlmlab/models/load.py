@@ -131,7 +131,9 @@ def load(
         clip, tokenizer = from_state_dict(path)
     else:
         clip, tokenizer = from_open_clip(str(name), pretrained)
-    return VLM(clip, tokenizer, Path(name).name, device, precision)
+    vlm = VLM(clip, tokenizer, Path(name).name, device, precision)
+    vlm.source = {"name": str(name), "pretrained": pretrained, "precision": precision}
+    return vlm
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -56,6 +56,9 @@ class Split:
         """Image number i as PIL RGB: always the same without `rng`, training variety with it."""
         return self.read(self.ids[i], rng)
 
+    def about(self, i, rng=None):
+        return {"label": int(self.labels[i])}
+
     def counts(self) -> np.ndarray:
         """Images per class, (class,)."""
         return np.bincount(self.labels, minlength=len(self.classnames))

@@ -30,6 +30,22 @@ class Task:
     train: Split
     val: Split | None
     tests: dict[str, Split]
+    arguments: dict | None = None
+
+    @property
+    def classes(self):
+        s = self.train if len(self.train) else next(iter(self.tests.values()))
+        return list(s.classnames), self.template
+
+    def training_fingerprint(self):
+        return hashlib.sha256(
+            json.dumps(
+                [self.train.fingerprint(), self.val and self.val.fingerprint(), self.template]
+            ).encode()
+        ).hexdigest()
+
+    def test_fingerprints(self):
+        return {k: v.fingerprint() for k, v in self.tests.items()}
 
     @property
     def base(self) -> Split:
@@ -117,4 +133,14 @@ def task(
     if protocol not in data.protocols:
         raise ValueError(f"{id} has no protocol {protocol}; it has {', '.join(data.protocols)}")
     train, val, tests = PROTOCOLS[protocol](data, shots, seed)
-    return Task(id, protocol, shots, seed, train.template, train, val, tests)
+    return Task(
+        id,
+        protocol,
+        shots,
+        seed,
+        train.template,
+        train,
+        val,
+        tests,
+        dict(id=id, protocol=protocol, shots=shots, seed=seed, backgrounds=backgrounds),
+    )

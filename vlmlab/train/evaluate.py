@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from ..feeds import in_order
 from ..methods import target_presets
 from ..methods.method import Method
 from ..tasks.split import Split
 from ..tasks.task import Task
-from .data import batch_for, test_loader
 from .run import COLUMNS, Run
 
 PER_TARGET = "per_target"
@@ -46,13 +46,11 @@ def predictions(
     for rule, part in rules.items():
         method.check_rule(rule, part)
     method.eval().set_classes(split.classnames, split.template)
-    loader = test_loader(
-        split, method.vlm, batch_size=batch_size or batch_for(method.vlm.device), workers=workers
-    )
+    loader = in_order(split, method.vlm, batch_size, workers)
     found = {rule: [] for rule in rules}
     with torch.inference_mode():
-        for images, _ in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
-            z = method.image_features(images.to(method.vlm.device))
+        for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
+            z = method.image_features(batch["image"].to(method.vlm.device))
             for rule, part in rules.items():
                 found[rule].append(method.classify(z, rule, part).float().cpu().numpy())
     found = {rule: np.concatenate(logits) for rule, logits in found.items()}
@@ -150,7 +148,7 @@ def evaluate(
     """
     saved, rules = isinstance(run, Run), [rule] if isinstance(rule, str) else list(rule)
     method = run.model if saved else run
-    trained = set(run.info["classnames"] if saved else method.classnames)
+    trained = set(run.info["classes"][0] if saved else method.classnames)
     before, config, state = (method.classnames, method.template), method.config, method.training
     try:
         rows = measure(method, task, rules, trained, batch_size, workers)

@@ -65,7 +65,12 @@ class Loop:
         total = sum(stage.steps for stage in self.stages)
         before = sum(stage.steps for stage in self.stages[: self.at.stage]) + self.at.step
         bar = tqdm(
-            total=total, initial=before, desc=self.title, unit="step", leave=False, disable=bool(processes.rank())
+            total=total,
+            initial=before,
+            desc=self.title,
+            unit="step",
+            leave=False,
+            disable=bool(processes.rank()),
         )
         try:
             with bar:
@@ -94,7 +99,9 @@ class Loop:
                 since = time.perf_counter()
                 self.save()
         if self.at.step < stage.steps:
-            raise ValueError(f"the feed of stage {stage.name!r} ended after {self.at.step} of {stage.steps} steps")
+            raise ValueError(
+                f"the feed of stage {stage.name!r} ended after {self.at.step} of {stage.steps} steps"
+            )
 
     def enter(self, number: int) -> None:
         """Give the learner the shape of a stage, and its parameters an optimiser of their own."""
@@ -184,7 +191,7 @@ class Loop:
         return {"scaler": self.scaler.state_dict()}
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """"parameter name|entry" -> tensor."""
+        """ "parameter name|entry" -> tensor."""
         state = self.optimiser.state_dict()["state"]
         return {
             f"{self.names[i]}|{key}": torch.as_tensor(value)
@@ -227,7 +234,7 @@ class Loop:
         return self.progress()
 
     def progress(self) -> str:
-        """"2 of 3 epochs", "stage 1 of 2, 40 of 100 steps"."""
+        """ "2 of 3 epochs", "stage 1 of 2, 40 of 100 steps"."""
         position = self.folder.position()
         number, step = position.get("stage", 0), position.get("step", 0)
         stage = self.stages[number]

@@ -1,29 +1,19 @@
-"""Run folders: `runs/<study>/<method>/<task>/<key>/`. Reading them needs no torch.
+"""Runs on disk: opened, attached to their models, their numbers gathered. Reading them needs no torch."""
 
-run.json         what the run is: job, config, versions, fingerprints, status, timing
-metrics.jsonl    one line per step: every loss term, the rate
-trainables.safetensors   the trained parameters, nothing else
-state.safetensors        what a killed run goes on from; gone when it is finished
-results.jsonl    one line per measured number
-"""
-
-import datetime
 import hashlib
-import importlib.metadata
-import json
-import platform
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import read_json, write, write_json
+from ..files import hold
+from .run_folder import INFO, METRICS, RESULTS, TRAINABLES, RunFolder, is_run, read_lines, write_lines
 
-__all__ = ["Run", "read_json", "results", "runs", "write", "write_json"]
-
-FORMAT = 1  # raise it when the same job would now give other numbers
 COLUMNS = [
     "study",
     "method",
+    "variant",
     "task",
     "protocol",
     "split",
@@ -34,74 +24,28 @@ COLUMNS = [
     "value",
     "n",
     "key",
+    "test",
 ]
-
-
-def damaged(path: Path, why: object) -> ValueError:
-    """The error for a file of a run that nobody can read any more."""
-    return ValueError(f"{path} is damaged ({why}); delete the folder {path.parent} and run again")
-
-
-def read_lines(path: Path) -> list[dict]:
-    """The complete lines of a .jsonl file; a last line cut by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError as e:
-        raise damaged(path, e) from e
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    write(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows)))
-
-
-def key_of(job: dict) -> str:
-    """Short hash of everything that determines a run's numbers."""
-    return hashlib.sha256(json.dumps([FORMAT, job], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def versions() -> dict[str, str]:
-    """Of Python, vlmlab and what the numbers come from."""
-    from .. import __version__
-
-    names = {"torch": "torch", "open_clip": "open_clip_torch", "torchvision": "torchvision"}
-    return {
-        "python": platform.python_version(),
-        "vlmlab": __version__,
-        **{name: importlib.metadata.version(package) for name, package in names.items()},
-    }
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+SAME = ("task", "protocol", "split", "test", "rule", "metric")  # rows that answer the same question
 
 
 class Run:
     """One training run on disk.
 
     `key`, `status` (running, finished, failed), `info` (run.json), `metrics` (one row per step),
-    `results` (measured rows). `model` is the trained method, once `attach` was told the model and the
-    task.
+    `results` (measured rows). `model` is the trained learner, once it is attached to its models; `open_run`
+    does that from the folder alone.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / "run.json").is_file():
-            raise FileNotFoundError(f"{self.path} holds no run.json; vlmlab.fit makes run folders")
+        if not (self.path / INFO).is_file():
+            raise FileNotFoundError(f"{self.path} holds no {INFO}; vlmlab.fit makes run folders")
         self._model = None
 
     @property
     def info(self) -> dict:
-        path = self.path / "run.json"
-        try:
-            info = read_json(path)
-        except ValueError as e:
-            raise damaged(path, e) from e
-        if not isinstance(info, dict) or not {"key", "job", "status", "classnames"} <= info.keys():
-            raise damaged(path, "not everything a run records is there")
-        return info
+        return RunFolder(self.path).info()
 
     @property
     def key(self) -> str:
@@ -112,121 +56,101 @@ class Run:
         return self.info["status"]
 
     @property
+    def digest(self) -> str:
+        """sha256 of what it trained; of nothing where it trained nothing."""
+        path = self.path / TRAINABLES
+        return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+
+    @property
+    def settings(self) -> dict:
+        """The fields of its Config and Options, by name."""
+        info = self.info
+        return {**info["job"]["options"], **info["config"]}
+
+    @property
     def metrics(self) -> pd.DataFrame:
-        return pd.DataFrame(read_lines(self.path / "metrics.jsonl"))
+        return pd.DataFrame(read_lines(self.path / METRICS))
 
     @property
     def results(self) -> pd.DataFrame:
         info = self.info
-        rows = [
-            {**info["job"]["labels"], "key": info["key"], **r}
-            for r in read_lines(self.path / "results.jsonl")
-        ]
+        rows = [{**info["labels"], "key": info["key"], **r} for r in read_lines(self.path / RESULTS)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
-        """Add measured rows; those of the same question replace earlier ones."""
-        same = ("task", "protocol", "split", "rule", "metric")
-        kept = {tuple(r.get(k) for k in same): r for r in [*read_lines(self.path / "results.jsonl"), *rows]}
-        write_lines(self.path / "results.jsonl", list(kept.values()))
+        """Add measured rows; those of the same question, on the same data, replace earlier ones."""
+        with hold(self.path, wait=True):
+            rows = [*read_lines(self.path / RESULTS), *rows]
+            write_lines(self.path / RESULTS, list({tuple(r.get(k) for k in SAME): r for r in rows}.values()))
 
     @property
     def model(self):
-        """The trained method, in evaluation mode, with the class names it was trained on."""
+        """The trained learner, in evaluation mode, with the class names it was trained on."""
         if self._model is None:
-            raise RuntimeError(f"{self.path} is not attached; call run.attach(vlm, task)")
+            raise RuntimeError(
+                f"{self.path} is not attached; call run.attach(models, task), or vlmlab.open_run({str(self.path)!r})"
+            )
         return self._model
 
-    def attach(self, vlm, task) -> "Run":
-        """Build the method on `vlm` and load the trained parameters.
+    def attach(self, models, task=None) -> "Run":
+        """Build the learner on its models (one, or by role) and load what was trained.
 
-        ValueError when they were trained on other frozen weights or the run is not finished.
+        ValueError when it was trained on other weights or is not finished.
         """
-        from .. import methods
+        from .opening import attached
 
-        info = self.info
-        if info["status"] != "finished":
-            raise ValueError(f"{self.path} is {info['status']}; call vlmlab.fit again to finish it")
-        path = self.path / "trainables.safetensors"
-        tensors, _ = read_tensors(path, vlm)
-        method = methods.build(
-            info["job"]["method"], vlm, info["classnames"], task.template, **info["job"]["config"]
-        )
-        load_trainables(method, tensors, path)
-        self._model = method.eval()
+        self._model = attached(self, models, task)
         return self
 
     def __repr__(self) -> str:
-        labels = self.info["job"]["labels"]
-        return f"Run({labels['method']} {labels['task']} seed {labels['seed']}, {self.status}, {self.path})"
+        labels = self.info["labels"]
+        return f"Run({name_of(labels)} {labels['task']} seed {labels['seed']}, {self.status}, {self.path})"
 
 
-def write_tensors(path: Path, tensors: dict, record: dict) -> None:
-    """A checkpoint: tensors with a record, which holds at least the `weights` (fingerprint) and `model`."""
-    from safetensors.torch import save
-
-    data = save(tensors, {"vlmlab": json.dumps(record, sort_keys=True)})
-    write(path, lambda p: p.write_bytes(data))
-
-
-def read_tensors(path: Path, vlm) -> tuple[dict, dict]:
-    """The tensors, on the device of `vlm`, and the record of a checkpoint.
-
-    ValueError when it is damaged or was made with other frozen weights than those of `vlm`.
-    """
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt", device=str(vlm.device)) as f:
-            record = json.loads(f.metadata()["vlmlab"])
-            tensors = {name: f.get_tensor(name) for name in f.keys()}
-        weights, model = record["weights"], record["model"]
-    except Exception as e:
-        raise damaged(path, e) from e
-    if weights != vlm.fingerprint():
-        raise ValueError(
-            f"{path} was trained on weights {weights[:12]} ({model}), but {vlm.name} has "
-            f"{vlm.fingerprint()[:12]}; load the model it was trained on"
-        )
-    return tensors, record
-
-
-def load_trainables(method, tensors: dict, path: Path) -> None:
-    """Copy saved parameters into a method; ValueError names the first that do not fit."""
-    import torch
-
-    own = method.trainable()
-    wrong = sorted(
-        (own.keys() ^ tensors.keys())
-        | {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
-    )
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit {type(method).__name__}: {', '.join(wrong[:4])}; another "
-            f"version of the method made it, delete the folder {path.parent} and run again"
-        )
-    with torch.no_grad():
-        for name, p in own.items():
-            p.copy_(tensors[name])
+def name_of(labels: Mapping) -> str:
+    """The method, with the variant of its settings where it has a name."""
+    return f"{labels['method']}_{labels['variant']}" if labels.get("variant") else labels["method"]
 
 
 def runs(root: str | Path = "runs") -> list[Run]:
-    """All run folders below `root`, in the order of their paths."""
-    return [Run(p.parent) for p in sorted(Path(root).glob("**/run.json"))]
+    """All run folders below `root`, in the order of their paths. What is none is left alone."""
+    return [Run(p.parent) for p in sorted(Path(root).glob(f"**/{INFO}")) if is_run(p)]
 
 
-def results(root: str | Path = "runs", **filters) -> pd.DataFrame:
+def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) -> pd.DataFrame:
     """Every measured number below `root`, one row each.
 
-    Columns: study, method, task, protocol, split, shots, seed, rule, metric, value, n, key.
-    filters: column=value or column=[values]. ValueError for a column that does not exist.
+    Columns: study, method, variant, task, protocol, split, shots, seed, rule, metric, value, n, key, and test,
+    which tells the test data by content. config: names of settings to add as columns. filters: column=value
+    or column=[values]. ValueError for a column that does not exist, or a setting that no run has.
     """
-    frames = [r.results for r in runs(root)]
-    frames = [f for f in frames if len(f)]
-    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+    config, frames, known = list(config), [], set()
+    for run in runs(root):
+        try:
+            frame, settings = run.results, run.settings if config else {}
+        except ValueError as e:  # one damaged run does not hide the others
+            warnings.warn(f"left out: {e}", stacklevel=2)
+            continue
+        known |= settings.keys()
+        if len(frame):
+            frames.append(frame.assign(**{name: [settings.get(name)] * len(frame) for name in config}))
+    if unknown := [name for name in config if frames and name not in known]:
+        raise ValueError(f"no run has a setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMNS, *config])
     for column, wanted in filters.items():
-        if column not in COLUMNS:
-            raise ValueError(f"results have no column {column!r}; there are {', '.join(COLUMNS)}")
+        if column not in frame:
+            raise ValueError(f"results have no column {column!r}; there are {', '.join(frame.columns)}")
         wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         frame = frame[frame[column].isin(wanted)]
     return frame.reset_index(drop=True)
+
+
+def open_run(path: str | Path, device: str | None = None) -> Run:
+    """A finished run with its models, task and learner, from its folder alone.
+
+    `run.model` is the learner, `run.task` the task it was trained on. ValueError when a model, the data or a
+    file that its settings name is no longer what it was.
+    """
+    from .opening import opened
+
+    return opened(Run(path), device)

@@ -14,7 +14,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from ..files import damaged, read_lines, write, write_json, write_lines
+from ..files import write, write_json
 
 INFO, METRICS, TRAINABLES = "run.json", "metrics.jsonl", "trainables.safetensors"
 STATE, RESULTS = "state.safetensors", "results.jsonl"
@@ -61,6 +61,11 @@ class RunFolder:
                 f"cannot write {self.metrics} ({e.strerror or e}); make room or choose another `out` folder"
             ) from e
 
+    def clear_log(self) -> None:
+        """Forget the steps of a training that was stopped before its first saved state."""
+        if self.metrics.exists():
+            self.cut_log(0)
+
     def cut_log(self, count: int) -> None:
         """Keep the first rows of metrics.jsonl; ValueError when there are fewer."""
         rows = read_lines(self.metrics)
@@ -94,6 +99,25 @@ class RunFolder:
         write_tensors(self.path / TRAINABLES, tensors, record)
 
 
+def damaged(path: Path, why: object) -> ValueError:
+    """The error for a file of a run that nobody can read any more."""
+    return ValueError(f"{path} is damaged ({why}); move the folder {path.parent} away and run again")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The complete lines of a .jsonl file; a last line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    except ValueError as e:
+        raise damaged(path, e) from e
+
+
+def write_lines(path: Path, rows: list[dict]) -> None:
+    write(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8"))
+
+
 def of_info(info: object) -> str:
     """What is wrong with the content of run.json; "" for nothing."""
     if not isinstance(info, dict):
@@ -115,7 +139,9 @@ def write_tensors(path: Path, tensors: dict, record: dict) -> None:
     """A file of tensors with a record."""
     from safetensors.torch import save
 
-    data = save({k: v.contiguous() for k, v in tensors.items()}, {"vlmlab": json.dumps(record, sort_keys=True)})
+    data = save(
+        {k: v.contiguous() for k, v in tensors.items()}, {"vlmlab": json.dumps(record, sort_keys=True)}
+    )
     write(path, lambda p: p.write_bytes(data))
 
 
@@ -125,7 +151,7 @@ def read_tensors(path: Path, device) -> tuple[dict, dict]:
 
     try:
         with safe_open(path, "pt", device=str(device)) as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, json.loads(f.metadata()["vlmlab"])  # noqa: SIM118
+            return {name: f.get_tensor(name) for name in f.keys()}, json.loads(f.metadata()["vlmlab"])
     except Exception as e:
         raise damaged(path, e) from e
 

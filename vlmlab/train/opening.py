@@ -1,0 +1,111 @@
+"""From a run folder to the trained learner: models, task, settings, tensors."""
+
+from pathlib import Path
+
+from .. import registry
+from ..learner import Learner, Stage
+from .run import Run, open_run
+from .run_folder import TRAINABLES, load_own, read_tensors
+
+
+def by_role(learner: type[Learner], models) -> dict:
+    """Models by role from what a user gave: one model, a dict, or nothing. ValueError names the roles."""
+    need = learner.models_needed
+    if models is None:
+        models = {}
+    if not isinstance(models, dict):
+        if len(need) != 1:
+            raise ValueError(
+                f"{registry.name_of(learner)} needs models by role, "
+                f"{{{', '.join(f'{role!r}: ...' for role in need)}}}; got one model"
+            )
+        models = {need[0]: models}
+    if set(models) != set(need):
+        raise ValueError(
+            f"{registry.name_of(learner)} needs models for {', '.join(need) or 'no role'}; "
+            f"got {', '.join(models) or 'none'}"
+        )
+    return models
+
+
+def standing(model):
+    """A model itself, or what a finished run trained."""
+    return model.model if isinstance(model, Run) else model
+
+
+def attached(run: Run, models, task=None) -> Learner:
+    """The learner of a finished run on these models."""
+    info = run.info
+    if info["status"] != "finished":
+        raise ValueError(f"{run.path} is {info['status']}; call vlmlab.fit again to finish it")
+    cls = registry.find(info["job"]["method"])
+    models = by_role(cls, models)
+    for role, model in models.items():
+        check_weights(run, role, info["models"][role], model)
+    config = registry.configure(cls, info["config"])
+    if registry.files(config) != info["job"]["files"]:
+        raise ValueError(f"{run.path} was trained with other content of {', '.join(info['job']['files'])}")
+    learner = cls.build({role: standing(m) for role, m in models.items()}, info["classes"], config)
+    for name, steps in info["stages"]:
+        learner.enter(Stage(name, steps))
+    path = run.path / TRAINABLES
+    tensors, _ = read_tensors(path, learner.device if models else "cpu")
+    load_own(learner, tensors, path)
+    learner.prepared = info["prepared"]
+    return learner.eval()
+
+
+def check_weights(run: Run, role: str, wanted: dict, model) -> None:
+    """ValueError when a model is not the one that a run was trained on."""
+    now = model.digest if isinstance(model, Run) else model.fingerprint()
+    if now != wanted["weights"]:
+        named = f"{wanted['name']} as {role}" if role != "vlm" else wanted["name"]
+        raise ValueError(
+            f"{run.path} was trained on weights {wanted['weights'][:12]} ({named}), but this one has {now[:12]}; "
+            "load the model it was trained on"
+        )
+
+
+def opened(run: Run, device: str | None) -> Run:
+    """A run attached to the models and the task that its run.json names."""
+    from ..models.load import load
+    from ..tasks.task import task
+
+    info, models = run.info, {}
+    for role, model in info["models"].items():
+        if "run" in model:
+            models[role] = open_run(run.path / model["run"], device)
+        elif model["source"] is None:
+            raise ValueError(
+                f"{run.path} was trained on a {role} that was handed over as an object ({model['name']}); "
+                "open it with Run(path).attach(models, task)"
+            )
+        else:
+            models[role] = load(**model["source"], device=device)
+    if info["task"] is None:
+        raise ValueError(
+            f"{run.path} was trained on a task made by hand; open it with Run(path).attach(models, task)"
+        )
+    run.task = task(**info["task"])
+    if run.task.training_fingerprint() != info["job"]["data"]:
+        raise ValueError(f"{run.path} was trained on other data than {info['task']['id']} holds now")
+    return run.attach(models, run.task)
+
+
+def described(models: dict, path: Path) -> dict:
+    """Models as run.json names them, so that `opened` finds them again."""
+    import os
+
+    found = {}
+    for role, model in models.items():
+        if isinstance(model, Run):
+            where = os.path.relpath(model.path.resolve(), path.resolve())
+            found[role] = {"run": where, "key": model.key, "name": repr(model), "weights": model.digest}
+        else:
+            found[role] = {
+                "name": model.name,
+                "source": model.source,
+                "precision": model.precision,
+                "weights": model.fingerprint(),
+            }
+    return found
