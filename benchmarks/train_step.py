@@ -145,7 +145,7 @@ class Bench:
         """Loss terms; the gradients are left on the parameters."""
         self.vlm.shortcuts = variant != "no shortcuts"
         self.optimisers[variant].zero_grad()
-        terms = self.models[variant].losses(self.images, self.labels)
+        terms = self.models[variant].losses({"image": self.images, "label": self.labels})
         sum(terms.values()).backward()
         return {k: v.detach() for k, v in terms.items()}
 

@@ -53,13 +53,25 @@ def share(rows: Sequence) -> Sequence:
     return rows[rank() :: count()]
 
 
-def gather(x: Tensor) -> Tensor:
-    """(batch of all processes, ...) from each one's (batch, ...), with gradients; the processes' rows in turn."""
-    if count() == 1:
-        return x
-    from torch.distributed.nn.functional import all_gather
+class Gathered(torch.autograd.Function):
+    """All processes' tensors in one; torch's own, which differs from version to version, is deprecated."""
 
-    return torch.stack(all_gather(x.contiguous()), dim=1).flatten(0, 1)
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(count())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts, dim=1)  # row by row, as `share` dealt them out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        dist.all_reduce(grad)  # every process compares all rows: what it owes this one's
+        return grad[:, rank()]
+
+
+def gather(x: Tensor) -> Tensor:
+    """(batch of all processes, ...) from each one's (batch, ...), with gradients, in the joined batch's order."""
+    return x if count() == 1 else Gathered.apply(x).flatten(0, 1)
 
 
 def average(tensors: Sequence[Tensor]) -> None:

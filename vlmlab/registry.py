@@ -85,6 +85,8 @@ def configure(name: str | type[Learner], values: dict, kind: str = "Config") -> 
 def checked(key: str, value: object, kind: type) -> object:
     """The value as the declared type: an int is a legal float, a bool is neither."""
     value = getattr(value, "item", lambda: value)()  # NumPy's numbers
+    if typing.get_origin(kind) is typing.Literal and value not in (legal := typing.get_args(kind)):
+        raise ValueError(f"{key} is {value!r}: expected one of {', '.join(map(str, legal))}")
     try:
         return msgspec.convert(value, kind, dec_hook=lambda t, v: t(v))
     except (msgspec.ValidationError, TypeError) as e:

@@ -47,7 +47,7 @@ def five_steps(method, optimiser, gradients: dict[str, torch.Tensor], tolerance:
     """Losses of five steps; the gradients of the first are compared."""
     losses = []
     for step in range(5):
-        loss = sum(method.losses(small_clip.images(), small_clip.LABELS).values())
+        loss = sum(method.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values())
         optimiser.zero_grad()
         loss.backward()
         if step == 0:

@@ -47,7 +47,7 @@ def test_training_lowers_the_loss_and_reaches_every_class_context(small_vlm):
     m = methods.build("coop", small_vlm, small_clip.CLASSES, class_specific=True).train()
     optimiser, losses = torch.optim.SGD(m.trainable().values(), lr=0.01), []
     for _ in range(4):
-        loss = sum(m.losses(small_clip.images(), small_clip.LABELS).values())
+        loss = sum(m.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values())
         optimiser.zero_grad()
         loss.backward()
         assert m.context.grad.flatten(1).norm(dim=1).min() > 0

@@ -65,7 +65,7 @@ def test_differentiable_maps_once_and_leaves_the_parameters(build, golden):
 def test_both_modes_agree_in_the_first_pass(build):
     with torch.no_grad():
         terms = [
-            build(mode).losses(small_clip.images(), small_clip.LABELS)
+            build(mode).losses({"image": small_clip.images(), "label": small_clip.LABELS})
             for mode in ("faithful", "differentiable")
         ]
     for key in terms[0]:
@@ -82,7 +82,7 @@ def test_faithful_logits_drift_in_evaluation(build):
 def test_dead_gradients(build):
     faithful, differentiable = build("faithful"), build("differentiable")
     for m in (faithful, differentiable):
-        sum(m.losses(small_clip.images(), small_clip.LABELS).values()).backward()
+        sum(m.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values()).backward()
     dead = {k for k, p in faithful.trainable().items() if p.grad is None}
     assert dead == {k for k in faithful.trainable() if k.startswith(DEAD)}
     assert all(p.grad.flatten(1).norm(dim=1).min() > 0 for p in (faithful.text, faithful.image))
@@ -94,7 +94,7 @@ def test_mixed_features_and_terms(build):
     """Section 7 of the method description, written out."""
     m = build("differentiable")
     with torch.no_grad():
-        terms = m.losses(small_clip.images(), small_clip.LABELS)
+        terms = m.losses({"image": small_clip.images(), "label": small_clip.LABELS})
         vlm, images = m.vlm, small_clip.images()
         z0 = F.normalize(vlm.encode_image(images), dim=-1)
         z = F.normalize(F.normalize(m.encode_image(images)["cls"], dim=-1) + z0, dim=-1)

@@ -43,7 +43,7 @@ def test_features_and_logits(mmrl, golden):
 
 
 def test_loss_terms(mmrl, golden):
-    terms, g = mmrl.losses(small_clip.images(), small_clip.LABELS), golden
+    terms, g = mmrl.losses({"image": small_clip.images(), "label": small_clip.LABELS}), golden
 
     def away(a, b):
         return 2 * (1 - (g[a] * g[b]).sum(-1).mean())

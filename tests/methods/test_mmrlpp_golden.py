@@ -75,7 +75,10 @@ def test_features_and_logits(build, golden):
 
 
 def test_loss_terms(build, golden):
-    g, terms = golden["mmrlpp"], build("mmrlpp").losses(small_clip.images(), small_clip.LABELS)
+    g, terms = (
+        golden["mmrlpp"],
+        build("mmrlpp").losses({"image": small_clip.images(), "label": small_clip.LABELS}),
+    )
     t = {k: torch.from_numpy(np.atleast_1d(v)) for k, v in g.items()}
 
     def away(a, b):
@@ -105,7 +108,7 @@ def test_gradients_and_five_steps(build, golden, name, file, config, shortcuts):
         optimiser = torch.optim.AdamW(m.trainable().values(), lr=1e-3, weight_decay=5e-4)
         losses = []
         for step in range(5):
-            loss = sum(m.losses(small_clip.images(), small_clip.LABELS).values())
+            loss = sum(m.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values())
             optimiser.zero_grad()
             loss.backward()
             if step == 0:
@@ -125,7 +128,7 @@ def test_gradients_and_five_steps(build, golden, name, file, config, shortcuts):
 
 def test_norm_terms(build, golden):
     g, m = golden["alignednorm"], build("aligned_norm", w_proj=1.0, w_token=1.0)
-    terms = m.losses(small_clip.images(), small_clip.LABELS)
+    terms = m.losses({"image": small_clip.images(), "label": small_clip.LABELS})
     assert terms["proj"].item() == pytest.approx(float(g["loss_proj"]), rel=1e-5)
     assert terms["token"].item() == pytest.approx(float(g["loss_token"]), rel=1e-5)
     trace = m.image_trace(m.image_prefix(small_clip.images()))
@@ -155,7 +158,7 @@ def test_zero_weights_are_mmrlpp_to_the_bit(build):
         optimiser = torch.optim.AdamW(m.trainable().values(), lr=1e-3)
         for _ in range(3):
             optimiser.zero_grad()
-            sum(m.losses(small_clip.images(), small_clip.LABELS).values()).backward()
+            sum(m.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values()).backward()
             optimiser.step()
         states.append(m.trainable())
     assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])

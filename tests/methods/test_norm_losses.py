@@ -27,7 +27,7 @@ def test_ring_learns_its_radius_from_the_first_batch_on(small_vlm):
     method, labels = build(small_vlm, norm_loss="ring"), torch.tensor([0, 1, 0, 1])
     images = small_clip.images()[:4]
     labels = labels[: len(images)]
-    terms = method.losses(images, labels)
+    terms = method.losses({"image": images, "label": labels})
     n_c = method.encode_image(images)["cls"].norm(dim=-1)
     n_p = method.encode_image(images)["prompt"].norm(dim=-1)
     assert method.radius.item() == pytest.approx(n_c.mean().item(), rel=1e-5)
@@ -35,7 +35,7 @@ def test_ring_learns_its_radius_from_the_first_batch_on(small_vlm):
     sum(terms.values()).backward()
     assert method.radius.grad.item() == pytest.approx((method.radius - n_p).mean().item(), rel=1e-4)
     before = method.radius.item()
-    method.losses(images * 2, labels)
+    method.losses({"image": images * 2, "label": labels})
     assert method.radius.item() == before
 
 

@@ -52,7 +52,7 @@ def test_every_trainable_gets_a_gradient_in_every_slice(small_vlm, name):
     with torch.no_grad():
         for p in m.trainable().values():  # away from zeros that hide others
             p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(0)))
-    sum(m.losses(small_clip.images(), small_clip.LABELS).values()).backward()
+    sum(m.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values()).backward()
     for key, p in m.trainable().items():
         assert p.grad is not None and torch.isfinite(p.grad).all(), key
         assert p.grad.flatten(1).norm(dim=1).min() > 0 if p.ndim > 1 else p.grad.norm() > 0, key

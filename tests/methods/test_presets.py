@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlmlab import methods
-from vlmlab.train.fit import sort_out
+from vlmlab.registry import settings as sort_out
 
 with (Path(methods.__file__).parent / "presets.csv").open() as file:
     ROWS = list(csv.DictReader(file))

@@ -42,7 +42,7 @@ def test_logits_and_terms(promptsrc, golden, shortcuts):
     promptsrc.vlm.shortcuts = shortcuts
     with torch.no_grad():
         assert (promptsrc.eval().logits(small_clip.images()) - golden["logits"]).abs().max() < 1e-4
-        terms = promptsrc.train().losses(small_clip.images(), small_clip.LABELS)
+        terms = promptsrc.train().losses({"image": small_clip.images(), "label": small_clip.LABELS})
         close(F.normalize(promptsrc.vlm.encode_image(small_clip.images()), dim=-1), golden["zs_image"], 1e-5)
     wanted = {
         "ce": "loss_ce",
@@ -79,7 +79,7 @@ def test_the_average_over_epochs_becomes_the_model(small_vlm):
             for p in m.trainable().values():
                 p.normal_()
         seen.append({k: p.detach().clone().double() for k, p in m.trainable().items()})
-        m.after_epoch(epoch)
+        m.average(epoch)
         if epoch < 3:  # training goes on from its own weights
             assert all(torch.equal(p.double(), seen[-1][k]) for k, p in m.trainable().items())
     for key, p in m.trainable().items():
@@ -89,4 +89,4 @@ def test_the_average_over_epochs_becomes_the_model(small_vlm):
 def test_an_epoch_beyond_the_training_is_refused(small_vlm):
     m = methods.build("promptsrc", small_vlm, small_clip.CLASSES, epochs=3)
     with pytest.raises(ValueError, match="epoch 4 of 3"):
-        m.after_epoch(4)
+        m.average(4)

@@ -52,7 +52,7 @@ def batch(vlm, size, classes):
 
 def numbers(m, images, labels):
     """Loss terms, gradients and logits of one step, by name."""
-    terms = m.losses(images, labels)
+    terms = m.losses({"image": images, "label": labels})
     grads = torch.autograd.grad(sum(terms.values()), list(m.trainable().values()))
     with torch.no_grad():
         logits = m.logits(images)
@@ -126,10 +126,10 @@ def test_blocks_without_edits_run_once_for_a_class_list_and_once_for_an_image(ti
         for tower in (tiny.image, tiny.text)
     ]
     try:
-        first = m.losses(*data)
+        first = m.losses({"image": data[0], "label": data[1]})
         assert sorted(calls) == ["image", "text", "text"]  # class prompts and the zero-shot classifier
         calls.clear()
-        second = m.losses(*data)
+        second = m.losses({"image": data[0], "label": data[1]})
         assert calls == ["image"]
     finally:
         for hook in hooks:
@@ -145,7 +145,7 @@ def test_an_optimiser_step_changes_the_cached_class_features(tiny, fused):
     m, (images, labels) = build("mmrlpp", tiny), batch(tiny, 4, 6)
     optimiser = torch.optim.AdamW(m.trainable().values(), lr=1e-2, fused=fused)
     for _ in range(2):
-        sum(m.losses(images, labels).values()).backward()
+        sum(m.losses({"image": images, "label": labels}).values()).backward()
         with torch.no_grad():
             before = m.logits(images)
             assert torch.equal(m.logits(images), before)
@@ -186,9 +186,9 @@ def test_set_classes_changes_the_logits(tiny):
 def test_training_goes_on_after_inference_mode(tiny):
     m, (images, labels) = build("aligned_norm", tiny), batch(tiny, 2, 6)
     with torch.inference_mode():
-        m.losses(images, labels)
+        m.losses({"image": images, "label": labels})
         m.logits(images)
-    sum(m.losses(images, labels).values()).backward()
+    sum(m.losses({"image": images, "label": labels}).values()).backward()
     (m.class_features() * m.frozen_class_features()).sum().backward()  # saves the cached factor
     assert m.space.grad.abs().max() > 0
 
@@ -236,7 +236,9 @@ def test_rules(tiny):
 
 
 def test_unknown_method_and_parameter(tiny):
-    with pytest.raises(ValueError, match=r"unknown method 'mmrl\+\+'; there are .*mmrlpp.*zero_shot"):
+    with pytest.raises(
+        ValueError, match=r"unknown method 'mmrl\+\+'; did you mean .*; there are .*mmrlpp.*zero_shot"
+    ):
         methods.build("mmrl++", tiny, CLASSES)
     with pytest.raises(ValueError, match=r"mmrlpp has no parameter 'w_proj'; it has first_block, .*rank"):
         methods.build("mmrlpp", tiny, CLASSES, w_proj=0.1)
@@ -247,17 +249,17 @@ def test_unknown_method_and_parameter(tiny):
 @pytest.mark.parametrize(
     "key,value,message",
     [
-        ("w_proj", "0.1", "float, got '0.1' (str)"),
-        ("w_proj", True, "float, got True (bool)"),
-        ("w_proj", None, "float, got None (NoneType)"),
-        ("tokens", 5.0, "int, got 5.0 (float)"),
-        ("tokens", "5", "int, got '5' (str)"),
-        ("tokens", True, "int, got True (bool)"),
-        ("tokens", [5], "int, got [5] (list)"),
+        ("w_proj", "0.1", "'0.1': expected `float`, got `str`"),
+        ("w_proj", True, "True: expected `float`, got `bool`"),
+        ("w_proj", None, "None: expected `float`, got `null`"),
+        ("tokens", 5.0, "5.0: expected `int`, got `float`"),
+        ("tokens", "5", "'5': expected `int`, got `str`"),
+        ("tokens", True, "True: expected `int`, got `bool`"),
+        ("tokens", [5], "[5]: expected `int`, got `array`"),
     ],
 )
 def test_wrong_types(tiny, key, value, message):
-    with pytest.raises(ValueError, match=re.escape(f"aligned_norm: {key} must be {message}")):
+    with pytest.raises(ValueError, match=re.escape(f"{key} is {message}")):
         methods.build("aligned_norm", tiny, CLASSES, **{key: value})
 
 

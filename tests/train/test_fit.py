@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 import vlmlab
 from vlmlab import methods
-from vlmlab.train import fit as fit_module
 from vlmlab.train.fit import fit
+from vlmlab.train.loop import Loop
 from vlmlab.train.run import Run
 
 SETTINGS = dict(epochs=3, batch_size=8, rep_dim=32, token_mix=0.5)
@@ -52,7 +52,7 @@ def test_every_term_is_logged_and_only_trainables_are_kept(whole, task):
     assert len(whole.metrics) == steps and whole.info["steps"] == steps
     names = ["ce_class", "ce_prompt", "anchor_image", "anchor_text"]
     assert steps == 9  # three per epoch: a stop can fall inside one
-    assert list(whole.metrics.columns) == ["step", "epoch", "lr", *names, "loss"]
+    assert list(whole.metrics.columns) == ["step", "stage", "epoch", "lr", *names, "loss"]
     terms = whole.metrics[names].sum(axis=1)
     assert terms.to_numpy() == pytest.approx(whole.metrics["loss"].to_numpy(), rel=1e-5)
     assert set(load_file(whole.path / "trainables.safetensors")) == set(whole.model.trainable())
@@ -60,21 +60,21 @@ def test_every_term_is_logged_and_only_trainables_are_kept(whole, task):
 
 
 def test_a_finished_run_is_returned(whole, vlm, task, monkeypatch):
-    monkeypatch.setattr(fit_module.Trainer, "batch", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(Loop, "step", lambda *a: pytest.fail("trained again"))
     again = fit("mmrlpp", vlm, task, out=whole.path.parents[3], **SETTINGS)
     assert again.path == whole.path
 
 
 def test_a_stop_loses_at_most_an_epoch(whole, vlm, task, tmp_path, monkeypatch, capsys):
-    batch, calls = fit_module.Trainer.batch, []
+    step, calls = Loop.step, []
 
     def stop(self, *args):
         calls.append(1)
         if len(calls) == len(whole.metrics) - 1:
             raise KeyboardInterrupt
-        return batch(self, *args)
+        return step(self, *args)
 
-    monkeypatch.setattr(fit_module.Trainer, "batch", stop)
+    monkeypatch.setattr(Loop, "step", stop)
     with pytest.raises(KeyboardInterrupt):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
     assert "2 of 3 epochs are kept" in capsys.readouterr().out
@@ -118,9 +118,9 @@ def test_zero_weights_train_like_mmrlpp(whole, vlm, task, tmp_path):
 def test_nan_loss_names_step_and_term_and_keeps_the_last_epoch(vlm, task, tmp_path, monkeypatch):
     losses = methods.find("mmrlpp").losses
 
-    def poisoned(self, images, labels):
+    def poisoned(self, batch, stage=None):
         poisoned.calls += 1
-        terms = losses(self, images, labels)
+        terms = losses(self, batch, stage)
         return terms | {"ce_class": terms["ce_class"] * float("nan")} if poisoned.calls > 4 else terms
 
     poisoned.calls = 0
@@ -137,18 +137,19 @@ def test_nan_loss_names_step_and_term_and_keeps_the_last_epoch(vlm, task, tmp_pa
 @pytest.mark.parametrize(
     "settings,message",
     [
-        ({"tokn_mix": 0.5}, "no parameter 'tokn_mix'.*token_mix.*fit itself takes.*epochs"),
-        ({"token_mix": "0.5"}, "token_mix must be float"),
-        ({"epochs": 2.5}, "epochs must be a whole number"),
-        ({"optimiser": "adam2"}, "unknown optimiser 'adam2'"),
-        ({"crop": (0.5, 2)}, "crop must be"),
-        ({"crop": ("0.5", 1)}, "crop must be"),
-        ({"lr": float("nan")}, "lr must be"),
-        ({"lr": True}, "lr must be a number"),
-        ({"warmup_epochs": -1}, "warmup_epochs must be a whole number of at least 0"),
-        ({"max_steps": 0}, "max_steps must be a whole number of at least 1"),
-        ({"seed": "1"}, "seed must be a whole number"),
-        ({"workers": None}, "workers must be a whole number"),
+        ({"tokn_mix": 0.5}, "no parameter 'tokn_mix'.*token_mix.*its training takes.*epochs"),
+        ({"token_mix": "0.5"}, "token_mix is '0.5': expected `float`"),
+        ({"epochs": 2.5}, "epochs is 2.5: expected `int`"),
+        ({"optimiser": "adam2"}, "optimiser is 'adam2': expected one of adamw, adam, sgd"),
+        ({"crop": (0.5, 2)}, "crop is .*expected `float` <= 1"),
+        ({"crop": (0.5, 0.4)}, "crop must be two shares"),
+        ({"crop": ("0.5", 1)}, "crop is .*expected `float`"),
+        ({"lr": float("nan")}, "lr is nan: expected `float` >= 0"),
+        ({"lr": True}, "lr is True: expected `float`"),
+        ({"warmup_epochs": -1}, "warmup_epochs is -1: expected `int` >= 0"),
+        ({"max_steps": 0}, "max_steps is 0: expected `int` >= 1"),
+        ({"seed": "1"}, "seed is '1': expected `int`"),
+        ({"workers": None}, "workers is None: expected `int`"),
     ],
 )
 def test_wrong_settings_stop_before_anything_is_written(vlm, task, tmp_path, settings, message):
@@ -158,7 +159,9 @@ def test_wrong_settings_stop_before_anything_is_written(vlm, task, tmp_path, set
 
 
 def test_unknown_method_lists_the_methods(vlm, task, tmp_path):
-    with pytest.raises(ValueError, match=r"unknown method 'mmrl3'; there are .*aligned_norm"):
+    with pytest.raises(
+        ValueError, match=r"unknown method 'mmrl3'; did you mean 'mmrl'.; there are .*aligned_norm"
+    ):
         fit("mmrl3", vlm, task, out=tmp_path)
 
 
@@ -192,43 +195,40 @@ class Restless(methods.find("mmrlpp")):
         super().__init__(*args)
         self.register_buffer("average", torch.zeros_like(self.space))
 
-    def losses(self, images, labels):
-        return super().losses(images + 0.1 * torch.randn_like(images), labels)
+    def losses(self, batch, stage=None):
+        image = batch["image"]
+        return super().losses({**batch, "image": image + 0.1 * torch.randn_like(image)})
 
     @torch.no_grad()
-    def after_epoch(self, epoch):
-        self.average.add_(self.space, alpha=epoch)
-        if epoch == self.config.epochs:
-            self.space.copy_(self.average)
+    def after_step(self, stage, step):
+        if stage.ends_epoch(step):
+            epoch = step // stage.epoch + 1
+            self.average.add_(self.space, alpha=epoch)
+            if epoch == self.config.epochs:
+                self.space.copy_(self.average)
 
 
-@pytest.fixture
-def restless(monkeypatch):
-    find = methods.find
-    monkeypatch.setattr(methods, "find", lambda name: Restless if name == "restless" else find(name))
-
-
-def test_randomness_and_running_state_of_a_method_survive_a_stop(restless, vlm, task, tmp_path, monkeypatch):
+def test_randomness_and_running_state_of_a_class_of_ones_own_survive_a_stop(vlm, task, tmp_path, monkeypatch):
     settings = {"batch_size": 12, "rep_dim": 32}
-    wanted = fit("restless", vlm, task, out=tmp_path / "whole", **settings)
+    wanted = fit(Restless, vlm, task, out=tmp_path / "whole", **settings)
     # the method's own number of epochs counts where none is given
     assert wanted.info["job"]["options"]["epochs"] == 3 and len(wanted.info["seconds"]) == 3
-    save = fit_module.Trainer.save
+    save = Loop.save
 
     def stop(self):
         save(self)
         raise RuntimeError("stop")
 
     for _ in range(3):
-        monkeypatch.setattr(fit_module.Trainer, "save", stop)
+        monkeypatch.setattr(Loop, "save", stop)
         with pytest.raises(RuntimeError, match="stop"):
-            fit("restless", vlm, task, out=tmp_path / "cut", **settings)
-    monkeypatch.setattr(fit_module.Trainer, "save", save)
-    assert same(fit("restless", vlm, task, out=tmp_path / "cut", **settings), wanted)
+            fit(Restless, vlm, task, out=tmp_path / "cut", **settings)
+    monkeypatch.setattr(Loop, "save", save)
+    assert same(fit(Restless, vlm, task, out=tmp_path / "cut", **settings), wanted)
 
 
-def test_a_name_that_method_and_fit_share_is_one_value(restless, vlm, task, tmp_path):
-    job = fit("restless", vlm, task, out=tmp_path, epochs=1, max_steps=1, rep_dim=32).info["job"]
+def test_a_name_that_config_and_options_share_is_one_value(vlm, task, tmp_path):
+    job = fit(Restless, vlm, task, out=tmp_path, epochs=1, max_steps=1, rep_dim=32).info["job"]
     assert job["config"]["epochs"] == job["options"]["epochs"] == 1
 
 
@@ -241,31 +241,31 @@ def test_a_full_disk_is_one_clear_line_and_the_run_can_go_on(whole, vlm, task, t
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     (path,) = tmp_path.glob("**/run.json")
-    assert sorted(p.name for p in path.parent.iterdir()) == ["metrics.jsonl", "run.json"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [".lock", "metrics.jsonl", "run.json"]
     assert Run(path.parent).status == "failed"
     assert same(fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS), whole)
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "metrics.jsonl", "run.json"])
 def test_damage_in_an_unfinished_run_is_named(vlm, task, tmp_path, monkeypatch, name):
-    train = fit_module.Trainer.save
-    monkeypatch.setattr(fit_module.Trainer, "save", lambda self: (train(self), 1 / 0))
+    save = Loop.save
+    monkeypatch.setattr(Loop, "save", lambda self: (save(self), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
     (path,) = tmp_path.glob(f"**/{name}")
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match=rf"{name} is damaged .*delete the folder .* and run again"):
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*move the folder .* away and run again"):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
 
 
 def test_a_checkpoint_says_which_weights_it_needs(whole, task, tmp_path):
     with safe_open(whole.path / "trainables.safetensors", "pt") as f:
         record = json.loads(f.metadata()["vlmlab"])
-    assert record["weights"] == whole.info["job"]["weights"] and record["config"]["token_mix"] == 0.5
+    assert record["models"]["vlm"] == whole.info["models"]["vlm"] and record["config"]["token_mix"] == 0.5
     run = Run(shutil.copytree(whole.path, tmp_path / "run"))
     path = run.path / "trainables.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"trainables.safetensors is damaged .*delete the folder"):
+    with pytest.raises(ValueError, match=r"trainables.safetensors is damaged .*move the folder"):
         run.attach(vlmlab.load("tiny", device="cpu"), task)
 
 
@@ -283,7 +283,7 @@ def test_mixed_precision_is_another_run(whole, task, tmp_path):
         out=tmp_path,
         **SETTINGS | {"epochs": 1, "max_steps": 1},
     )
-    assert run.info["job"]["precision"] == "amp_bf16" and run.info["steps"] == 1
+    assert run.info["job"]["models"]["vlm"]["precision"] == "amp_bf16" and run.info["steps"] == 1
     assert all(p.dtype == torch.float32 for p in run.model.trainable().values())
     assert run.metrics["loss"][0] == pytest.approx(whole.metrics["loss"][0], rel=0.2)
     assert run.metrics["loss"][0] != whole.metrics["loss"][0]

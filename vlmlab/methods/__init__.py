@@ -2,9 +2,9 @@
 
 from ..registry import build, config, configure, describe, find, names
 from .method import Method
-from .presets import presets, target_presets
+from .preset_table import presets, target_presets
 
-SHARED = ("method", "presets", "prompts", "schedule")  # what methods share
+SHARED = ("method", "preset_table", "prompts", "schedule")  # what methods share
 
 __all__ = [
     "Method",

@@ -64,7 +64,7 @@ def fit(
                 about = {"job": job, "labels": labels, "config": registry.plain(config)}
                 Training(path, learner, task, options, about | {"models": described(models, path)}).run()
         processes.wait()
-        return Run(path).attach(models, task)
+        return Run(path).attach(models, task, cls)
 
 
 def safe(path: Path, out: Path) -> Path:

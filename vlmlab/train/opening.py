@@ -33,12 +33,12 @@ def standing(model):
     return model.model if isinstance(model, Run) else model
 
 
-def attached(run: Run, models, task=None) -> Learner:
+def attached(run: Run, models, learner: type[Learner] | None = None) -> Learner:
     """The learner of a finished run on these models."""
     info = run.info
     if info["status"] != "finished":
         raise ValueError(f"{run.path} is {info['status']}; call vlmlab.fit again to finish it")
-    cls = registry.find(info["job"]["method"])
+    cls = learner or registry.find(info["job"]["method"])
     models = by_role(cls, models)
     for role, model in models.items():
         check_weights(run, role, info["models"][role], model)
@@ -86,10 +86,10 @@ def opened(run: Run, device: str | None) -> Run:
         raise ValueError(
             f"{run.path} was trained on a task made by hand; open it with Run(path).attach(models, task)"
         )
-    run.task = task(**info["task"])
-    if run.task.training_fingerprint() != info["job"]["data"]:
+    data = task(**info["task"])
+    if data.training_fingerprint() != info["job"]["data"]:
         raise ValueError(f"{run.path} was trained on other data than {info['task']['id']} holds now")
-    return run.attach(models, run.task)
+    return run.attach(models, data)
 
 
 def described(models: dict, path: Path) -> dict:

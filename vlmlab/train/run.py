@@ -41,7 +41,7 @@ class Run:
         self.path = Path(path)
         if not (self.path / INFO).is_file():
             raise FileNotFoundError(f"{self.path} holds no {INFO}; vlmlab.fit makes run folders")
-        self._model = None
+        self._model = self.task = None
 
     @property
     def info(self) -> dict:
@@ -92,14 +92,15 @@ class Run:
             )
         return self._model
 
-    def attach(self, models, task=None) -> "Run":
+    def attach(self, models, task=None, learner: type | None = None) -> "Run":
         """Build the learner on its models (one, or by role) and load what was trained.
 
-        ValueError when it was trained on other weights or is not finished.
+        task: what it was trained on, as `run.task`. learner: its class, where no name leads to it. ValueError
+        when it was trained on other weights or is not finished.
         """
         from .opening import attached
 
-        self._model = attached(self, models, task)
+        self._model, self.task = attached(self, models, learner), task
         return self
 
     def __repr__(self) -> str:
