@@ -25,7 +25,14 @@ def split():
         noise = np.random.default_rng(int(id)).integers(0, 256, (80, 70, 3), dtype=np.uint8)
         return Image.fromarray(noise)
 
-    return Split([str(i) for i in range(11)], np.arange(11) % 3, ("a", "b", "c"), "a {}.", read, str.encode)
+    return Split(
+        [str(i) for i in range(11)],
+        np.arange(11) % 3,
+        ("a", "b", "c"),
+        "a {}.",
+        read=read,
+        content=str.encode,
+    )
 
 
 def batches(split, vlm, seed=1, epoch=0, workers=0, batch_size=4):

@@ -101,7 +101,13 @@ def splits(layout: Layout, root: Path, parts: tuple[str, ...], make_split: bool)
     read, size = functools.partial(read_image, root), functools.partial(content, root)
     return {
         part: Split(
-            paths, np.array(labels), lists.names, layout.template, read, size, provenance=lists.provenance
+            paths,
+            np.array(labels),
+            lists.names,
+            layout.template,
+            read=read,
+            content=size,
+            provenance=lists.provenance,
         )
         for part, (paths, labels) in chosen.items()
     }

@@ -89,9 +89,9 @@ def split(
         np.array([label for _, label, _ in rows]),
         classnames,
         template,
-        emoji_pictures.image,
-        emoji_pictures.content,
         distributions,
+        read=emoji_pictures.image,
+        content=emoji_pictures.content,
         flip=False,
     )  # the picture itself is mirrored where that keeps its meaning
 
