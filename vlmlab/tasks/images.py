@@ -50,6 +50,11 @@ class Images:
         positions = np.asarray(positions, dtype=np.int64)
         return dataclasses.replace(self, ids=[self.ids[i] for i in positions], **self._fields_of(positions))
 
+    def bare(self, positions: Sequence[int]) -> "Images":
+        """The images at these positions alone, without what goes with them; positions may repeat."""
+        about = {name: getattr(self, name) for name in ("read", "content", "flip", "provenance")}
+        return Images([self.ids[i] for i in positions], **about)
+
     def fingerprint(self) -> str:
         """sha256 hex over ids, image contents and all that goes with the images."""
         digest = hashlib.sha256(self._described())

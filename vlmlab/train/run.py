@@ -33,6 +33,7 @@ COLUMNS = [
     "value",
     "n",
     "key",
+    "test",
 ]
 
 
@@ -151,8 +152,8 @@ class Run:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
-        """Add measured rows; those of the same question replace earlier ones."""
-        same = ("task", "protocol", "split", "rule", "metric")
+        """Add measured rows; those of the same question about the same data (`test`) replace earlier ones."""
+        same = ("task", "protocol", "split", "rule", "metric", "test")
         kept = {tuple(r.get(k) for k in same): r for r in [*read_lines(self.path / "results.jsonl"), *rows]}
         write_lines(self.path / "results.jsonl", list(kept.values()))
 
@@ -244,7 +245,7 @@ def runs(root: str | Path = "runs") -> list[Run]:
 def results(root: str | Path = "runs", **filters) -> pd.DataFrame:
     """Every measured number below `root`, one row each.
 
-    Columns: study, method, task, protocol, split, shots, seed, rule, metric, value, n, key.
+    Columns: study, method, task, protocol, split, shots, seed, rule, metric, value, n, key, test.
     filters: column=value or column=[values]. ValueError for a column that does not exist.
     """
     frames = [r.results for r in runs(root)]
