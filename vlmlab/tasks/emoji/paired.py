@@ -16,7 +16,7 @@ from ..captions import Captions
 from ..images import Images
 from ..split import Dataset
 from . import data as emoji
-from . import pictures as emoji_pictures
+from . import pictures
 from .pictures import parse
 from .retrieval import retrieval_set, usable
 from .scenes import questions, scenes
@@ -67,8 +67,8 @@ def training_captions() -> Captions:
         tuple(text for both in texts for text in both),
         np.repeat(np.arange(len(rows)), [len(both) for both in texts]),
         tuple((name,) for _, name, _ in rows),
-        read=emoji_pictures.image,
-        content=emoji_pictures.content,
+        read=pictures.image,
+        content=pictures.content,
         flip=False,
     )
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..captions import Captions
 from . import data as emoji
-from . import pictures as emoji_pictures
+from . import pictures
 from .tasks import TEMPLATE
 
 MOST_KEYWORDS = 8  # keeps captions inside the 32 tokens of the tiny models
@@ -70,7 +70,7 @@ def retrieval_set(
         tuple(template.format(text) for text in texts),
         np.arange(len(kept)),
         tuple((name,) for name in kept["name"]),
-        read=emoji_pictures.image,
-        content=emoji_pictures.content,
+        read=pictures.image,
+        content=pictures.content,
         flip=False,
     )

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..split import Dataset, Split
 from . import data as emoji
-from . import pictures as emoji_pictures
+from . import pictures
 
 TEMPLATE = "a photo of a {}."
 FACE_TEMPLATE = "a photo of a {} face."
@@ -90,8 +90,8 @@ def split(
         classnames,
         template,
         distributions,
-        read=emoji_pictures.image,
-        content=emoji_pictures.content,
+        read=pictures.image,
+        content=pictures.content,
         flip=False,
     )  # the picture itself is mirrored where that keeps its meaning
 
