@@ -155,6 +155,19 @@ def test_retrieval_by_classes_is_the_same():
     assert values(module("retrieval"), by_class, CAPTIONS) == values(module("retrieval"), Reader(), CAPTIONS)
 
 
+def test_retrieval_with_several_captions_an_image():
+    texts = tuple(text for pair in zip(CAPTIONS.texts, ("something else",) * 6, strict=True) for text in pair)
+    two = dataclasses.replace(CAPTIONS, texts=texts, image_of=np.repeat(range(6), 2))
+    score, reader = module("retrieval"), Reader()
+    reader.encode_text = lambda texts: torch.stack([vector(t) + 0.1 for t in texts])
+    found = values(score, reader, two)
+    assert found["i2t R@1"] == 100  # one of its two captions is enough
+    assert found["t2i R@1"] == pytest.approx((100 + 100 / 6) / 2)  # half of the texts say nothing
+    answers = score.ask(reader, two, pictures_for(reader, batch_size=4), RULES)["unified"]
+    rows = {r["metric"]: r["n"] for r in score.rows("test", two, answers)}
+    assert rows["i2t R@1"] == 6 and rows["t2i R@1"] == rows["t2i median rank"] == 12
+
+
 def test_equal_texts_of_two_images_tie():
     both = dataclasses.replace(CAPTIONS, texts=(CAPTIONS.texts[0],) * 2 + CAPTIONS.texts[2:])
     found = values(module("retrieval"), Reader(), both)

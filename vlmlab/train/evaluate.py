@@ -180,7 +180,7 @@ def evaluate(
     saved = isinstance(run, Run)
     learner = run.model if saved else run
     rules = rules_of(learner, task, rule)
-    trained = run.info["classnames"] if saved else getattr(learner, "classnames", ())
+    trained = (run.info["classnames"] if saved else getattr(learner, "classnames", None)) or ()
     with restored(learner):
         rows = measure(learner, task, rules, set(trained), batch_size, workers)
     for r in rules:
