@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmlab.tasks.emoji import captions
+from vlmlab.tasks.emoji import captions, paired, scenes
 from vlmlab.tasks.emoji import data as emoji
 from vlmlab.tasks.emoji import pictures as emoji_pictures
 from vlmlab.tasks.emoji import tasks as emoji_tasks
@@ -14,7 +14,7 @@ DATA = Path(__file__).parents[2] / "data/emoji"
 
 def forget():
     """Empty every cache, so that the data is read again."""
-    for module in (captions, emoji, emoji_pictures, emoji_tasks):
+    for module in (captions, emoji, emoji_pictures, emoji_tasks, paired, scenes):
         for thing in vars(module).values():
             if hasattr(thing, "cache_clear"):
                 thing.cache_clear()

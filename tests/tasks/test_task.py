@@ -1,5 +1,7 @@
 """Tasks as their users see them: what is in them, that it never changes, and what they refuse."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +16,7 @@ SUBGROUPS = [n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotion
 
 
 def test_names():
-    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 15
+    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 2 + 15
     assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions", "caltech101"} <= set(tasks.names())
 
 
@@ -222,7 +224,9 @@ def test_unknown_picture():
 
 def test_empty_class_and_wrong_labels():
     def split(labels):
-        return Split([f"noto/{i}" for i in labels], np.array(labels), ("dog", "cat"), "{}", None, None)
+        return Split(
+            [f"noto/{i}" for i in labels], np.array(labels), ("dog", "cat"), "{}", read=None, content=None
+        )
 
     with pytest.raises(ValueError, match="class 'cat' of pets has no test image"):
         Dataset("pets", split([0, 1]), split([0, 0]))
@@ -231,4 +235,31 @@ def test_empty_class_and_wrong_labels():
     with pytest.raises(ValueError, match="labels must be 0 to 1, got 0 to 2"):
         split([0, 2])
     with pytest.raises(ValueError, match="3 ids, 2 labels"):
-        Split(["a", "b", "c"], np.array([0, 1]), ("dog", "cat"), "{}", None, None)
+        Split(["a", "b", "c"], np.array([0, 1]), ("dog", "cat"), "{}", read=None, content=None)
+
+
+def test_a_task_says_how_to_make_it_again():
+    task = tasks.task("emoji/food", protocol="base_to_new", shots=2, seed=3, backgrounds=1)
+    again = tasks.task(**json.loads(json.dumps(task.arguments)))
+    assert again.fingerprint() == task.fingerprint() and again.arguments == task.arguments
+    assert task.arguments["id"] == "emoji/food" and task.arguments["seed"] == 3
+
+
+def test_other_tests_leave_the_training_fingerprint():
+    one, three = (tasks.task("emoji/food", protocol="base_to_new", shots=2, backgrounds=n) for n in (1, 3))
+    assert one.training_fingerprint() == three.training_fingerprint()
+    assert not set(one.test_fingerprints().values()) & set(three.test_fingerprints().values())
+    other = tasks.task("emoji/food", protocol="base_to_new", shots=2, seed=2)
+    assert other.training_fingerprint() != one.training_fingerprint()
+    assert one.classes.names == one.train.classnames and one.classes.template == one.template
+
+
+def test_the_protocol_declares_what_it_sums_up():
+    def row(split, metric, value):
+        return {"split": split, "metric": metric, "value": value, "n": 10}
+
+    rows = [row("base", "accuracy", 60.0), row("new", "accuracy", 30.0), row("base", "KL", 1.0)]
+    task = tasks.task("emoji/food", protocol="base_to_new", shots=2)
+    assert task.summary(rows) == [{"split": "hm", "metric": "accuracy", "value": 40.0, "n": 20}]
+    assert task.summary(rows[:1]) == []
+    assert tasks.task("emoji/food", protocol="few_shot").summary(rows) == []

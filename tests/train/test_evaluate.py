@@ -1,4 +1,4 @@
-"""Scores by hand, rules, class names per split."""
+"""Rules, class names per split, what is kept of which data, tests of any kind."""
 
 import dataclasses
 
@@ -6,21 +6,16 @@ import numpy as np
 import pytest
 
 import vlmlab
+from vlmlab.scores.classification import accuracies
+from vlmlab.tasks.protocols import harmonic_mean
 from vlmlab.train import evaluate as evaluate_module
-from vlmlab.train.evaluate import harmonic_mean, predict, scores
+from vlmlab.train.evaluate import predict
 from vlmlab.train.run import read_lines
 
 
 @pytest.fixture(scope="module")
 def vlm():
     return vlmlab.load("tiny", device="cpu")
-
-
-def test_scores_by_hand():
-    logits = np.eye(3)[[0, 0, 0, 1, 2, 2]]
-    found = scores(logits, np.array([0, 0, 0, 0, 1, 2]))
-    assert found["accuracy"] == pytest.approx(100 * 4 / 6)
-    assert found["balanced_accuracy"] == pytest.approx(100 * (3 / 4 + 0 + 1) / 3)
 
 
 def test_harmonic_mean_of_the_paper():
@@ -43,7 +38,7 @@ def test_decoupled_uses_the_class_branch_for_new_classes_only(vlm, tmp_path):
         for rule, part in (("unified", None), ("decoupled", "new"))
     ]
     assert not np.allclose(*by_rule)
-    assert scores(by_rule[1], task.new.labels)["accuracy"] == frames["decoupled"]["new", "accuracy"]
+    assert accuracies(by_rule[1], task.new.labels)["accuracy"] == frames["decoupled"]["new", "accuracy"]
     with pytest.raises(ValueError, match="must not know the split"):
         predict(run.model, task.new, rule="unified", part="new")
     assert tuple(vlmlab.evaluate(run, task).columns) == tuple(vlmlab.results(tmp_path).columns)
@@ -64,13 +59,13 @@ def test_per_target_uses_what_the_published_code_sets_for_each_target(vlm, tmp_p
     found = {other: {"token_mix": 0.2}, own: {"token_mix": 0.3}}
     monkeypatch.setattr(evaluate_module, "target_presets", lambda method, target, _: found.get(target, {}))
     seen = []
-    predictions = evaluate_module.predictions
+    answers = evaluate_module.answers
     monkeypatch.setattr(
         evaluate_module,
-        "predictions",
-        lambda method, split, parts, *rest: (
+        "answers",
+        lambda score, method, split, parts, *rest: (
             seen.append((method.config.token_mix, parts)),
-            predictions(method, split, parts, *rest),
+            answers(score, method, split, parts, *rest),
         )[1],
     )
     rows = vlmlab.evaluate(run, task, rule="unified+per_target")
@@ -139,11 +134,11 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
     other = vlmlab.task(id, protocol=protocol, shots=4)
     parts = []
 
-    def record(method, split, rules, *loading):
+    def record(score, method, split, rules, *loading):
         parts.append(rules["decoupled"])
         return {"decoupled": np.eye(len(split.classnames))[split.labels]}
 
-    monkeypatch.setattr(evaluate_module, "predictions", record)
+    monkeypatch.setattr(evaluate_module, "answers", record)
     run.model.set_classes(trained.new.classnames, trained.template)
     vlmlab.evaluate(run, other, rule="decoupled")
     assert parts == (["base", "new"] if protocol == "base_to_new" else ["new"] * len(other.tests))
@@ -163,3 +158,80 @@ def test_a_run_without_its_model_says_what_to_do(zero_shot):
     run, task = zero_shot
     with pytest.raises(RuntimeError, match=r"call run.attach\(vlm, task\)"):
         vlmlab.evaluate(vlmlab.Run(run.path), task)
+
+
+def test_other_data_has_rows_of_its_own(vlm, zero_shot, tmp_path):
+    """Evaluating on other data used to overwrite the earlier numbers."""
+    _, task = zero_shot
+    run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path)
+    first = vlmlab.evaluate(run, task)
+    other = vlmlab.task("emoji/food", protocol="base_to_new", shots=4, seed=1, backgrounds=2)
+    second = vlmlab.evaluate(run, other)
+    assert second["n"].tolist() == [2 * n for n in first["n"]]
+    kept = run.results
+    assert len(kept) == len(first) + len(second) == 12
+    for frame, data in ((first, task), (second, other)):
+        found = kept[kept["test"].isin(set(frame["test"]))].reset_index(drop=True)
+        assert found.equals(frame)
+        for name, digest in data.test_fingerprints().items():
+            assert set(frame.loc[frame["split"] == name, "test"]) == {digest[:16]}
+    assert len(set(kept["test"])) == 6  # base, new and their hm, twice
+    assert vlmlab.evaluate(run, task).equals(first) and len(run.results) == 12
+
+
+def test_the_summary_is_of_the_protocol_not_of_the_names_of_the_tests(zero_shot):
+    run, task = zero_shot
+    named = dataclasses.replace(task, protocol="few_shot")
+    assert set(vlmlab.evaluate(run.model, named)["split"]) == {"base", "new"}
+    half = dataclasses.replace(task, tests={"base": task.base})
+    assert set(vlmlab.evaluate(run.model, half)["split"]) == {"base"}
+
+
+def test_by_default_a_learner_says_what_it_reports(zero_shot, monkeypatch):
+    run, task = zero_shot
+    assert set(vlmlab.evaluate(run.model, task)["rule"]) == {"unified"}
+    monkeypatch.setattr(type(run.model), "rules", ("unified", "decoupled"))
+    monkeypatch.setattr(type(run.model), "reports", {"base_to_new": ("unified", "decoupled")}, raising=False)
+    assert set(vlmlab.evaluate(run.model, task)["rule"]) == {"unified", "decoupled"}
+    other = dataclasses.replace(task, protocol="few_shot")
+    assert set(vlmlab.evaluate(run.model, other)["rule"]) == {"unified"}
+    assert set(vlmlab.evaluate(run.model, task, "decoupled")["rule"]) == {"decoupled"}
+
+
+def test_a_method_is_scored_on_pairs(vlm, zero_shot):
+    run, _ = zero_shot
+    task = vlmlab.task("emoji/captions", protocol="retrieval")
+    few = {name: test.select(range(30)) for name, test in list(task.tests.items())[:2]}
+    frame = vlmlab.evaluate(run.model, dataclasses.replace(task, tests=few))
+    assert set(frame["split"]) == {"test", "keywords"} and set(frame["protocol"]) == {"retrieval"}
+    value = frame.set_index(["split", "metric"])["value"]
+    assert value["test", "t2i R@1"] > 30 > value["keywords", "t2i R@1"] > 0  # chance is 3
+    import torch
+
+    test = few["test"]
+    with torch.no_grad():
+        f = vlm.clip.encode_image(
+            torch.stack([vlm.preprocess(test.image(i)) for i in range(30)]), normalize=True
+        )
+        w = vlm.clip.encode_text(vlm.tokenizer(list(test.texts)), normalize=True)
+    right = (f @ w.T).argmax(1) == torch.arange(30)
+    assert value["test", "i2t R@1"] == pytest.approx(100 * right.float().mean().item())
+
+
+def test_soft_labels_add_rows_and_change_none(zero_shot):
+    run, _ = zero_shot
+    task = vlmlab.task("emoji/emotions", protocol="label_distribution", shots=1, backgrounds=1)
+    soft = vlmlab.evaluate(run.model, task)
+    hard = dataclasses.replace(
+        task, tests={"test": dataclasses.replace(task.tests["test"], distributions=None)}
+    )
+    plain = vlmlab.evaluate(run.model, hard)
+    assert plain["value"].tolist() == soft["value"].tolist()[:2] and len(plain) == 2
+    assert {"KL", "cosine", "clark"} < set(soft["metric"]) and (soft["test"] != plain["test"][0]).all()
+
+
+def test_a_test_that_the_learner_cannot_be_asked_about(zero_shot):
+    run, _ = zero_shot
+    task = vlmlab.task("emoji/scenes", protocol="vqa")
+    with pytest.raises(ValueError, match=r"ZeroShot cannot be asked about Questions\(.*; it needs generate"):
+        vlmlab.evaluate(run.model, task)

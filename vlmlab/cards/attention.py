@@ -10,9 +10,11 @@ from torch import Tensor
 
 from ..capture.attention_tap import attention_tap
 from ..models.load import VLM
-from ..tasks.emoji import augment, retrieval
+from ..tasks.emoji import augment
 from ..tasks.emoji import data as emoji
 from ..tasks.emoji import pictures as emoji_pictures
+from ..tasks.emoji.retrieval import retrieval_set
+from ..tasks.emoji.scenes import box, scenes
 from ..tasks.emoji.tasks import TEMPLATE
 from .measures import UNSEEN, Bank, Size, row
 
@@ -89,7 +91,7 @@ def objects(vlm: VLM, styles: Iterable[str], size: Size) -> list[dict]:
     """
     rows = []
     for style in styles:
-        split = retrieval.retrieval_set(style, limit=size.objects)
+        split = retrieval_set(style, limit=size.objects)
         pictures, masks = zip(*map(on_noise, split.ids), strict=True)
         maps = torch.cat([class_attention(vlm, b) for b in batches(vlm, pictures)])
         mask = to_grid(np.stack(masks), maps.shape[1])
@@ -123,15 +125,19 @@ def named(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
     """
     rows = []
     for style in styles:
-        found = retrieval.scenes(size.named, style=style)
-        texts = [bank.texts([TEMPLATE.format(s.names[i]) for s in found]).split(BATCH) for i in (0, 1)]
+        found = scenes(size.named, style=style)
+        pictures, numbers = [found.image(i) for i in range(len(found))], range(len(found))
+        texts = [
+            bank.texts([TEMPLATE.format(names[k]) for names in found.shows]).split(BATCH) for k in (0, 1)
+        ]
         shares: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for images, *asked in zip(batches(bank.vlm, [s.image for s in found]), *texts, strict=True):
+        for images, *asked in zip(batches(bank.vlm, pictures), *texts, strict=True):
             for share, heat in zip(shares, relevance(bank.vlm, images, asked), strict=True):
                 side = round(heat.shape[1] ** 0.5)
                 share.append(heat.view(-1, side, side)[:, :, : side // 2].sum((1, 2)))
         left = torch.stack([torch.cat(s) for s in shares])  # (object, scene)
-        on_left = torch.tensor([[sum(s.boxes[i][::2]) < s.image.width for s in found] for i in (0, 1)])
+        boxes = [[box(found.masks(i)[k]) for i in numbers] for k in (0, 1)]
+        on_left = torch.tensor([[x0 + x1 < pictures[0].width for x0, _, x1, _ in row] for row in boxes])
         own = torch.where(on_left, left, 1 - left)
         for metric, values in (("relevance on named half", own), ("named half found", (own > 0.5).float())):
             value, se = mean_se(values.mean(0))

@@ -23,7 +23,8 @@ from ..models.load import VLM
 from ..tasks import Split, task
 from ..tasks.emoji import data as emoji
 from ..tasks.emoji import pictures as emoji_pictures
-from ..tasks.emoji import retrieval
+from ..tasks.emoji import scenes as emoji_scenes
+from ..tasks.emoji.retrieval import retrieval_set
 from ..tasks.emoji.tasks import GROUPS, grounds
 
 UNSEEN = (*emoji.SOURCE_STYLES, *emoji.SHIFT_STYLES)
@@ -300,13 +301,13 @@ def retrieve(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
         for captions in ("names", "keywords"):
             for concepts in ("known", "novel"):
                 source = style if style in UNSEEN else UNSEEN[0]
-                split = retrieval.retrieval_set(source, captions, size.retrieval, novel=concepts == "novel")
-                split = split.restrict(np.flatnonzero(bank.fits(split.prompts)))
-                images = bank.images([f"{style}/{h}" for h in hexcodes(split.ids)])
+                pairs = retrieval_set(source, captions, size.retrieval, novel=concepts == "novel")
+                pairs = pairs.select(np.flatnonzero(bank.fits(pairs.texts)))
+                images = bank.images([f"{style}/{h}" for h in hexcodes(pairs.ids)])
                 rows += recalls(
                     ("retrieval", captions, style, concepts),
                     F.normalize(images, dim=-1),
-                    bank.texts(split.prompts),
+                    bank.texts(pairs.texts),
                 )
     return rows
 
@@ -315,9 +316,9 @@ def scenes(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
     """Scenes of two objects and their captions "a dog and a car.", in the styles never seen."""
     rows = []
     for style in [s for s in styles if s in UNSEEN]:
-        found = retrieval.scenes(size.scenes, style=style)
-        images = F.normalize(bank.encode(s.image for s in found), dim=-1)
-        rows += recalls(("scenes", "names", style, "known"), images, bank.texts([s.caption for s in found]))
+        found = emoji_scenes.scenes(size.scenes, style=style)
+        images = F.normalize(bank.encode(map(found.image, range(len(found)))), dim=-1)
+        rows += recalls(("scenes", "names", style, "known"), images, bank.texts(found.texts))
     return rows
 
 

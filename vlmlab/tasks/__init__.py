@@ -1,6 +1,22 @@
-"""Data with class names or captions, splits and protocols; knows no model."""
+"""Images with labels, texts or questions, splits and protocols; knows no model."""
 
-from .emoji.retrieval import Scene, retrieval_set, scenes
-from .task import Split, Task, names, task
+from .captions import Captions
+from .emoji.retrieval import retrieval_set
+from .emoji.scenes import scenes
+from .images import Images
+from .questions import Questions
+from .split import Classes, Split
+from .task import Task, names, task
 
-__all__ = ["Scene", "Split", "Task", "names", "retrieval_set", "scenes", "task"]
+__all__ = [
+    "Captions",
+    "Classes",
+    "Images",
+    "Questions",
+    "Split",
+    "Task",
+    "names",
+    "retrieval_set",
+    "scenes",
+    "task",
+]

@@ -1,16 +1,21 @@
-"""What is trained on and what is tested on: one function per protocol.
+"""What is trained on and what is tested on: one function per protocol, and what sums up its tests.
 
-Each takes a Dataset, shots (None for all images) and a seed, and returns (train, val, tests).
+Each function takes a Dataset, shots (None for all images) and a seed, and returns (train, val, tests).
 Protocols of Zhou et al. 2022 (CoOp, CoCoOp); few-shot images are drawn before classes are divided,
 so that a class has the same images in every protocol.
 """
 
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
 import numpy as np
 
 from . import sampling
+from .images import Images
 from .split import Dataset, Split
 
-Parts = tuple[Split, Split | None, dict[str, Split]]
+Parts = tuple[Images, Images | None, dict[str, Images]]
 
 
 def sampled(data: Dataset, shots: int | None, seed: int) -> tuple[Split, Split | None]:
@@ -72,6 +77,68 @@ def domain_shift(data: Dataset, shots: int | None, seed: int) -> Parts:
     return *sampled(data, shots, seed), {data.id: data.test, **data.shifts}
 
 
+def retrieval(data: Dataset, shots: int | None, seed: int) -> Parts:
+    """Learn from all pairs of image and text; image finds text and text finds image among those of each test."""
+    if shots is not None:
+        raise ValueError(f"pairs have no classes to draw shots of, got shots={shots}; leave shots out")
+    return data.train, data.val, {"test": data.test, **data.shifts}
+
+
+def vqa(data: Dataset, shots: int | None, seed: int) -> Parts:
+    """As retrieval, for questions about images."""
+    return retrieval(data, shots, seed)
+
+
 PROTOCOLS = {
-    f.__name__: f for f in (zero_shot, few_shot, base_to_new, cross_dataset, domain_shift, label_distribution)
+    f.__name__: f
+    for f in (
+        zero_shot,
+        few_shot,
+        base_to_new,
+        cross_dataset,
+        domain_shift,
+        label_distribution,
+        retrieval,
+        vqa,
+    )
+}
+
+
+def harmonic_mean(base: float, new: float) -> float:
+    """2 b n / (b + n); zero when both are."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A number made of those of several tests.
+
+    split: what its rows are called; tests: whose rows it takes; metrics: of these; mean: of their values.
+    """
+
+    split: str
+    tests: tuple[str, ...]
+    metrics: tuple[str, ...]
+    mean: Callable[..., float]
+
+    def rows(self, rows: list[dict]) -> list[dict]:
+        """One row per metric from rows of one rule, none unless all tests are there; `n` adds up, `test` stands
+        for all of them."""
+        of = {(r["split"], r["metric"]): r for r in rows}
+        found = []
+        for metric in self.metrics:
+            parts = [of[key] for test in self.tests if (key := (test, metric)) in of]
+            if len(parts) < len(self.tests):
+                continue
+            row = {"split": self.split, "metric": metric, "value": self.mean(*(r["value"] for r in parts))}
+            row["n"] = sum(r["n"] for r in parts)
+            if all("test" in r for r in parts):
+                row["test"] = hashlib.sha256(" ".join(r["test"] for r in parts).encode()).hexdigest()[:16]
+            found.append(row)
+        return found
+
+
+# protocol -> what it reports besides its tests
+SUMMARIES = {
+    "base_to_new": (Summary("hm", ("base", "new"), ("accuracy", "balanced_accuracy"), harmonic_mean),)
 }

@@ -1,35 +1,45 @@
-"""Labelled images (`Split`) and what a task is made from (`Dataset`)."""
+"""Labelled images (`Split`), their `Classes`, and what a task is made from (`Dataset`)."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from PIL import Image
+
+from .images import Images
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Images with labels among `classnames`.
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What a classifier tells apart.
 
-    ids: one string per image, which together with `read` determines it; repeated where few-shot
-    sampling repeats an image. labels: int64 (n,). template: text with one {} for the class name.
-    read: (id, rng or None) -> RGB image. content: id -> bytes that change when the image does.
-    distributions: float32 (n, class) soft labels with rows that sum to 1, or None.
-    flip: whether training may mirror the images. provenance: where the list of images comes from, for
-    the real data sets "published", "changed" or "regenerated" (see coop_lists), else "".
+    names: one per class, underscores read as spaces; template: text with one {} for the name.
     """
 
-    ids: list[str]
+    names: tuple[str, ...]
+    template: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def prompts(self) -> list[str]:
+        """One text per class."""
+        return [self.template.format(name.replace("_", " ")) for name in self.names]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Split(Images):
+    """Images with labels among `classnames`; an id is repeated where few-shot sampling repeats an image.
+
+    labels: int64 (n,). template: text with one {} for the class name. distributions: float32 (n, class) soft
+    labels with rows that sum to 1, or None.
+    """
+
     labels: np.ndarray
     classnames: tuple[str, ...]
     template: str
-    read: Callable[[str, np.random.Generator | None], Image.Image] = dataclasses.field(repr=False)
-    content: Callable[[str], bytes] = dataclasses.field(repr=False)
     distributions: np.ndarray | None = None
-    flip: bool = True
-    provenance: str = ""
 
     def __post_init__(self):
         labels = np.array(self.labels, dtype=np.int64)
@@ -41,20 +51,22 @@ class Split:
         if len(labels) and not 0 <= labels.min() <= labels.max() <= last:
             raise ValueError(f"labels must be 0 to {last}, got {labels.min()} to {labels.max()}")
 
-    def __len__(self) -> int:
-        return len(self.ids)
-
     def __repr__(self) -> str:
         return f"Split({len(self)} images, {len(self.classnames)} classes, {self.template!r})"
 
     @property
+    def classes(self) -> Classes:
+        return Classes(tuple(self.classnames), self.template)
+
+    @property
     def prompts(self) -> list[str]:
         """One text per class; underscores in class names become spaces."""
-        return [self.template.format(name.replace("_", " ")) for name in self.classnames]
+        return self.classes.prompts
 
-    def image(self, i: int, rng: np.random.Generator | None = None) -> Image.Image:
-        """Image number i as PIL RGB: always the same without `rng`, training variety with it."""
-        return self.read(self.ids[i], rng)
+    def about(self, i: int, rng: np.random.Generator | None = None) -> dict[str, object]:
+        """{"label": int} and, where there are soft labels, {"distribution": float32 (class,)}."""
+        soft = {} if self.distributions is None else {"distribution": self.distributions[i]}
+        return {"label": int(self.labels[i]), **soft}
 
     def about(self, i, rng=None):
         return {"label": int(self.labels[i])}
@@ -62,14 +74,6 @@ class Split:
     def counts(self) -> np.ndarray:
         """Images per class, (class,)."""
         return np.bincount(self.labels, minlength=len(self.classnames))
-
-    def select(self, positions: Sequence[int]) -> "Split":
-        """The images at these positions, in this order; positions may repeat."""
-        positions = np.asarray(positions, dtype=np.int64)
-        soft = None if self.distributions is None else self.distributions[positions]
-        return dataclasses.replace(
-            self, ids=[self.ids[i] for i in positions], labels=self.labels[positions], distributions=soft
-        )
 
     def restrict(self, classes: Sequence[int]) -> "Split":
         """Only the images of these classes, relabelled 0, 1, ... in the order given."""
@@ -82,34 +86,34 @@ class Split:
             distributions=None,
         )
 
-    def fingerprint(self) -> str:
-        """sha256 hex over ids, labels, class names, template, provenance, soft labels and image contents."""
+    def _fields_of(self, positions: np.ndarray) -> dict[str, object]:
+        soft = None if self.distributions is None else self.distributions[positions]
+        return {"labels": self.labels[positions], "distributions": soft}
+
+    def _described(self) -> bytes:
         head = [self.ids, self.labels.tolist(), self.classnames, self.template]
         head += [self.provenance] if self.provenance else []
-        digest = hashlib.sha256(json.dumps(head).encode())
-        if self.distributions is not None:
-            digest.update(np.ascontiguousarray(self.distributions, dtype="<f4").tobytes())
-        for id in self.ids:
-            digest.update(hashlib.sha256(self.content(id)).digest())
-        return digest.hexdigest()
+        soft = self.distributions
+        values = b"" if soft is None else np.ascontiguousarray(soft, dtype="<f4").tobytes()
+        return json.dumps(head).encode() + values
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """All images of one data set, before a protocol chooses among them.
 
-    train, val, test share one list of classes. whole: what zero-shot may be tested on in place of
-    `test`, since it trains on nothing. shifts: name -> the same question in another look, possibly
-    with class names of its own. others: id -> function that gives the test split of another data
-    set, for cross-dataset transfer. repeat: few-shot sampling may repeat images (see sampling).
+    train, val, test are of one kind; labelled ones share one list of classes. whole: what zero-shot may be
+    tested on in place of `test`, since it trains on nothing. shifts: name -> the same question in another
+    look, possibly with class names of its own. others: id -> function that gives the test split of another
+    data set, for cross-dataset transfer. repeat: few-shot sampling may repeat images (see sampling).
     """
 
     id: str
-    train: Split
-    test: Split
-    val: Split | None = None
-    whole: Split | None = None
-    shifts: dict[str, Split] = dataclasses.field(default_factory=dict)
+    train: Images
+    test: Images
+    val: Images | None = None
+    whole: Images | None = None
+    shifts: dict[str, Images] = dataclasses.field(default_factory=dict)
     others: dict[str, Callable[[], Split]] = dataclasses.field(default_factory=dict)
     protocols: tuple[str, ...] = ()
     repeat: bool = False
@@ -117,7 +121,8 @@ class Dataset:
     def __post_init__(self):
         for part in ("train", "test"):
             split = getattr(self, part)
-            for name, n in zip(split.classnames, split.counts(), strict=True):
+            counted = zip(split.classnames, split.counts(), strict=True) if isinstance(split, Split) else ()
+            for name, n in counted:
                 if n == 0:
                     raise ValueError(
                         f"class {name!r} of {self.id} has no {part} image; remove the class or add images"

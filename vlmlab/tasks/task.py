@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 
 from .coop import tasks as coop
-from .emoji import tasks as emoji_tasks
-from .protocols import PROTOCOLS
-from .split import Split
-
-__all__ = ["Split", "Task", "names", "task"]
+from .emoji import paired
+from .emoji import tasks as emoji
+from .images import Images
+from .protocols import PROTOCOLS, SUMMARIES
+from .split import Classes, Split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
     """What a protocol made of a data set.
 
-    train: what may be learnt from (empty for zero_shot); val: None where the data has none; tests:
-    name -> split, where a split's class names may be its own. All embedded tasks have unequal
-    classes: report balanced accuracy next to accuracy.
+    train: what may be learnt from (empty for zero_shot), of any kind: `Split`, `Captions`, `Questions`, or `Images`
+    without labels; val: None where the data has none; tests: name -> images of any kind, where a split's class
+    names may be its own. arguments: keywords of `task` that make it again, None for a task made by hand. All
+    embedded tasks have unequal classes: report balanced accuracy next to accuracy.
     """
 
     id: str
@@ -27,37 +28,29 @@ class Task:
     shots: int | None
     seed: int
     template: str
-    train: Split
-    val: Split | None
-    tests: dict[str, Split]
-    arguments: dict | None = None
+    train: Images
+    val: Images | None
+    tests: dict[str, Images]
+    arguments: dict[str, object] | None = None
 
     @property
-    def classes(self):
-        s = self.train if len(self.train) else next(iter(self.tests.values()))
-        return list(s.classnames), self.template
-
-    def training_fingerprint(self):
-        return hashlib.sha256(
-            json.dumps(
-                [self.train.fingerprint(), self.val and self.val.fingerprint(), self.template]
-            ).encode()
-        ).hexdigest()
-
-    def test_fingerprints(self):
-        return {k: v.fingerprint() for k, v in self.tests.items()}
+    def classes(self) -> Classes | None:
+        """The classes trained on; without training images those of the first test that has some, else None."""
+        trained = self.train if len(self.train) else None
+        parts = (part for part in (trained, *self.tests.values()) if isinstance(part, Split))
+        return next((Classes(tuple(part.classnames), self.template) for part in parts), None)
 
     @property
-    def base(self) -> Split:
+    def base(self) -> Images:
         """Test images of the base classes (protocol base_to_new)."""
         return self._test("base")
 
     @property
-    def new(self) -> Split:
+    def new(self) -> Images:
         """Test images of the new classes (protocol base_to_new)."""
         return self._test("new")
 
-    def _test(self, name: str) -> Split:
+    def _test(self, name: str) -> Images:
         if name not in self.tests:
             raise AttributeError(
                 f"{self.id} under {self.protocol} has no {name!r} test; its tests are {', '.join(self.tests)}"
@@ -86,10 +79,30 @@ class Task:
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
+    def training_fingerprint(self) -> str:
+        """sha256 hex over what shapes weights: train and val, template and class names; not the tests."""
+        classes = self.classes
+        record = {
+            "train": self.train.fingerprint(),
+            "flip": self.train.flip,
+            "val": None if self.val is None else self.val.fingerprint(),
+            "template": self.template,
+            "classes": None if classes is None else classes.names,
+        }
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+    def test_fingerprints(self) -> dict[str, str]:
+        """Test -> sha256 hex over its data."""
+        return {name: test.fingerprint() for name, test in self.tests.items()}
+
+    def summary(self, rows: list[dict]) -> list[dict]:
+        """Rows of what the protocol sums up, from the rows (split, metric, value, n) of its tests by one rule."""
+        return [row for each in SUMMARIES.get(self.protocol, ()) for row in each.rows(rows)]
+
 
 def names() -> list[str]:
     """Ids that `task` knows."""
-    return [*emoji_tasks.names(), *coop.names()]
+    return [*emoji.names(), *paired.names(), *coop.names()]
 
 
 def task(
@@ -104,12 +117,13 @@ def task(
 ) -> Task:
     """Build a task.
 
-    id: one of `names()`. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift or
-    label_distribution. shots: training images per class, None for all. seed chooses the shots.
+    id: one of `names()`. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift,
+    label_distribution, retrieval or vqa. shots: training images per class, None for all. seed chooses the shots.
 
     Embedded tasks (emoji/...): a class with fewer images than shots is filled up by repeating them, which
     differ by augmentation, as far as `sampling.few_shot` allows. backgrounds: how many fixed grounds each
-    test image is shown on, the first white.
+    test image is shown on, the first white. Those of images and texts (emoji/captions, emoji/scenes) take neither:
+    they have all pairs, each test image once.
 
     Real data sets (caltech101, imagenet, ...): root is the folder that holds them as CoOp lays them out,
     $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
@@ -128,19 +142,21 @@ def task(
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     if id in coop.names():
         data = coop.dataset(id, coop.root_folder(root), protocol, make_split)
+    elif id in paired.names():
+        data = paired.dataset(id, protocol)
     else:
-        data = emoji_tasks.dataset(id, backgrounds)
+        data = emoji.dataset(id, backgrounds)
     if protocol not in data.protocols:
         raise ValueError(f"{id} has no protocol {protocol}; it has {', '.join(data.protocols)}")
     train, val, tests = PROTOCOLS[protocol](data, shots, seed)
-    return Task(
-        id,
-        protocol,
-        shots,
-        seed,
-        train.template,
-        train,
-        val,
-        tests,
-        dict(id=id, protocol=protocol, shots=shots, seed=seed, backgrounds=backgrounds),
-    )
+    arguments = {
+        "id": id,
+        "protocol": protocol,
+        "shots": shots,
+        "seed": seed,
+        "backgrounds": backgrounds,
+        "root": None if root is None else str(root),
+        "make_split": make_split,
+    }
+    template = train.template if isinstance(train, Split) else "{}"
+    return Task(id, protocol, shots, seed, template, train, val, tests, arguments)

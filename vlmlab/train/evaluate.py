@@ -1,21 +1,62 @@
-"""`evaluate`: what a trained method scores on the test splits of a task."""
+"""`evaluate`: what a trained learner scores on the tests of a task; `vlmlab.scores` knows what a score is."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
+from .. import registry, scores
 from ..feeds import in_order
+from ..learner import Learner
 from ..methods import target_presets
 from ..methods.method import Method
+from ..scores import classification
+from ..tasks.images import Images
 from ..tasks.split import Split
 from ..tasks.task import Task
 from .run import COLUMNS, Run
 
 PER_TARGET = "per_target"
+
+
+def pictures_for(
+    learner: Learner, batch_size: int | None = None, workers: int = 0
+) -> Callable[[Images], Iterator[Tensor]]:
+    """images -> batches (batch, 3, height, width) in order, on the device of the learner.
+
+    `preprocess` and `device` are those of its model `vlm`, or its own. batch_size: by default what suits the device.
+    """
+    model = getattr(learner, "vlm", learner)
+
+    def batches(images: Images) -> Iterator[Tensor]:
+        loader = in_order(images, model, batch_size, workers)
+        for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
+            yield batch["image"].to(model.device)
+
+    return batches
+
+
+def answers(
+    score: ModuleType, learner: Learner, test: Images, rules: dict[str, str | None], *loading
+) -> dict[str, object]:
+    """rule -> what a score asks a learner about a test; rules: rule -> "base", "new" or None; no autocast, as in
+    CoOp's family. loading: batch_size and workers. ValueError for a rule that the learner does not have."""
+    for rule, part in rules.items():
+        if isinstance(learner, Method):
+            learner.check_rule(rule, part)
+        elif rule not in learner.rules:
+            raise ValueError(
+                f"{type(learner).__name__} has no rule {rule!r}; it has {', '.join(learner.rules)}"
+            )
+    learner.eval()
+    with torch.inference_mode():
+        return score.ask(learner, test, pictures_for(learner, *loading), rules)
 
 
 def predict(
@@ -43,78 +84,21 @@ def predictions(
     workers: int = 0,
 ) -> dict[str, np.ndarray]:
     """`predict` for several rules, each with its part, from one pass over the images."""
-    for rule, part in rules.items():
-        method.check_rule(rule, part)
-    method.eval().set_classes(split.classnames, split.template)
-    loader = in_order(split, method.vlm, batch_size, workers)
-    found = {rule: [] for rule in rules}
-    with torch.inference_mode():
-        for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
-            z = method.image_features(batch["image"].to(method.vlm.device))
-            for rule, part in rules.items():
-                found[rule].append(method.classify(z, rule, part).float().cpu().numpy())
-    found = {rule: np.concatenate(logits) for rule, logits in found.items()}
-    if not all(np.isfinite(logits).all() for logits in found.values()):
-        raise FloatingPointError(
-            f"{type(method).__name__} gives logits that are not finite on {split}; its "
-            "training diverged or an image is not finite"
-        )
-    return found
-
-
-def recalls(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:
-    """Percent right of every class that is present."""
-    right = logits.argmax(1) == labels
-    return {int(c): 100 * float(right[labels == c].mean()) for c in np.unique(labels)}
-
-
-def scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """accuracy and balanced_accuracy (mean over the classes that are present), in percent."""
-    return {
-        "accuracy": 100 * float((logits.argmax(1) == labels).mean()),
-        "balanced_accuracy": float(np.mean(list(recalls(logits, labels).values()))),
-    }
-
-
-def harmonic_mean(base: float, new: float) -> float:
-    """2 b n / (b + n); zero when both are."""
-    return 2 * base * new / (base + new) if base + new else 0.0
-
-
-def split_rows(name: str, split: Split, logits: np.ndarray) -> list[dict]:
-    """Rows of one split. That of balanced_accuracy also keeps the percentage of every class."""
-    found, each = scores(logits, split.labels), recalls(logits, split.labels)
-    rows = {m: {"split": name, "metric": m, "value": v, "n": len(split)} for m, v in found.items()}
-    rows["balanced_accuracy"]["per_class"] = [[split.classnames[c], v] for c, v in each.items()]
-    return list(rows.values())
-
-
-def harmonic_rows(rows: list[dict]) -> list[dict]:
-    """Rows of the split `hm` from those of base and new."""
-    value = {(r["split"], r["metric"]): r for r in rows}
-    pairs = {m: (value["base", m], value["new", m]) for m in ("accuracy", "balanced_accuracy")}
-    return [
-        {"split": "hm", "metric": m, "value": harmonic_mean(b["value"], n["value"]), "n": b["n"] + n["n"]}
-        for m, (b, n) in pairs.items()
-    ]
+    return answers(classification, method, split, rules, batch_size, workers)
 
 
 def part_of(task: Task, name: str, known: bool) -> str:
-    """What the decoupled rule is told of a test split: "base" for the classes trained on, "new" for others;
-    as in MMRL, everything but the source is new where other data sets or looks are tested."""
+    """What the decoupled rule is told of a test: "base" for the classes trained on, "new" for others; as in MMRL,
+    everything but the source is new where other data sets or looks are tested."""
     elsewhere = task.protocol in ("cross_dataset", "domain_shift") and name != task.id
     return "base" if known and not elsewhere else "new"
-
-
-def name_of(method: Method) -> str:
-    return type(method).__module__.rpartition(".")[2]
 
 
 def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
     """Test -> Config with what the published code sets for it. ValueError where it sets nothing."""
     if extra != PER_TARGET:
         raise ValueError(f"unknown rule with +{extra}; after the + stands {PER_TARGET}")
-    name = name_of(method)
+    name = registry.name_of(method)
     found = {
         target: values
         for target in task.tests
@@ -128,61 +112,83 @@ def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
     return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
 
 
+def rules_of(learner: Learner, task: Task, rule: str | Iterable[str] | None) -> list[str]:
+    """The rules asked for; for None those that the learner reports under the task's protocol."""
+    if rule is None:
+        return list(learner.reports.get(task.protocol, learner.rules[:1]))
+    return [rule] if isinstance(rule, str) else list(rule)
+
+
+@contextlib.contextmanager
+def restored(learner: Learner) -> Iterator[None]:
+    """Afterwards the learner has the class names, the config and the mode that it had."""
+    config, training = learner.config, learner.training
+    classes = (learner.classnames, learner.template) if hasattr(learner, "classnames") else None
+    try:
+        yield
+    finally:
+        learner.config = config
+        learner.train(training)
+        if classes:
+            learner.set_classes(*classes)
+
+
 def evaluate(
-    run: Run | Method,
+    run: Run | Learner,
     task: Task,
-    rule: str | Iterable[str] = "unified",
+    rule: str | Iterable[str] | None = None,
     *,
     batch_size: int | None = None,
     workers: int = 0,
 ) -> pd.DataFrame:
-    """Score a finished run, or a method, on every test split of `task`.
+    """Score a finished run, or a learner, on every test of `task`, by what `vlmlab.scores` has for such a test.
 
-    rule: one or several of unified and decoupled, which is told base or new (see `part_of`). With
-    `+per_target`, such as "decoupled+per_target", other data sets or looks are tested with the parameters
-    that the published code of the method sets for each of them (presets.csv); such numbers use the identity
-    of the target. For base_to_new a split `hm` holds the harmonic means. Columns as `results`; the rows of a
-    run are also kept in its folder.
+    rule: one or several of the learner's rules of inference, such as unified and decoupled, which is told base or
+    new (see `part_of`); by default what the learner reports. With `+per_target`, such as "decoupled+per_target",
+    other data sets or looks are tested with the parameters that the published code of the method sets for each of
+    them (presets.csv); such numbers use the identity of the target.
 
-    Raises ValueError for a rule that the method does not have, or where no published value is known.
+    What the protocol sums up has rows of its own, such as `hm` (harmonic means) of base_to_new. Columns as
+    `results`; `test` says which data it was. The rows of a run are also kept in its folder, beside those of other
+    data.
+
+    Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
+    that the learner cannot be asked about.
     """
-    saved, rules = isinstance(run, Run), [rule] if isinstance(rule, str) else list(rule)
-    method = run.model if saved else run
-    trained = set(run.info["classes"][0] if saved else method.classnames)
-    before, config, state = (method.classnames, method.template), method.config, method.training
-    try:
-        rows = measure(method, task, rules, trained, batch_size, workers)
-    finally:
-        method.config = config
-        method.train(state).set_classes(*before)
-    if {"base", "new"} == task.tests.keys():
-        rows += [
-            {"rule": r, **row} for r in rules for row in harmonic_rows([x for x in rows if x["rule"] == r])
-        ]
+    saved = isinstance(run, Run)
+    learner = run.model if saved else run
+    rules = rules_of(learner, task, rule)
+    trained = ((run.info["classes"] or [()])[0] if saved else getattr(learner, "classnames", None)) or ()
+    with restored(learner):
+        rows = measure(learner, task, rules, set(trained), batch_size, workers)
+    for r in rules:
+        rows += [{"rule": r, **row} for row in task.summary([x for x in rows if x["rule"] == r])]
     rows = [{"task": task.id, "protocol": task.protocol, **r} for r in rows]
     if saved:
         run.save_results(rows)
-        frame, asked = run.results, {"task": [task.id], "protocol": [task.protocol], "rule": rules}
+        frame, asked = run.results, {k: {r[k] for r in rows} for k in ("task", "protocol", "rule", "test")}
         chosen = np.logical_and.reduce([frame[k].isin(v) for k, v in asked.items()])
         return frame[chosen].reset_index(drop=True)
-    labels = {"method": name_of(method), "shots": task.shots, "seed": task.seed}
+    labels = {"method": registry.name_of(learner), "shots": task.shots, "seed": task.seed}
     return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
 
 
-def measure(method: Method, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:
+def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:
     """Rows of all tests under all rules; one pass over a test serves all rules with the same parameters."""
-    rows, config = [], method.config
+    rows, config = [], learner.config
     for extra in dict.fromkeys(r.partition("+")[2] for r in rules):
         same = {r: r.partition("+")[0] for r in rules if r.partition("+")[2] == extra}
-        configs = per_target(method, task, extra) if extra else {}
-        for name, split in task.tests.items():
-            method.config = configs.get(name, config)
-            part = part_of(task, name, trained.issuperset(split.classnames))
-            parts = {inner: None if inner == "unified" else part for inner in same.values()}
-            found = predictions(method, split, parts, *loading)
-            rows += [
-                {"rule": r, **row}
-                for r, inner in same.items()
-                for row in split_rows(name, split, found[inner])
-            ]
+        configs = per_target(learner, task, extra) if extra else {}
+        for name, test in task.tests.items():
+            learner.config = configs.get(name, config)
+            part = part_of(task, name, isinstance(test, Split) and trained.issuperset(test.classnames))
+            parts = {inner: part if inner == "decoupled" else None for inner in same.values()}
+            data = test.fingerprint()[:16]
+            for score in scores.found(test, learner):
+                found = answers(score, learner, test, parts, *loading)
+                rows += [
+                    {"rule": r, "test": data, **row}
+                    for r, inner in same.items()
+                    for row in score.rows(name, test, found[inner])
+                ]
     return rows

@@ -67,6 +67,11 @@ def fit(
         return Run(path).attach(models, task, cls)
 
 
+def classes_of(task: Task) -> list | None:
+    """[names, template] of what a task tells apart, if it has classes."""
+    return [list(task.classes.names), task.classes.template] if task.classes else None
+
+
 def safe(path: Path, out: Path) -> Path:
     """A path below `out`; ValueError when a study's name leads elsewhere."""
     if ".." in path.relative_to(out).parts:
@@ -93,7 +98,7 @@ def alone(path: Path):
 def built(cls, models: dict, task: Task, config, seed: int, device, precision) -> Learner:
     """The learner before its first step, in training mode."""
     seed_all(seed)
-    learner = cls.build({role: standing(m) for role, m in models.items()}, task.classes, config)
+    learner = cls.build({role: standing(m) for role, m in models.items()}, classes_of(task), config)
     if not models:
         learner.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         learner.precision = precision or "fp32"
@@ -115,7 +120,7 @@ class Training:
             **about,
             "key": key_of(job),
             "task": task.arguments,
-            "classes": task.classes,
+            "classes": classes_of(task),
             "stages": [[stage.name, stage.steps] for stage in self.stages],
             "prepared": {},
             "device": device_name(learner.device),

@@ -94,7 +94,7 @@ def test_retrieval_is_clean(style):
             assert pictures and not pictures & emoji.near_duplicates()
             assert all(table["novel"][h] == novel for _, h in pictures)
     strict = tasks.retrieval_set(style, "keywords")
-    for id, text in zip(strict.ids, strict.prompts, strict=True):
+    for id, text in zip(strict.ids, strict.texts, strict=True):
         row = table.loc[parse(id)[1]]
         read = set(re.findall("[a-z]+", " ".join([row["name"], *row["tags"]])))
         for keyword in text.split(", "):

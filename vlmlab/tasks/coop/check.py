@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from . import lists as coop_lists
+from . import lists
 from .layouts import CLASSNAMES_PAGE, LAYOUTS, PARTS, Layout
 
 
@@ -48,12 +48,14 @@ def report(layout: Layout, root: Path) -> Report:
     folder = root / layout.folder
     found = Report(layout.id, str(folder))
     if not folder.is_dir():
-        found.says("the folder is missing", *layout.pages, *lists(layout, root).values())
+        found.says("the folder is missing", *layout.pages, *list_files(layout, root).values())
         return found
     absent = [sub for sub in places(layout) if not (folder / sub).is_dir()]
     for sub in absent:
         found.says(f"the folder {sub} is missing", *layout.pages)
-    unlisted = {file: page for file, page in lists(layout, root).items() if not (folder / file).is_file()}
+    unlisted = {
+        file: page for file, page in list_files(layout, root).items() if not (folder / file).is_file()
+    }
     for file, page in unlisted.items():
         found.says(f"the file {file} is missing", page)
     parts = tuple(part for part, sub in layout.parts if place(layout, sub) not in absent)
@@ -75,7 +77,7 @@ def places(layout: Layout) -> list[str]:
     return [place(layout, sub) for _, sub in layout.parts] or [layout.images]
 
 
-def lists(layout: Layout, root: Path) -> dict[str, str]:
+def list_files(layout: Layout, root: Path) -> dict[str, str]:
     """Files that list images or classes, and where each is to be had."""
     if layout.kind == "split":
         return {layout.split: layout.split_page}
@@ -90,13 +92,13 @@ def lists(layout: Layout, root: Path) -> dict[str, str]:
 
 def count(layout: Layout, root: Path, parts: tuple[str, ...], found: Report) -> None:
     """Read the lists and look for their images."""
-    read = coop_lists.read(layout, root, parts)
+    read = lists.read(layout, root, parts)
     found.classes, found.split = len(read.names), read.provenance
     for part, published in zip(PARTS, layout.counts, strict=True):
         if part not in read.parts:
             continue
         paths = read.parts[part][0]
-        gone = [] if layout.kind == "folders" else coop_lists.missing(root, paths)
+        gone = [] if layout.kind == "folders" else lists.missing(root, paths)
         expected = published if layout.kind == "folders" else len(paths)
         found.images[part] = len(paths) - len(gone), expected
         if gone:
@@ -108,7 +110,7 @@ def count(layout: Layout, root: Path, parts: tuple[str, ...], found: Report) -> 
             found.says(f"{len(paths):,} {part} images, published are {expected:,}", *layout.pages)
     if read.provenance == "changed" and layout.kind != "folders":
         what = layout.split or "the list of images"
-        found.says(f"{what} is not the published one", *lists(layout, root).values())
+        found.says(f"{what} is not the published one", *list_files(layout, root).values())
 
 
 def table(reports: list[Report]) -> str:

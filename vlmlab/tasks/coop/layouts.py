@@ -19,7 +19,7 @@ class Layout:
     or "folders" (a folder per class). parts: the folder below `images` that each part is in, where they have
     folders of their own.
     split, drive: CoOp's split file and its id on Google Drive. digest: of the published split, see
-    `coop_lists.digest`; where no copy of it was at hand, `witness` has positions and paths of its train list.
+    `lists.digest`; where no copy of it was at hand, `witness` has positions and paths of its train list.
     """
 
     id: str

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import regenerate as coop_regenerate
+from . import regenerate
 from .layouts import CLASSNAMES_PAGE, PARTS, Layout
 from .regenerate import is_image, lines
 
@@ -49,7 +49,7 @@ def read(layout: Layout, root: Path, parts: tuple[str, ...] = PARTS, make_split:
             f"{path} is missing; get CoOp's split from {layout.split_page}, or pass make_split=True "
             "(--make-split) for a random one by the same rule, whose numbers are not comparable"
         )
-    return from_rows(layout, coop_regenerate.rows(layout, folder), path, "regenerated")
+    return from_rows(layout, regenerate.rows(layout, folder), path, "regenerated")
 
 
 def split_file(path: Path, layout: Layout) -> Rows:

@@ -1,4 +1,4 @@
-"""The 15 data sets of CoOp as tasks, from folders that users of CoOp already have (see coop_layouts).
+"""The 15 data sets of CoOp as tasks, from folders that users of CoOp already have (see layouts).
 
 Few-shot images are drawn by CoOp's rule (`sampling.few_shot`) on every call. The samples that CoOp keeps in
 split_fewshot/*.pkl are not read: they are pickled and hold the absolute paths of another machine.
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..split import Dataset, Split
-from . import lists as coop_lists
+from . import lists
 from .layouts import LAYOUTS, OTHERS, PARTS, SHIFTS, Layout
 
 ROOT = "VLMLAB_DATASETS"
@@ -83,16 +83,16 @@ def dataset(id: str, root: Path, protocol: str = "few_shot", make_split: bool = 
 
 def splits(layout: Layout, root: Path, parts: tuple[str, ...], make_split: bool) -> dict[str, Split]:
     """Parts of a data set, after a look at whether all of their images are there."""
-    lists = coop_lists.read(layout, root, parts, make_split)
-    chosen = {part: lists.parts[part] for part in parts if part in lists.parts}
+    listed = lists.read(layout, root, parts, make_split)
+    chosen = {part: listed.parts[part] for part in parts if part in listed.parts}
     paths = [path for found, _ in chosen.values() for path in found]
-    gone = [] if layout.kind == "folders" else coop_lists.missing(root, paths)
+    gone = [] if layout.kind == "folders" else lists.missing(root, paths)
     if gone:
         raise FileNotFoundError(
             f"{len(gone):,} of {len(paths):,} images of {layout.id} are missing, the "
             f"first is {root / gone[0]}; {layout.where}"
         )
-    if lists.provenance == "changed":
+    if listed.provenance == "changed":
         warnings.warn(
             f"{layout.id}: {not_published(layout, chosen)}. Numbers measured on it cannot be "
             "compared with published ones",
@@ -101,7 +101,13 @@ def splits(layout: Layout, root: Path, parts: tuple[str, ...], make_split: bool)
     read, size = functools.partial(read_image, root), functools.partial(content, root)
     return {
         part: Split(
-            paths, np.array(labels), lists.names, layout.template, read, size, provenance=lists.provenance
+            paths,
+            np.array(labels),
+            listed.names,
+            layout.template,
+            read=read,
+            content=size,
+            provenance=listed.provenance,
         )
         for part, (paths, labels) in chosen.items()
     }

@@ -21,7 +21,7 @@ import pandas as pd
 
 from ..split import Dataset, Split
 from . import data as emoji
-from . import pictures as emoji_pictures
+from . import pictures
 
 TEMPLATE = "a photo of a {}."
 FACE_TEMPLATE = "a photo of a {} face."
@@ -89,9 +89,9 @@ def split(
         np.array([label for _, label, _ in rows]),
         classnames,
         template,
-        emoji_pictures.image,
-        emoji_pictures.content,
         distributions,
+        read=pictures.image,
+        content=pictures.content,
         flip=False,
     )  # the picture itself is mirrored where that keeps its meaning
 
