@@ -13,7 +13,8 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmlab.models.load import EMBEDDED, VLM, check_tag, load
+from vlmlab.models.load import EMBEDDED, VLM, load
+from vlmlab.models.open_clip_names import check_tag
 
 CONFIG = {
     "embed_dim": 16,

@@ -37,6 +37,17 @@ class Tower(nn.Module):
     def depth(self) -> int:
         return len(self.blocks)
 
+    @property
+    def first_trained(self) -> int:
+        """The first block whose parameters train: 0 is the embedding, depth + 1 what stands behind the blocks
+        or nothing. Only what comes before it may be cached or run without a graph."""
+        parts = enumerate([self.embedding(), *(block.parameters() for block in self.blocks)])
+        return next((i for i, part in parts if any(p.requires_grad for p in part)), self.depth + 1)
+
+    def embedding(self) -> list[nn.Parameter]:
+        """The parameters that `embed` uses."""
+        raise NotImplementedError
+
     def watch(self) -> contextlib.AbstractContextManager:
         """Nothing to do: `run` notes the layouts itself."""
         return contextlib.nullcontext()
@@ -89,8 +100,9 @@ class Tower(nn.Module):
             )
 
     def prefix(self, inputs: Tensor, before: int) -> Tokens:
-        """Embedding and blocks 1..before-1 without a graph: the part that no edit touches."""
-        with torch.no_grad():
+        """Embedding and blocks 1..before-1, the part that no edit touches: without a graph where none of it
+        trains."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.first_trained < before):
             return self.run(self.embed(inputs), stop=before - 1)
 
     def forward(self, inputs: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
@@ -116,6 +128,10 @@ class ImageTower(Tower):
             visual.transformer.resblocks[0].attn.num_heads,
         )
         self.visual = visual
+
+    def embedding(self) -> list[nn.Parameter]:
+        v = self.visual
+        return [v.class_embedding, v.positional_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]
 
     def embed(self, images: Tensor, edit: Edit | None = None) -> Tokens:
         """images (batch, 3, height, width) -> Tokens (batch, 1 + patch, width).
@@ -169,6 +185,9 @@ class TextTower(Tower):
         )
         self.text = text
         self.last_eos: Tensor | None = None
+
+    def embedding(self) -> list[nn.Parameter]:
+        return [self.text.token_embedding.weight, self.text.positional_embedding]
 
     def embed(self, ids: Tensor, edit: Edit | None = None) -> Tokens:
         """ids (batch, context) -> Tokens (batch, token, width); `edit` works on the word embeddings
