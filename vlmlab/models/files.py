@@ -1,13 +1,14 @@
 """Weights and configurations in local files; nothing is unpickled beyond tensors."""
 
+import copy
 import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from open_clip.model import CLIP
-from open_clip.tokenizer import SimpleTokenizer
+from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -62,22 +63,62 @@ def fit_weights(clip: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Mod
 
 
 def from_folder(path: Path, tokenizer: Callable | None = None) -> tuple[nn.Module, Callable]:
-    """config.json with `model_cfg`, model.safetensors, and bpe.txt.gz for a vocabulary of its own."""
-    file = path / "config.json"
+    """config.json with `model_cfg`, model.safetensors, and bpe.txt.gz for a vocabulary of its own.
+
+    Also a folder as open_clip publishes it: open_clip_config.json, open_clip_model.safetensors, and the files
+    of a Hugging Face tokenizer.
+    """
+    file, weights = (first_of(path, name) for name in ("config.json", "model.safetensors"))
     if not file.is_file():
         raise FileNotFoundError(
             f"the folder {path} has no config.json; a model folder holds config.json, "
             "model.safetensors and, for a vocabulary of its own, bpe.txt.gz"
         )
     try:
-        clip = CLIP(**json.loads(file.read_text(encoding="utf-8"))["model_cfg"])
+        about = json.loads(file.read_text(encoding="utf-8"))
+        config = about["model_cfg"]
+        clip = build(config)
+        if "preprocess_cfg" in about:
+            clip.visual.preprocess_cfg = {"size": clip.visual.image_size, **about["preprocess_cfg"]}
     except Exception as e:
         raise ValueError(
             f"{file} does not describe a model ({first_line(e)}); expected is JSON with "
             "model_cfg: embed_dim, vision_cfg, text_cfg as in open_clip"
         ) from e
-    fit_weights(clip, read_state_dict(path / "model.safetensors"), path / "model.safetensors")
-    return clip, tokenizer or clip_tokenizer(clip, path, path / "bpe.txt.gz")
+    fit_weights(clip, read_state_dict(weights), weights)
+    return clip, tokenizer or folder_tokenizer(clip, path, config["text_cfg"])
+
+
+def first_of(path: Path, name: str) -> Path:
+    """A file under its name as open_clip publishes it, where there is one, else under its plain name."""
+    published = path / f"open_clip_{name}"
+    return published if published.is_file() else path / name
+
+
+def build(config: dict) -> nn.Module:
+    """open_clip's model of a `model_cfg`: random weights, nothing is fetched."""
+    config = copy.deepcopy(config)
+    if config.get("text_cfg", {}).get("hf_model_name"):
+        raise ValueError(
+            f"the text tower is Hugging Face's {config['text_cfg']['hf_model_name']}; towers run "
+            "open_clip's TextTransformer"
+        )
+    if config.get("vision_cfg", {}).get("timm_model_name"):
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    return CustomTextCLIP(**config) if config.pop("custom_text", False) else CLIP(**config)
+
+
+def folder_tokenizer(clip: nn.Module, path: Path, config: dict) -> Callable:
+    """The tokenizer whose files lie in a model folder, else CLIP's. ValueError when another is asked for."""
+    if any((path / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json")):
+        options = {"local_files_only": True, **config.get("tokenizer_kwargs", {})}
+        return HFTokenizer(str(path), context_length=clip.context_length, **options)
+    if config.get("hf_tokenizer_name"):
+        raise ValueError(
+            f"{path} reads texts with the tokenizer {config['hf_tokenizer_name']!r}, whose files are not in the "
+            "folder; put its tokenizer.json and tokenizer_config.json there, or pass tokenizer="
+        )
+    return clip_tokenizer(clip, path, path / "bpe.txt.gz")
 
 
 def clip_tokenizer(clip: nn.Module, path: Path | str, merges: Path | None = None) -> Callable:
@@ -94,7 +135,7 @@ def clip_tokenizer(clip: nn.Module, path: Path | str, merges: Path | None = None
         raise ValueError(
             f"{path} has a vocabulary of {clip.vocab_size}, but {'its' if own else 'the CLIP'} "
             f"tokenizer has {tokenizer.vocab_size}; load a folder with config.json, "
-            "model.safetensors and the bpe.txt.gz it was trained with"
+            "model.safetensors and the bpe.txt.gz it was trained with, or pass tokenizer="
         )
     return tokenizer
 

@@ -92,8 +92,8 @@ def check_device(device: str | None) -> torch.device:
     """The device, by default the GPU when there is one; ValueError with what there is."""
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     there += ["mps"] if torch.backends.mps.is_available() else []
-    asked = device or ("cuda" if len(there) > 1 and torch.cuda.is_available() else "cpu")
-    if str(asked) not in there and not (str(asked) == "cuda" and "cuda:0" in there):
+    asked = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if str(asked) not in (*there, "meta", "cuda" if "cuda:0" in there else ""):
         raise ValueError(f"there is no device {str(asked)!r} here; there is {', '.join(there)}")
     return torch.device(asked)
 

@@ -20,9 +20,13 @@ def from_open_clip(
 ) -> tuple[nn.Module, Callable]:
     """An open_clip architecture with random weights, a pretrained tag, or a local file."""
     config = open_clip.get_model_config(name)
+    text = config["text_cfg"].get("hf_model_name")
+    if text:
+        raise ValueError(f"the text tower of {name} is Hugging Face's {text}; towers run open_clip's own")
     local = pretrained is not None and Path(pretrained).is_file()
     if pretrained is not None and not local:
         check_tag(name, str(pretrained), config)
+    tokenizer = tokenizer or tokenizer_of(name, config, fetch=pretrained is not None and not local)
     try:
         with torch.random.fork_rng(devices=[]):  # random weights are the same in every process
             torch.manual_seed(0)
@@ -36,7 +40,26 @@ def from_open_clip(
         ) from e
     if local:
         fit_weights(clip, read_state_dict(Path(pretrained)), Path(pretrained))
-    return clip, tokenizer or open_clip.get_tokenizer(name)
+    return clip, tokenizer
+
+
+def tokenizer_of(name: str, config: dict, fetch: bool) -> Callable:
+    """The tokenizer of an architecture; one from the Hugging Face hub is fetched only where weights are too.
+
+    Raises ValueError when it is not on this machine.
+    """
+    hub = config["text_cfg"].get("hf_tokenizer_name")
+    if not hub:
+        return open_clip.get_tokenizer(name)
+    try:
+        return open_clip.get_tokenizer(name, local_files_only=not fetch)
+    except ImportError as e:
+        raise ValueError(f"the tokenizer of {name} needs transformers: pip install transformers") from e
+    except Exception as e:
+        raise ValueError(
+            f"{name} reads texts with the tokenizer {hub} of huggingface.co, which is not on this machine "
+            f"({first_line(e)}); `hf download {hub}` fetches it, or pass tokenizer="
+        ) from e
 
 
 def check_tag(name: str, tag: str, config: dict) -> None:

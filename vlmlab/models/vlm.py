@@ -7,6 +7,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from .model import Model
+from .timm_tower import TimmTower
 from .towers import ImageTower, TextTower
 
 
@@ -26,7 +27,7 @@ class VLM(Model):
     ):
         super().__init__(name, precision, source)
         self.clip, self.tokenizer = clip, tokenizer
-        self.image = ImageTower(clip.visual)
+        self.image = (TimmTower if hasattr(clip.visual, "trunk") else ImageTower)(clip.visual)
         self.text = TextTower(getattr(clip, "text", clip))
         self.image_size = clip.visual.image_size[0]
         # some weights were trained with squashed or bilinear images; CLIP's own recipe otherwise
@@ -61,13 +62,13 @@ class VLM(Model):
     def tokenize(self, texts: list[str]) -> Tensor:
         """(text, context) token ids on the model's device; ValueError for a text that does not fit.
 
-        open_clip's tokenizer would cut it silently.
+        open_clip's tokenizer would cut it silently. Only texts that end in CLIP's EOS can be told apart.
         """
         if not len(texts):
             raise ValueError("no texts were given; at least one is needed")
         ids = self.tokenizer(texts)
         full = ids[:, -1] == ids.max()
-        if full.any():
+        if self.text.read_at == "argmax" and full.any():
             raise ValueError(
                 f"{int(full.sum())} texts fill all {ids.shape[1]} tokens of {self.name} and may "
                 f"be cut, for example {texts[int(full.nonzero()[0])]!r}; shorten the template "
