@@ -1,5 +1,6 @@
 """`load`: one frozen model, from any source, with device and precision decided here."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import nn
 
 from ..paths import data_dir
 from .files import clip_tokenizer, from_folder, from_state_dict
+from .huggingface import LanguageModel, from_pretrained, is_folder, is_language_model
 from .model import PRECISIONS, Model
 from .open_clip_names import from_open_clip, is_architecture
 from .vlm import VLM
@@ -28,11 +30,13 @@ def load(
 
     model: an embedded model ("tiny", the default), an open_clip architecture ("ViT-B-16-quickgelu"; the same
     random weights each time unless `pretrained` names a tag or a local file), a folder with config.json and
-    model.safetensors, a file with OpenAI-style weights (.safetensors, or .pt read with weights_only), or a
-    module of open_clip, which is taken over as it is: frozen, in evaluation mode, on `device`.
+    model.safetensors, a folder that Hugging Face's `save_pretrained` wrote of a model that generates, a file
+    with OpenAI-style weights (.safetensors, or .pt read with weights_only), or a module of open_clip or
+    transformers, which is taken over as it is: frozen, in evaluation mode, on `device`.
     device: default is the GPU when there is one, for a module where it is. precision: fp32 (default on CPU),
     amp_bf16 (default on GPU), amp_fp16. tokenizer: texts -> (text, context) token ids, for a module, and
-    instead of the one a model would come with. name: what a module is called; without `model`, the model.
+    instead of the one a model would come with; of a Hugging Face model its tokenizer or processor. name: what
+    a module is called; without `model`, the model.
 
     Raises ValueError or FileNotFoundError with what there is and what to do.
     """
@@ -48,20 +52,33 @@ def load(
             f"{path} has its own weights; leave out pretrained={str(pretrained)!r}, or name an "
             "open_clip architecture for it"
         )
-    given = tokenizer is not None
-    if path.is_dir():
-        clip, tokenizer = from_folder(path, tokenizer)
+    given, kind = tokenizer is not None, VLM
+    if is_folder(path):
+        kind, (module, tokenizer) = LanguageModel, from_pretrained(path, tokenizer)
+    elif path.is_dir():
+        module, tokenizer = from_folder(path, tokenizer)
     elif path.is_file():
-        clip, tokenizer = from_state_dict(path, tokenizer)
+        module, tokenizer = from_state_dict(path, tokenizer)
     elif is_architecture(str(model)):
-        clip, tokenizer = from_open_clip(str(model), pretrained, tokenizer)
+        module, tokenizer = from_open_clip(str(model), pretrained, tokenizer)
     else:
-        raise ValueError(
-            f"unknown model {str(model)!r}: no embedded model ({', '.join(embedded())}), no file or "
-            "folder, and no open_clip architecture (open_clip.list_models() lists them)"
-        )
+        raise unknown(str(model))
     source = None if given else {"name": where(path), "pretrained": where(pretrained), "precision": precision}
-    return VLM(clip, tokenizer, name or Path(model).name, device, precision, source)
+    return kind(module, tokenizer, name or Path(model).name, device, precision, source)
+
+
+def unknown(name: str) -> ValueError:
+    """What there is instead, and how to fetch what the Hugging Face hub may have."""
+    message = (
+        f"unknown model {name!r}: no embedded model ({', '.join(embedded())}), no file or folder, and no "
+        "open_clip architecture (open_clip.list_models() lists them)"
+    )
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        message += (
+            f"; nothing is fetched from huggingface.co: `hf download {name} --local-dir FOLDER` does it, "
+            "then load('FOLDER')"
+        )
+    return ValueError(message)
 
 
 def where(place: str | Path | None) -> str | None:
@@ -80,10 +97,12 @@ def of_module(module: nn.Module, pretrained, device, precision, tokenizer, name:
         raise ValueError(f"{type(module).__name__} has its weights; leave out pretrained={str(pretrained)!r}")
     device = check_device(device or str(next(module.parameters()).device))
     precision, name = check_precision(precision, device), name or type(module).__name__
+    if is_language_model(module):
+        return LanguageModel(module, tokenizer, name, device, precision)
     if not hasattr(module, "visual") or not hasattr(module, "logit_scale"):
         raise ValueError(
-            f"{name} is no model that load knows; a CLIP or CustomTextCLIP of open_clip is expected "
-            "(capture takes any module as it is)"
+            f"{name} is no model that load knows; a CLIP or CustomTextCLIP of open_clip or a model of transformers "
+            "that generates is expected (capture takes any module as it is)"
         )
     return VLM(module, tokenizer or clip_tokenizer(module, name), name, device, precision)
 
