@@ -165,7 +165,7 @@ def test_images_go_with_their_texts(make, processor, mark):
     with torch.no_grad():
         out = language.log_likelihood(TEXTS, images=images, prompts=prompts)
         swapped = language.log_likelihood(TEXTS, images=images[::-1], prompts=prompts)
-    assert (out.total[[0, 2]] - swapped.total[[0, 2]]).abs().min() > 1e-5
+    assert (out.total[[0, 2]] - swapped.total[[0, 2]]).abs().min() > 1e-3
     assert out.total[1].item() == pytest.approx(swapped.total[1].item(), abs=1e-5)
     for i, (prompt, text, image) in enumerate(zip(prompts, TEXTS, images)):
         inputs = processor(images=image, text=f"{prompt} {text}", return_tensors="pt")
