@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "mini": ("models",),
     "tasks": (),
     "scores": ("tasks",),
-    "scores": ("tasks",),
     "train": ("models", "methods", "distill", "decode", "mini", "tasks", "scores"),
     "cards": ("models", "methods", "tasks", "train", "capture.attention_tap"),
     "plots": (),

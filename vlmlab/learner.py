@@ -121,6 +121,16 @@ class Learner(nn.Module):
                 kept.setdefault(id(value), (name, value))  # tied ones once
         return dict(kept.values())
 
+    def check_given(self) -> None:
+        """ValueError, after freezing them again, when parameters of the models given would train."""
+        given = {id(p) for model in self.loaded for p in model.parameters()}
+        wrong = {n: p.requires_grad_(False) for n, p in self.trainable().items() if id(p) in given}
+        if wrong:
+            raise ValueError(
+                f"{type(self).__name__} would train {len(wrong)} parameters of a model that it was given, for "
+                f"example {next(iter(wrong))}; train its own copies: self.vlm = vlm.thaw('visual.*ln_*')"
+            )
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training may change, by name."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}

@@ -13,7 +13,8 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from vlmlab.models.load import EMBEDDED, VLM, check_tag, load
+from vlmlab.models.load import EMBEDDED, VLM, load
+from vlmlab.models.open_clip_names import check_tag
 
 CONFIG = {
     "embed_dim": 16,
@@ -309,3 +310,63 @@ def test_fingerprint(folder, broken):
     with torch.no_grad():
         vlm.clip.transformer.resblocks[1].mlp.c_fc.weight[3, 5] += 1e-3
     assert vlm.fingerprint() == changed
+
+
+# devices, sources, modules handed over
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "tpu", "cpu:3"])
+def test_devices_that_are_not_there(device):
+    with refused(ValueError, f"there is no device '{device}' here", "there is cpu"):
+        load("tiny", device=device)
+
+
+def test_a_gpu_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with refused(ValueError, "no device 'cuda' here", "there is cpu"):
+        load("tiny", device="cuda")
+    assert load("tiny").device.type == "cpu"
+
+
+@pytest.mark.parametrize("place", ["tiny", "folder", "file"])
+def test_source_opens_the_same_again_from_any_folder(place, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    given = {"tiny": "tiny", "folder": folder.name, "file": f"{folder.name}/model.safetensors"}[place]
+    vlm = load(given, device="cpu", precision="amp_bf16")
+    absolute = {"tiny": "tiny", "folder": str(folder), "file": str(folder / "model.safetensors")}[place]
+    assert vlm.source == {"name": absolute, "pretrained": None, "precision": "amp_bf16"}
+    monkeypatch.chdir(tmp_path)
+    again = load(**json.loads(json.dumps(vlm.source)), device="cpu")
+    assert again.fingerprint() == vlm.fingerprint() and again.precision == "amp_bf16"
+    assert again.name == vlm.name and again.source == vlm.source
+    assert vlm.thaw("*").source is None  # nothing opens what has trained
+
+
+def test_source_of_an_architecture_with_local_weights(folder, mini, monkeypatch):
+    monkeypatch.chdir(folder)
+    vlm = load(mini, "model.safetensors", device="cpu")
+    assert vlm.source == {
+        "name": "mini",
+        "pretrained": str(folder / "model.safetensors"),
+        "precision": "fp32",
+    }
+    assert load(**vlm.source).fingerprint() == vlm.fingerprint()
+    random = load(mini, device="cpu")
+    assert random.source == {"name": "mini", "pretrained": None, "precision": "fp32"}
+
+
+def test_a_module_is_taken_over_as_it_is():
+    clip = CLIP(**CONFIG).train()
+    vlm = load(clip, name="mine", precision="amp_bf16")
+    assert vlm.clip is clip and (vlm.name, vlm.source, vlm.precision) == ("mine", None, "amp_bf16")
+    assert not clip.training and not any(p.requires_grad for p in clip.parameters())
+    assert same_numbers(vlm, clip) and load(clip).name == "CLIP"
+
+
+def test_a_module_of_another_vocabulary_needs_its_tokenizer():
+    clip = CLIP(**CONFIG | {"text_cfg": CONFIG["text_cfg"] | {"vocab_size": 90}})
+    with refused(ValueError, "mine has a vocabulary of 90", "pass tokenizer="):
+        load(clip, name="mine")
+    vlm = load(clip, tokenizer=lambda texts: torch.tensor([[1, 89] + [0] * 10] * len(texts)))
+    assert vlm.encode_text(TEXTS).shape == (2, 16)

@@ -164,9 +164,10 @@ def texts(vlm, data, limit, batch_size, common) -> Source:
         raise ValueError(f"text sites need a list of texts or a Split, got {type(data).__name__}")
     rows = rows_of(vlm.tokenize(list(data)), "text", limit)
     rows.ids = np.array([data[int(i)] for i in rows.ids])
-    ends = rows.take(range(len(rows.ids))).argmax(dim=1)
-    longest = int(ends.max()) + 1  # one cut for all batches: exact, the tower is causal
-    rows.take = lambda part, take=rows.take: take(part)[:, :longest]
+    longest = None
+    if vlm.text.causal:  # one cut for all batches is exact
+        longest = int(vlm.text.ends(rows.take(range(len(rows.ids)))).max()) + 1
+        rows.take = lambda part, take=rows.take: take(part)[:, :longest]
     coords = rows.coords | ({} if labels is None else {"label": labels[rows.chosen]})
     return Source(
         vlm.name,
@@ -175,7 +176,7 @@ def texts(vlm, data, limit, batch_size, common) -> Source:
         batches_of(rows, batch_size, vlm.device),
         coords,
         **common,
-        eos=lambda ids: ids.argmax(dim=1),
+        eos=vlm.text.ends,
         longest=longest,
     )
 

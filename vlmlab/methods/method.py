@@ -133,8 +133,8 @@ class Method(Learner):
     def class_features(self) -> Tensor:
         """(class, joint) unit features from the adapted text tower."""
         tower, edits = self.vlm.text, self.text_edits()
-        first = min(edits, default=tower.depth + 1)
-        if first == 0:  # nothing is frozen before the first edit
+        first = min(*edits, tower.first_trained, tower.depth + 1)  # what comes before it is frozen
+        if first == 0:
             return F.normalize(tower(self._ids, edits), dim=-1)
 
         def frozen():
@@ -144,11 +144,14 @@ class Method(Learner):
         return F.normalize(tower.read(self._once(("text", first), frozen), edits, start=first), dim=-1)
 
     def frozen_class_features(self) -> Tensor:
-        """(class, joint) unit features of the frozen text tower: the zero-shot classifier."""
+        """(class, joint) unit features of the frozen text tower: the zero-shot classifier.
+
+        Where the model is thawed it is still that of the model it was thawed from.
+        """
 
         def compute():
             with torch.no_grad():
-                return F.normalize(self.vlm.encode_text(self.fill(self.template)), dim=-1)
+                return F.normalize(self.vlm.origin.encode_text(self.fill(self.template)), dim=-1)
 
         return self._once(("zero-shot",), compute)
 

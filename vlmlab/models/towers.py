@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .check_towers import check_images, check_text, check_visual, pool_type
+from .ends import ends, own_tokens
 from .families import FAMILIES
 from .partial_blocks import all_tokens, can_run_in_parts, first_tokens
 from .shared_text import SharedText, arrange
@@ -36,6 +38,17 @@ class Tower(nn.Module):
     @property
     def depth(self) -> int:
         return len(self.blocks)
+
+    @property
+    def first_trained(self) -> int:
+        """The first block whose parameters train: 0 is the embedding, depth + 1 what stands behind the blocks
+        or nothing. Only what comes before it may be cached or run without a graph."""
+        parts = enumerate([self.embedding(), *(block.parameters() for block in self.blocks)])
+        return next((i for i, part in parts if any(p.requires_grad for p in part)), self.depth + 1)
+
+    def embedding(self) -> list[nn.Parameter]:
+        """The parameters that `embed` uses."""
+        raise NotImplementedError
 
     def watch(self) -> contextlib.AbstractContextManager:
         """Nothing to do: `run` notes the layouts itself."""
@@ -89,8 +102,9 @@ class Tower(nn.Module):
             )
 
     def prefix(self, inputs: Tensor, before: int) -> Tokens:
-        """Embedding and blocks 1..before-1 without a graph: the part that no edit touches."""
-        with torch.no_grad():
+        """Embedding and blocks 1..before-1, the part that no edit touches: without a graph where none of it
+        trains."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.first_trained < before):
             return self.run(self.embed(inputs), stop=before - 1)
 
     def forward(self, inputs: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
@@ -104,7 +118,7 @@ class Tower(nn.Module):
 
 
 class ImageTower(Tower):
-    """open_clip's VisionTransformer with a class token."""
+    """open_clip's VisionTransformer, read at its class token, or pooled by attention or a mean."""
 
     kind = "image"
 
@@ -116,6 +130,11 @@ class ImageTower(Tower):
             visual.transformer.resblocks[0].attn.num_heads,
         )
         self.visual = visual
+        self.reads_class_token = visual.attn_pool is None and visual.pool_type == "tok"
+
+    def embedding(self) -> list[nn.Parameter]:
+        v = self.visual
+        return [v.class_embedding, v.positional_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]
 
     def embed(self, images: Tensor, edit: Edit | None = None) -> Tokens:
         """images (batch, 3, height, width) -> Tokens (batch, 1 + patch, width).
@@ -124,11 +143,7 @@ class ImageTower(Tower):
         Raises ValueError when the image size is not the model's.
         """
         v = self.visual
-        if images.ndim != 4 or tuple(images.shape[1:]) != (3, *v.image_size):
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}, expected (batch, 3, {v.image_size[0]}, "
-                f"{v.image_size[1]}); use vlm.preprocess"
-            )
+        check_images(images, v.image_size)
         x = v.conv1(images).flatten(2).transpose(1, 2)
         cls = v.class_embedding.view(1, 1, -1).expand(len(x), -1, -1).to(x.dtype)
         x = torch.cat([cls, x], dim=1) + v.positional_embedding.to(x.dtype)
@@ -138,28 +153,34 @@ class ImageTower(Tower):
         return dataclasses.replace(tokens, x=v.ln_pre(tokens.x))
 
     def read(self, tokens: Tokens, edits: Mapping[int, Edit] | None = None, start: int = 1) -> Tensor:
-        return self.project(self.pool(self.run(tokens, edits, start, first=1)))
+        first = 1 if self.reads_class_token else None
+        return self.project(self.pool(self.run(tokens, edits, start, first=first)))
 
     def norm(self, x: Tensor) -> Tensor:
         return self.visual.ln_post(x)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """(batch, width): the normed class token."""
-        return self.norm(tokens.x[:, 0])
+        """(batch, width): the normed class token, or what attention or a mean makes of it and the patches.
+
+        Tokens that an edit inserted are not pooled; ValueError where the patches were left out.
+        """
+        if self.reads_class_token:
+            return self.norm(tokens.x[:, 0])
+        return self.visual._pool(own_tokens(tokens))[0]
 
     def project(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj
 
 
 class TextTower(Tower):
-    """open_clip's causal text transformer, read out at the EOS token.
+    """open_clip's text transformer, read out at one token: the EOS token in CLIP, the last in SigLIP.
 
     A causal token never sees what follows it: where only features are wanted, what texts have in common
     before they differ runs once for all of them (shared_text.py), and `embed` cuts the sequence behind the
     longest prompt of the batch. Both are exact; `shortcuts = False` keeps the full context of every text.
     """
 
-    kind, causal = "text", True
+    kind = "text"
     family = FAMILIES["open_clip text"]
 
     def __init__(self, text: nn.Module):
@@ -168,19 +189,31 @@ class TextTower(Tower):
             text.transformer.resblocks, text.transformer.width, text.transformer.resblocks[0].attn.num_heads
         )
         self.text = text
+        self.causal = text.attn_mask is not None
+        self.read_at = pool_type(text)
         self.last_eos: Tensor | None = None
+
+    def embedding(self) -> list[nn.Parameter]:
+        return [self.text.token_embedding.weight, self.text.positional_embedding]
 
     def embed(self, ids: Tensor, edit: Edit | None = None) -> Tokens:
         """ids (batch, context) -> Tokens (batch, token, width); `edit` works on the word embeddings
         before the positional embedding is added and must keep the length (CoOp)."""
         self.check_ids(ids)
-        eos = ids.argmax(dim=1)
-        if self.shortcuts:
+        eos = self.ends(ids)
+        if self.shortcuts and self.causal:
             ids = ids[:, : int(eos.max()) + 1]
-        tokens = Tokens(self.text.token_embedding(ids), (("sos", 1), ("word", ids.shape[1] - 1)), eos)
+        n = ids.shape[1]
+        layout = (("sos", 1), ("word", n - 1)) if self.read_at in ("argmax", "eos") else (("word", n),)
+        tokens = Tokens(self.text.token_embedding(ids), layout, eos)
         if edit is not None:
             tokens = edit(tokens)
         return dataclasses.replace(tokens, x=tokens.x + self.text.positional_embedding[: tokens.x.shape[1]])
+
+    def ends(self, ids: Tensor) -> Tensor:
+        """(batch,) where texts with token ids (batch, token) are read: the positions called eos."""
+        eos_id = getattr(self.text, "text_eos_id", getattr(self.text, "eos_id", None))
+        return ends(ids, self.read_at, eos_id)
 
     def check_ids(self, ids: Tensor) -> None:
         """ValueError for token ids that are not (batch, token) or longer than the context."""
@@ -214,7 +247,8 @@ class TextTower(Tower):
 
     def shares(self) -> bool:
         """Whether the text tower may run shared texts now."""
-        return self.shortcuts and all(map(can_run_in_parts, self.blocks))
+        clip = self.causal and self.read_at == "argmax"
+        return self.shortcuts and clip and all(map(can_run_in_parts, self.blocks))
 
     def share(self, ids: Tensor, edit: Edit | None) -> SharedText | None:
         """`embed` of what the texts have in common and of the rest; None where that is not exact."""
@@ -251,7 +285,7 @@ class TextTower(Tower):
         return self.text.ln_final(x)
 
     def pool(self, tokens: Tokens) -> Tensor:
-        """(batch, width): the normed EOS token."""
+        """(batch, width): the normed token at which the text is read."""
         return self.norm(tokens.x[torch.arange(len(tokens.x), device=tokens.x.device), tokens.eos])
 
     def project(self, x: Tensor) -> Tensor:
@@ -263,34 +297,3 @@ def causal_mask(x: Tensor) -> Tensor:
     """(token, token) additive mask for tokens x (batch, token, width)."""
     n = x.shape[1]
     return torch.full((n, n), -torch.inf, device=x.device, dtype=x.dtype).triu_(1)
-
-
-def check_visual(visual: nn.Module) -> None:
-    """ValueError when an image tower is not one that ImageTower runs exactly."""
-    need = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "transformer", "ln_post", "proj")
-    lacks = [n for n in need if not hasattr(visual, n)]
-    if lacks:
-        raise ValueError(
-            f"the image tower {type(visual).__name__} has no {', '.join(lacks)}; "
-            "towers run open_clip's VisionTransformer"
-        )
-    if visual.attn_pool is not None or visual.pool_type != "tok" or visual.final_ln_after_pool:
-        raise ValueError(
-            f"the image tower pools by {visual.pool_type!r} or attention; a class token is expected"
-        )
-    check_blocks(visual.transformer)
-
-
-def check_text(text: nn.Module) -> None:
-    """ValueError when a text tower is not one that TextTower runs exactly."""
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    if not hasattr(text, "token_embedding") or pool != "argmax" or getattr(text, "attn_mask", None) is None:
-        raise ValueError(
-            f"the text tower {type(text).__name__} (pooling {pool!r}) is not a causal one read at EOS"
-        )
-    check_blocks(text.transformer)
-
-
-def check_blocks(transformer: nn.Module) -> None:
-    if not transformer.batch_first:
-        raise ValueError("the blocks are sequence-first; build the model with open_clip >= 2.24")

@@ -68,9 +68,6 @@ class Split(Images):
         soft = {} if self.distributions is None else {"distribution": self.distributions[i]}
         return {"label": int(self.labels[i]), **soft}
 
-    def about(self, i, rng=None):
-        return {"label": int(self.labels[i])}
-
     def counts(self) -> np.ndarray:
         """Images per class, (class,)."""
         return np.bincount(self.labels, minlength=len(self.classnames))

@@ -104,6 +104,7 @@ def built(cls, models: dict, task: Task, config, seed: int, device, precision) -
         learner.precision = precision or "fp32"
     elif device or precision:
         raise ValueError("device and precision are those of the models; give them to vlmlab.load")
+    learner.check_given()
     return learner.train()
 
 

@@ -109,6 +109,7 @@ class Loop:
         self.wake()
         seed_all(self.seed, number, -1 % 2**32)
         self.learner.enter(stage)
+        self.learner.check_given()
         self.at = Position(number, 0)
         trainable = self.learner.trainable()
         groups = grouped(trainable, stage.groups)

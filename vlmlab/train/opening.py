@@ -25,6 +25,11 @@ def by_role(learner: type[Learner], models) -> dict:
             f"{registry.name_of(learner)} needs models for {', '.join(need) or 'no role'}; "
             f"got {', '.join(models) or 'none'}"
         )
+    for role, model in models.items():
+        if getattr(model, "thawed", None):
+            raise ValueError(
+                f"the {role} is thawed; give fit the frozen model, the learner thaws a copy of its own"
+            )
     return models
 
 
