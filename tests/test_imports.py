@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "methods": ("models",),
     "distill": ("models",),
     "decode": ("models",),
-    "mini": ("models",),
+    "mini": ("models", "tasks"),
     "tasks": (),
     "scores": ("tasks",),
     "train": ("models", "methods", "distill", "decode", "mini", "tasks", "scores"),

@@ -157,7 +157,9 @@ class HiCroPL(Method):
 
         def compute():
             with torch.no_grad():
-                means = [F.normalize(self.vlm.encode_text(s), dim=-1).mean(0) for s in self.sentences()]
+                means = [
+                    F.normalize(self.vlm.origin.encode_text(s), dim=-1).mean(0) for s in self.sentences()
+                ]
                 return F.normalize(torch.stack(means), dim=-1)
 
         return self._once(("described",), compute)
@@ -165,7 +167,7 @@ class HiCroPL(Method):
     def mixed_image(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, joint) unit features halfway to the frozen ones, and these."""
         with torch.no_grad():
-            z0 = F.normalize(self.vlm.encode_image(images), dim=-1)
+            z0 = F.normalize(self.vlm.origin.encode_image(images), dim=-1)
         z = F.normalize(self.encode_image(images)["cls"], dim=-1)
         return F.normalize(z + z0, dim=-1), z0
 

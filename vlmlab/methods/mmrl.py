@@ -125,11 +125,11 @@ class MMRL(Method):
 
     def frozen_image(self, images: Tensor, prefix: Tokens) -> Tensor:
         """(batch, joint) features of the frozen tower; it goes on from the shared blocks."""
-        tower: Tower = self.vlm.image
+        tower, first = self.vlm.image, self.config.first_block
         with torch.no_grad():
-            if not self.vlm.shortcuts:
-                return tower(images)
-            return tower.read(prefix, start=self.config.first_block)
+            if not self.vlm.shortcuts or tower.first_trained < first:
+                return self.vlm.origin.image(images)
+            return self.vlm.origin.image.read(prefix, start=first)
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy of both branches and the anchors to the frozen image and text features."""

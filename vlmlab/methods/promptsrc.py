@@ -62,7 +62,7 @@ class PromptSRC(Method):
 
         def compute():
             with torch.no_grad():
-                mean = sum(self.vlm.encode_text(self.fill(t)) for t in TEMPLATES) / len(TEMPLATES)
+                mean = sum(self.vlm.origin.encode_text(self.fill(t)) for t in TEMPLATES) / len(TEMPLATES)
                 return F.normalize(mean, dim=-1)
 
         return self._once(("ensemble",), compute)
@@ -72,7 +72,7 @@ class PromptSRC(Method):
         c, images, labels = self.config, batch["image"], batch["label"]
         z, w = F.normalize(self.encode_image(images)["cls"], dim=-1), self.class_features()
         with torch.no_grad():
-            z0, w0 = F.normalize(self.vlm.encode_image(images), dim=-1), self.ensemble_class_features()
+            z0, w0 = F.normalize(self.vlm.origin.encode_image(images), dim=-1), self.ensemble_class_features()
         logits, logits0 = self.cosine_logits(z, w), self.cosine_logits(z0, w0)
         kl = F.kl_div(logits.log_softmax(-1), logits0.log_softmax(-1), reduction="sum", log_target=True)
         return {

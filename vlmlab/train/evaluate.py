@@ -169,7 +169,7 @@ def evaluate(
         frame, asked = run.results, {k: {r[k] for r in rows} for k in ("task", "protocol", "rule", "test")}
         chosen = np.logical_and.reduce([frame[k].isin(v) for k, v in asked.items()])
         return frame[chosen].reset_index(drop=True)
-    labels = {"method": registry.name_of(learner), "shots": task.shots, "seed": task.seed}
+    labels = {"method": registry.name_of(learner), "variant": "", "shots": task.shots, "seed": task.seed}
     return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
 
 

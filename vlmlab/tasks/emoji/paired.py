@@ -4,6 +4,8 @@ and novel ones are tested on (data/emoji/README.md, "Leakage rules").
 - `emoji/captions`: one drawing per image. Training captions hold names and tags, never keywords. Tests: `test` (noto,
   by name), `keywords` (noto, by words that no caption of pretraining or training has for the concept), the styles
   fluent-3d and fluent-hc, and `novel` (noto, concepts that pretraining never saw).
+- `emoji/pretraining`: trains on what the embedded models saw, every drawing of the pretraining styles (augmented and
+  captioned anew for each batch, see pretraining); the same tests.
 - `emoji/scenes`: two drawings side by side (see scenes), with captions or, under the protocol vqa, with questions.
 """
 
@@ -17,12 +19,17 @@ from ..images import Images
 from ..split import Dataset
 from . import data as emoji
 from . import pictures
+from .captions import pretraining_concepts
 from .pictures import parse
 from .retrieval import retrieval_set, usable
 from .scenes import questions, scenes
 from .tasks import TEMPLATE
 
-PROTOCOLS = {"emoji/captions": ("retrieval",), "emoji/scenes": ("retrieval", "vqa")}
+PROTOCOLS = {
+    "emoji/captions": ("retrieval",),
+    "emoji/pretraining": ("retrieval",),
+    "emoji/scenes": ("retrieval", "vqa"),
+}
 TRAIN_SCENES, TEST_SCENES = 400, 200  # per style
 TAGS = 3  # in a caption, as in pretraining
 
@@ -35,7 +42,10 @@ def names() -> list[str]:
 @functools.lru_cache(maxsize=8)
 def dataset(id: str, protocol: str = "retrieval") -> Dataset:
     """The data of one of `names()`."""
-    return scene_data(protocol) if id == "emoji/scenes" else caption_data()
+    if id == "emoji/scenes":
+        return scene_data(protocol)
+    data = caption_data()
+    return data if id == "emoji/captions" else dataclasses.replace(data, id=id, train=pretraining_pictures())
 
 
 def caption_data() -> Dataset:
@@ -67,6 +77,21 @@ def training_captions() -> Captions:
         tuple(text for both in texts for text in both),
         np.repeat(np.arange(len(rows)), [len(both) for both in texts]),
         tuple((name,) for _, name, _ in rows),
+        read=pictures.image,
+        content=pictures.content,
+        flip=False,
+    )
+
+
+def pretraining_pictures() -> Captions:
+    """Every drawing of the pretraining styles by its name."""
+    names = pretraining_concepts().set_index("hexcode")["name"]
+    rows = [(s, h) for s in emoji.PRETRAIN_STYLES for h in emoji.art(s)[1].index if h in names.index]
+    return Captions(
+        [f"{style}/{hexcode}" for style, hexcode in rows],
+        tuple(TEMPLATE.format(names[hexcode]) for _, hexcode in rows),
+        np.arange(len(rows)),
+        tuple((names[hexcode],) for _, hexcode in rows),
         read=pictures.image,
         content=pictures.content,
         flip=False,

@@ -1,0 +1,80 @@
+"""What the embedded models are pretrained on: drawings of the pretraining styles, augmented, with captions."""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import augment, captions
+from . import data as emoji
+
+
+class Sampler:
+    """Batches as a function of (recipe, seed, step): pictures, captions and which of them match.
+
+    recipe: with samples and batch, and the shares ramp, scenes and mono (see mini/clip.py).
+    """
+
+    def __init__(self, recipe, seed: int):
+        self.recipe, self.seed, self.table = recipe, seed, captions.pretraining_concepts()
+        self.matrix = torch.from_numpy(captions.attributes()[0])
+        self.art = {s: emoji.art(s) for s in emoji.PRETRAIN_STYLES}
+        colour = emoji.PRETRAIN_STYLES[:-1]
+        self.styles = [[s for s in colour if h in self.art[s][1].index] for h in self.table["hexcode"]]
+        self.has_mono = self.table["hexcode"].isin(self.art["emojione-mono"][1].index).to_numpy()
+        faces = self.table["subgroup"].isin(emoji.FACES).to_numpy()
+        flags = (self.table["group"] == "flags").to_numpy()
+        weight = np.where(faces, 2.5, np.where(flags, 0.4, 1.0)) * [bool(s) for s in self.styles]
+        self.weight = weight / weight.sum()
+        # mirroring would change the meaning of these
+        fixed = self.table["group"].isin(["symbols", "flags"]) | self.table["name"].str.contains(
+            "left|right|clock|hand|o'clock"
+        )
+        self.flip = torch.from_numpy(~fixed.to_numpy())
+
+    def picture(self, rng: np.random.Generator, concept: int) -> tuple[str, Tensor]:
+        mono = self.has_mono[concept] and rng.random() < self.recipe.mono
+        style = "emojione-mono" if mono else str(rng.choice(self.styles[concept]))
+        stack, row = self.art[style]
+        return style, torch.from_numpy(stack[row[self.table["hexcode"][concept]]])
+
+    def feed(self, first: int) -> Iterator[dict]:
+        """Batches from step `first` on."""
+        return map(self.batch, itertools.count(first))
+
+    def batch(self, step: int) -> dict:
+        """image (batch, 3, 64, 64) in [0, 1]; text; match (text, image) bool."""
+        r, at = self.recipe, step * self.recipe.batch / self.recipe.samples
+        rng, g = (
+            np.random.default_rng([self.seed, step]),
+            torch.Generator().manual_seed(self.seed * 10**6 + step),
+        )
+        scenes = r.batch // 6 if at >= r.scenes else 0
+        chosen = rng.choice(len(self.table), r.batch + scenes, replace=False, p=self.weight)
+        singles, left, right = (
+            chosen[: r.batch - scenes],
+            chosen[r.batch - scenes : r.batch],
+            chosen[r.batch :],
+        )
+        strength = min(1.0, at / r.ramp)
+        drawn = [self.picture(rng, c) for c in singles]
+        texts, wants = zip(
+            *(captions.caption(rng, c, s) for c, (s, _) in zip(singles, drawn, strict=True)), strict=True
+        )
+        images = augment.compose(g, torch.stack([p for _, p in drawn]), self.flip[singles], strength)
+        texts, name = list(texts), self.table["name"]
+        match = torch.eye(r.batch, dtype=torch.bool)
+        for i, columns in enumerate(wants):
+            if columns:
+                match[i, : len(singles)] |= self.matrix[singles][:, columns].all(1)
+        if scenes:
+            pair = [torch.stack([self.picture(rng, c)[1] for c in side]) for side in (left, right)]
+            images = torch.cat([images, augment.side_by_side(g, *pair, strength)])
+            order = rng.random(scenes) < 0.5
+            texts += [
+                captions.SCENE.format(*((name[a], name[b]) if o else (name[b], name[a])))
+                for a, b, o in zip(left, right, order, strict=True)
+            ]
+        return {"image": images, "text": texts, "match": match}
