@@ -10,7 +10,7 @@ import pytest
 
 import vlmlab
 from vlmlab import cli, studies
-from vlmlab.cli import options
+from vlmlab.cli import options, training
 from vlmlab.studies.driver.runner import STANDARD, Row, Summary
 
 COMMANDS = (
@@ -147,76 +147,65 @@ def test_explain(tmp_path, capsys):
     assert cli.main(["explain", str(tmp_path / "nope.png")]) == 2
 
 
-@pytest.fixture
-def fake_training(monkeypatch):
-    """vlmlab's verbs replaced; yields what they were called with."""
-    calls = {}
-
-    class Run:
-        path = "runs/x"
-
-    def fit(method, vlm, task, **options):
-        calls["fit"] = (method, vlm, task, options)
-        return Run()
-
-    def evaluate(run, task, rule):
-        calls["rule"] = rule
-        return pd.DataFrame({"rule": [rule], "value": [12.5]})
-
-    monkeypatch.setattr(vlmlab, "load", lambda *a, **k: ("model", *a, k), raising=False)
-    monkeypatch.setattr(vlmlab, "task", lambda *a, **k: ("task", *a, k), raising=False)
-    monkeypatch.setattr(vlmlab, "fit", fit, raising=False)
-    monkeypatch.setattr(vlmlab, "evaluate", evaluate, raising=False)
-    return calls
-
-
-def test_fit_passes_typed_options(fake_training, capsys, tmp_path):
-    settings = ["token_mix=1", "rank = 2", "lr=1e-2", "crop=(0.5, 1)", "max_steps=none"]
+def test_fit_trains_and_prints_what_was_measured(capsys, tmp_path):
+    words = [
+        "fit",
+        "mmrlpp",
+        "emoji/food",
+        "--seed",
+        "2",
+        "--shots",
+        "2",
+        "--epochs",
+        "3",
+        "--out",
+        str(tmp_path),
+    ]
+    texts = ["token_mix=1", "rank = 2", "lr=1e-2", "crop=(0.5, 1)", "max_steps=2", "batch_size=3"]
+    words += [w for text in texts for w in ("--set", text)]
+    assert cli.main([*words, "--rule", "unified", "--rule", "decoupled", "--device", "cpu"]) == 0
+    (path,) = tmp_path.glob("**/run.json")
+    run = vlmlab.Run(path.parent)
+    assert run.info["steps"] == 2 and run.settings["rank"] == 2 and run.settings["token_mix"] == 1.0
+    assert run.settings["crop"] == [0.5, 1.0] and run.info["labels"]["seed"] == 2
+    out = capsys.readouterr().out
+    assert str(path.parent) in out and "decoupled" in out and "harmonic" not in out
+    assert set(run.results["rule"]) == {"unified", "decoupled"} and set(run.results["split"]) == {
+        "base",
+        "new",
+        "hm",
+    }
+    # settings as columns, and filters
     assert (
-        cli.main(
-            [
-                "fit",
-                "mmrlpp",
-                "emoji/food",
-                "--seed",
-                "2",
-                "--shots",
-                "4",
-                "--epochs",
-                "3",
-                "--out",
-                str(tmp_path),
-                *(w for s in settings for w in ("--set", s)),
-                "--rule",
-                "unified",
-                "--rule",
-                "decoupled",
-            ]
-        )
+        cli.main(["results", "--runs", str(tmp_path), "--config", "rank", "--where", "split=hm", "--csv"])
         == 0
     )
-    method, vlm, task, options = fake_training["fit"]
-    assert (method, vlm[1], task[1]) == ("mmrlpp", "tiny", "emoji/food")
-    assert task[2] == {"protocol": "base_to_new", "shots": 4, "seed": 2}
-    assert options == {
-        "token_mix": 1.0,
-        "rank": 2,
-        "lr": 0.01,
-        "crop": (0.5, 1),
-        "max_steps": None,
-        "epochs": 3,
-        "out": tmp_path,
-    }
-    assert isinstance(options["token_mix"], float)
-    assert fake_training["rule"] == ["unified", "decoupled"] and "12.5" in capsys.readouterr().out
+    head, *rows = capsys.readouterr().out.split()
+    assert head.split(",")[-1] == "rank" and len(rows) == 4 and all(row.endswith(",2") for row in rows)
 
 
-def test_fit_starts_from_the_papers_settings(fake_training, capsys):
+def test_fit_starts_from_the_papers_settings(monkeypatch, capsys):
+    asked = {}
+    monkeypatch.setattr(vlmlab, "load", lambda *a, **k: "model", raising=False)
+    monkeypatch.setattr(vlmlab, "task", lambda *a, **k: "task", raising=False)
+    monkeypatch.setattr(vlmlab, "fit", lambda *a, **k: asked.update(k) or 1 / 0, raising=False)
     words = ["fit", "mmrlpp", "dtd", "--protocol", "few_shot", "--presets", "--set", "lr=0.01"]
-    assert cli.main(words) == 0
-    options = fake_training["fit"][3]
-    assert (options["anchor_weight"], options["epochs"], options["lr"]) == (7.0, 100, 0.01)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(words)
+    assert (asked["anchor_weight"], asked["epochs"], asked["lr"]) == (7.0, 100, 0.01)
     assert "settings " in capsys.readouterr().out
+
+
+def test_models_are_named_by_role(monkeypatch):
+    monkeypatch.setattr(vlmlab, "load", lambda name, *a, **k: f"<{name}>", raising=False)
+
+    class Two:
+        models_needed = ("student", "teacher")
+
+    found = training.by_role(Two, ["teacher=ViT-B-16"], None, None)
+    assert found == {"student": "<tiny>", "teacher": "<ViT-B-16>"}
+    with pytest.raises(ValueError, match="no model is needed as 'techer'; there are student, teacher"):
+        training.by_role(Two, ["techer=x"], None, None)
 
 
 @pytest.mark.parametrize(
@@ -225,13 +214,20 @@ def test_fit_starts_from_the_papers_settings(fake_training, capsys):
         ("rank=2.5", "rank must be int, got '2.5'"),
         ("rank=two", "rank must be int, got 'two'"),
         ("token_mix=true", "token_mix must be float"),
-        ("token=1", "no 'token'; legal are first_block"),
+        ("token=1", "no 'token'; legal are epochs"),
+        ("lr=-1", "lr is -1.0: expected `float` >= 0"),
         ("rank", "'rank' is not of the form key=value"),
     ],
 )
-def test_fit_refuses_wrong_options(fake_training, capsys, text, words):
+def test_fit_refuses_wrong_options_before_it_loads_anything(monkeypatch, capsys, text, words):
+    monkeypatch.setattr(vlmlab, "load", lambda *a, **k: pytest.fail("loaded"), raising=False)
     assert cli.main(["fit", "mmrlpp", "emoji/food", "--set", text]) == 2
-    assert words in capsys.readouterr().err and "fit" not in fake_training
+    assert words in capsys.readouterr().err
+
+
+def test_fit_refuses_a_rule_before_it_trains(capsys):
+    assert cli.main(["fit", "mmrlpp", "emoji/food", "--rule", "decouple"]) == 2
+    assert "mmrlpp has no rule 'decouple'; it has unified, decoupled" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -256,7 +252,7 @@ def test_typed(text, kind, value):
 
 def test_results_are_filtered(monkeypatch, capsys):
     frame = pd.DataFrame({"method": ["a", "b", "b"], "seed": [1, 1, 2], "value": [1.0, 2.0, 3.0]})
-    monkeypatch.setattr(vlmlab, "results", lambda root: frame, raising=False)
+    monkeypatch.setattr(vlmlab, "results", lambda root, config: frame, raising=False)
     assert cli.main(["results", "--where", "method=b", "--where", "seed=2", "--csv"]) == 0
     assert capsys.readouterr().out.split() == ["method,seed,value", "b,2,3.0"]
     assert cli.main(["results", "--where", "colour=red"]) == 2
@@ -270,36 +266,20 @@ def test_lists(capsys):
         assert any(text.startswith(line) for text in capsys.readouterr().out.splitlines())
 
 
-def test_pretrain_asks_for_the_recipe(monkeypatch, tmp_path, capsys):
-    from vlmlab.train import pretrain as room
-
-    asked = {}
-
-    class Trained:
-        def export(self, folder):
-            return asked.setdefault("export", folder)
-
-    def pretrain(out, recipe, **options):
-        asked.update(out=out, recipe=recipe, **options)
-        return Trained()
-
-    monkeypatch.setattr(room, "pretrain", pretrain)
-    assert (
-        cli.main(
-            [
-                "pretrain",
-                "tiny",
-                "--out",
-                str(tmp_path),
-                "--samples",
-                "256",
-                "--threads",
-                "2",
-                "--export",
-                str(tmp_path / "model"),
-            ]
-        )
-        == 0
-    )
-    assert asked["recipe"] == room.Recipe(samples=256) and asked["threads"] == 2 and asked["device"] == "cpu"
-    assert asked["out"] == tmp_path and asked["export"] == tmp_path / "model"
+def test_pretrain_trains_and_exports(tmp_path, capsys):
+    words = [
+        "pretrain",
+        "tiny",
+        "--out",
+        str(tmp_path),
+        "--samples",
+        "256",
+        "--export",
+        str(tmp_path / "model"),
+    ]
+    words += [w for text in ("width=32", "head_width=16", "patch=16") for w in ("--set", text)]
+    assert cli.main(words) == 0
+    assert "exported to" in capsys.readouterr().out
+    about = json.loads((tmp_path / "model/config.json").read_text())["pretraining"]
+    assert (about["samples"], about["step"], about["seed"]) == (256, 2, 0)
+    assert vlmlab.load(tmp_path / "model", device="cpu").image.width == 32

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..files import write as write_file
 from ..models.load import EMBEDDED, VLM, embedded, load
-from ..train.run import write as write_file
 from . import measures
 from . import text as card_text
 from .attention import attention

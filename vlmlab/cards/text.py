@@ -53,7 +53,7 @@ def recipe(frame: pd.DataFrame, config: Path) -> str:
             f"- text tower: {text['layers']} blocks of width {text['width']}, {text['heads']} heads, context "
             f"{text['context_length']}, vocabulary {text['vocab_size']:,}",
             f"- training: {seen:,} of {planned:,} planned images{interim}",
-            f"- recipe (`vlmlab.train.pretrain.Recipe`): {options}",
+            f"- recipe (`vlmlab pretrain`): {options}",
             f"- weights measured here: sha256 `{frame['weights'].iloc[0]}`...",
         ]
     )

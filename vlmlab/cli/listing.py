@@ -32,10 +32,10 @@ def list_tasks(args: argparse.Namespace) -> int:
 
 
 def list_methods(args: argparse.Namespace) -> int:
-    from .. import methods
+    from .. import registry
 
-    for name in methods.names():
-        print(f"{name}: {methods.describe(name)}")
+    for name in registry.names():
+        print(f"{name}: {registry.describe(name)}")
     return 0
 
 

@@ -23,8 +23,10 @@ def typed(key: str, text: str, kind: object) -> object:
             return None
         kind = next(k for k in kinds if k is not type(None))
     kind = typing.get_origin(kind) or kind
-    if kind is str:
+    if kind in (str, typing.Literal):
         return text
+    if kind is Path:
+        return Path(text)
     try:
         value = ast.literal_eval({"true": "True", "false": "False"}.get(text.lower(), text))
         if kind is float and type(value) is int:

@@ -9,19 +9,19 @@ from .options import split, typed
 
 
 def pretrain(args: argparse.Namespace) -> int:
-    from ..train.pretrain import Recipe
-    from ..train.pretrain import pretrain as train
+    import torch
 
-    given = {"samples": args.samples, "seed": args.seed}
-    run = train(
-        args.out,
-        Recipe(**{k: v for k, v in given.items() if v is not None}),
-        device=args.device,
-        threads=args.threads,
-    )
-    print(f"trained in {args.out}")
+    import vlmlab
+
+    torch.set_num_threads(args.threads)
+    given = settings("clip", args.set)
+    given |= {k: v for k, v in (("samples", args.samples), ("seed", args.seed)) if v is not None}
+    task = vlmlab.task("emoji/pretraining", protocol="retrieval", seed=0)
+    run = vlmlab.fit("clip", {}, task, out=args.out, study="pretrain", device=args.device, **given)
+    print(f"trained in {run.path}")
     if args.export:
-        print(f"exported to {run.export(args.export)}")
+        about = run.settings | {"seed": run.info["labels"]["seed"], "step": run.info["steps"]}
+        print(f"exported to {run.model.export(args.export, about)}")
     return 0
 
 
@@ -34,29 +34,47 @@ def card(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     import vlmlab
 
-    from .. import methods
-    from ..train.fit import Options
+    from .. import methods, registry
 
-    options = settings(args.method, args.set, Options)
-    options |= {k: v for k, v in (("epochs", args.epochs), ("out", args.out)) if v is not None}
-    vlm = vlmlab.load(args.model, args.pretrained, device=args.device)
-    shots = args.shots or (None if args.protocol == "zero_shot" else 16)
+    cls = registry.find(args.method)
+    given = settings(args.method, args.set)
+    given |= {k: v for k, v in (("epochs", args.epochs), ("out", args.out)) if v is not None}
+    if unknown := [r for r in args.rule or () if r.partition("+")[0] not in cls.rules]:
+        raise ValueError(f"{args.method} has no rule {unknown[0]!r}; it has {', '.join(cls.rules)}")
+    shots = args.shots or (None if args.protocol not in ("base_to_new", "few_shot") else 16)
     real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
     task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
     if args.presets:
-        options = methods.presets(args.method, args.task, args.protocol, shots) | options
-        print(f"settings  {', '.join(f'{k}={v}' for k, v in options.items())}")
-    run = vlmlab.fit(args.method, vlm, task, **options)
-    print(vlmlab.evaluate(run, task, rule=args.rule or "unified").to_string(index=False))
+        given = methods.presets(args.method, args.task, args.protocol, shots) | given
+        print(f"settings  {', '.join(f'{k}={v}' for k, v in given.items())}")
+    models = by_role(cls, args.model, args.pretrained, args.device)
+    run = vlmlab.fit(args.method, models, task, workers=args.workers, **given)
+    print(vlmlab.evaluate(run, task, rule=args.rule).to_string(index=False))
     print(f"run       {run.path}")
     return 0
+
+
+def by_role(cls: type, names: list[str] | None, pretrained: str | None, device: str | None) -> dict:
+    """Models by role from `NAME` or `ROLE=NAME`; a role without a name gets the embedded model."""
+    import vlmlab
+
+    named = {}
+    for text in names or ():
+        role, sign, name = text.partition("=")
+        named |= {role: name} if sign else dict.fromkeys(cls.models_needed[:1], text)
+    if unknown := [role for role in named if role not in cls.models_needed]:
+        raise ValueError(
+            f"no model is needed as {unknown[0]!r}; there are {', '.join(cls.models_needed) or 'no roles'}"
+        )
+    found = {role: named.get(role, "tiny") for role in cls.models_needed}
+    return {role: vlmlab.load(name, pretrained, device=device) for role, name in found.items()}
 
 
 def results(args: argparse.Namespace) -> int:
     import vlmlab
 
     filters = dict(split(text) for text in args.where)
-    frame = vlmlab.results(args.runs)
+    frame = vlmlab.results(args.runs, config=args.config)
     for key, value in filters.items():
         if key not in frame:
             raise ValueError(f"results have no column {key!r}; they have {', '.join(frame.columns)}")
@@ -65,19 +83,21 @@ def results(args: argparse.Namespace) -> int:
     return 0
 
 
-def settings(method: str, texts: list[str], options: type) -> dict:
-    """--set key=value, typed by the method's Config and by the dataclass of training options.
+def settings(method: str, texts: list[str]) -> dict:
+    """--set key=value, typed by the learner's Config and Options.
 
     ValueError names an unknown key, or a value of the wrong type, and what is legal.
     """
-    from .. import methods
+    from .. import registry
 
-    legal = {**typing.get_type_hints(methods.config(method)), **typing.get_type_hints(options)}
+    cls = registry.find(method)
+    legal = {**typing.get_type_hints(cls.Options), **typing.get_type_hints(cls.Config)}
     chosen = {}
     for key, value in map(split, texts):
         if key not in legal:
             raise ValueError(f"{method} and its training have no {key!r}; legal are {', '.join(legal)}")
         chosen[key] = typed(key, value, legal[key])
+    registry.settings(cls, chosen)  # a wrong value is refused before anything is loaded
     return chosen
 
 
@@ -93,14 +113,21 @@ def commands(command) -> None:
     p.add_argument(
         "--out",
         type=Path,
-        default=Path("runs/pretrain/tiny"),
+        default=Path("runs"),
         metavar="DIR",
-        help="state and log (runs/pretrain/tiny)",
+        help="where runs go (runs)",
     )
     p.add_argument("--samples", type=options.positive, metavar="N", help="images to see (as the recipe says)")
     p.add_argument("--seed", type=int, metavar="S", help="(as the recipe says)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     p.add_argument("--threads", type=options.positive, default=1, metavar="N", help="CPU threads (1)")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a size or a part of the recipe, repeatable",
+    )
     p.add_argument("--export", type=Path, metavar="DIR", help="write the model that vlmlab.load reads")
     fit_command(command)
     p = command(
@@ -111,6 +138,13 @@ def commands(command) -> None:
     )
     p.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trained runs (runs)")
     p.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these rows")
+    p.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a setting to show as a column, repeatable",
+    )
     p.add_argument("--csv", action="store_true", help="as CSV")
 
 
@@ -131,7 +165,12 @@ def fit_command(command) -> None:
     )
     p.add_argument("method", metavar="METHOD", help="see vlmlab methods")
     p.add_argument("task", metavar="TASK", help="see vlmlab tasks")
-    p.add_argument("--model", default="tiny", help="see vlmlab models (tiny)")
+    p.add_argument(
+        "--model",
+        action="append",
+        metavar="[ROLE=]NAME",
+        help="see vlmlab models (tiny); repeatable where a method needs several, as student=tiny",
+    )
     p.add_argument("--pretrained", metavar="TAG", help="open_clip tag or weight file")
     p.add_argument("--device", help="cpu or cuda (the GPU when there is one)")
     p.add_argument("--protocol", default="base_to_new", help="(base_to_new)")
@@ -148,9 +187,15 @@ def fit_command(command) -> None:
         help="where CoOp's split of a real data set is missing, draw one by its rule",
     )
     p.add_argument("--seed", type=int, default=1, metavar="S", help="(1)")
+    p.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images (0)")
     p.add_argument("--epochs", type=options.positive, metavar="N", help="(as vlmlab.fit)")
     p.add_argument("--out", type=Path, metavar="DIR", help="where runs go (runs)")
-    p.add_argument("--rule", action="append", metavar="RULE", help="rule of inference, repeatable (unified)")
+    p.add_argument(
+        "--rule",
+        action="append",
+        metavar="RULE",
+        help="rule of inference, repeatable (what the method reports)",
+    )
     p.add_argument(
         "--presets",
         action="store_true",

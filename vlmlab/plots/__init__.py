@@ -1,36 +1,37 @@
-"""Pictures: labelled arrays in, Axes out. Nothing here computes a measure or knows a model."""
+"""Pictures: labelled arrays in, Axes out. Nothing here computes a measure or knows a model.
 
-from ..names_and_colours import colour, label, looks
-from .arrows import arrows
-from .distribution import distribution
-from .dots import dots
-from .lines import lines
-from .matrix import matrix
-from .overlay import overlay, overlay_grid
-from .radar import radar
-from .reliability import reliability
-from .ridge import ridge
-from .scatter import scatter
-from .style import figure, legend, use
-from .sweep import sweep
+Nothing is imported, matplotlib least of all, before a picture is asked for.
+"""
 
-__all__ = [
+import lazy_loader
+
+from ..names_and_colours import colour as colour
+from ..names_and_colours import label as label
+from ..names_and_colours import looks as looks
+
+_PICTURES = (
     "arrows",
-    "colour",
     "distribution",
     "dots",
-    "figure",
-    "label",
-    "legend",
     "lines",
-    "looks",
     "matrix",
-    "overlay",
-    "overlay_grid",
     "radar",
     "reliability",
     "ridge",
     "scatter",
     "sweep",
-    "use",
-]
+)
+_lazy, _dir, _all = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        **{name: [name] for name in _PICTURES},
+        "overlay": ["overlay", "overlay_grid"],
+        "style": ["figure", "legend", "use"],
+    },
+)
+__getattr__ = _lazy
+__all__ = sorted([*_all, "colour", "label", "looks"])
+
+
+def __dir__() -> list[str]:
+    return __all__
