@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+import vlmlab
 import vlmlab.tasks as tasks
 from vlmlab.tasks.emoji import data as emoji
 from vlmlab.tasks.emoji import scenes
@@ -51,6 +52,12 @@ def test_captions_name_their_concept_and_no_training_text_holds_a_keyword():
         row = table.loc[parse(id)[1]]
         read = set(re.findall("[a-z]+", " ".join([row["name"], *row["tags"]])))
         assert all(not set(re.findall("[a-z]+", keyword)) <= read for keyword in text.split(", "))
+
+
+def test_the_tiny_model_reads_every_text_to_its_end(task):
+    vlm = vlmlab.load("tiny", device="cpu")
+    for data in (task.train, *task.tests.values()):
+        assert (vlm.tokenize(list(data.texts))[:, -1] == 0).all()
 
 
 def test_questions_are_about_the_same_scenes():
