@@ -31,6 +31,7 @@ READS = {
     "SigLIP": {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
     "first": {"no_causal_mask": True, "pool_type": "first"},
     "eos": {"pool_type": "eos", "eos_id": 2},
+    "EOS, not causal": {"no_causal_mask": True},
     "causal, last": {"pool_type": "last"},
 }
 
@@ -100,13 +101,14 @@ def test_inserted_tokens_are_attended_to_but_not_pooled(pool):
 @pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP])
 def test_texts_are_read_where_the_library_reads(read, kind):
     clip = random(kind(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT | READS[read]))
-    tokenizer = clip_words if read == "CLIP" else words
+    pool = READS[read].get("pool_type", "argmax")
+    tokenizer = clip_words if pool == "argmax" else words
     vlm = load(clip, tokenizer=tokenizer, device="cpu")
     for shortcuts in (True, False):
         vlm.shortcuts = shortcuts
         with torch.no_grad():
             assert_close(vlm.encode_text(TEXTS), clip.encode_text(tokenizer(TEXTS)))
-    assert vlm.text.layouts[1][0][0] == ("sos" if read in ("CLIP", "eos") else "word")
+    assert vlm.text.layouts[1][0][0] == ("sos" if pool in ("argmax", "eos") else "word")
 
 
 def test_towers_that_pool_twice_or_not_at_all():

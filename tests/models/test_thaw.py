@@ -67,6 +67,17 @@ def test_a_thawed_model_is_the_same_until_it_trains(vlm):
         assert torch.equal(thawed.encode_text(TEXTS), vlm.encode_text(TEXTS))
 
 
+def test_fingerprint_follows_an_optimiser_that_does_not_count_its_writes(small):
+    thawed = small.thaw("visual.proj")
+    assert thawed.fingerprint() == small.fingerprint()
+    optimiser = torch.optim.AdamW([thawed.clip.visual.proj], fused=True)
+    thawed.encode_image(images(small)).sum().backward()
+    version = thawed.clip.visual.proj._version
+    optimiser.step()
+    assert thawed.clip.visual.proj._version == version  # else the name of this test is wrong
+    assert thawed.fingerprint() != small.fingerprint()
+
+
 def test_only_what_is_named_is_copied(tiny):
     thawed = tiny.thaw("visual.*ln_*")
     named = dict(tiny.clip.named_parameters())
@@ -105,13 +116,15 @@ def test_a_thawed_model_of_a_thawed_model(tiny):
     assert not torch.equal(second.clip.visual.proj, first.clip.visual.proj)
 
 
-def test_the_towers_of_a_thawed_model_have_their_own_notes(tiny):
-    thawed = tiny.thaw("visual.proj")
+@pytest.mark.parametrize("pattern", ["visual.proj", "text_projection"])
+def test_the_towers_of_a_thawed_model_have_their_own_notes(tiny, pattern):
+    thawed = tiny.thaw(pattern)
+    assert thawed.image is not tiny.image
     tiny.encode_text(TEXTS)
     before = dict(tiny.text.layouts)
     thawed.shortcuts = False
     thawed.encode_text(TEXTS)
-    assert tiny.shortcuts and tiny.text.layouts == before != thawed.text.layouts
+    assert tiny.shortcuts and tiny.image.shortcuts and tiny.text.layouts == before != thawed.text.layouts
 
 
 def test_hooks_on_a_thawed_model_are_not_on_the_original(tiny):
