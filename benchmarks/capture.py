@@ -21,12 +21,12 @@ import time
 
 import torch
 
-import vlmlab.capture as reducers
-from vlmlab.capture.capture import capture
-from vlmlab.capture.hooks import Hooks
-from vlmlab.capture.module_tower import towers_of
-from vlmlab.capture.sites import resolve
-from vlmlab.capture.sources import open_source
+from vlmlab import capture as reducers
+from vlmlab.capturing.capture import capture
+from vlmlab.capturing.hooks import Hooks
+from vlmlab.capturing.module_tower import towers_of
+from vlmlab.capturing.sites import resolve
+from vlmlab.capturing.sources import open_source
 from vlmlab.models.load import load
 
 BLOCKS, PROBS = "image.resid.post", "image.attn.probs"

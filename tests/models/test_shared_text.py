@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vlmlab.capture.attention_tap import attention_tap
+from vlmlab.capturing.attention_tap import attention_tap
 from vlmlab.models import edits
 from vlmlab.models.partial_blocks import all_tokens, can_run_in_parts, first_tokens
 from vlmlab.models.shared_text import SharedText, arrange

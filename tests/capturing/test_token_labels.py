@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from vlmlab.capture.check_layout import check_layout
+from vlmlab.capturing.check_layout import check_layout
 from vlmlab.token_labels import (
+    SampleRoles,
     coordinates,
     describe_layout,
     layouts_by_layer,
     parse_layout,
-    text_roles,
     tokens_of,
     union,
 )
@@ -85,8 +85,11 @@ def test_coordinates_of_patches():
 
 
 def test_text_roles_depend_on_the_sample():
-    found = text_roles(tokens_of((("sos", 1), ("prompt", 1), ("word", 4))), np.array([2, 3]))
-    assert found.tolist() == [
+    words = SampleRoles(
+        tokens_of((("word", 4),)), ("word", "eos", "pad"), np.array([[0, 0, 1, 2], [0, 0, 0, 1]])
+    )
+    found = words.of(tokens_of((("sos", 1), ("prompt", 1), ("word", 4))))
+    assert found.text().tolist() == [
         ["sos", "prompt", "word", "word", "eos", "pad"],
         ["sos", "prompt", "word", "word", "word", "eos"],
     ]

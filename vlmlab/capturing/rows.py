@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SHAPES = {
-    "image": (4, True, "(image, channel, height, width), float and preprocessed"),
-    "text": (2, False, "(text, token), whole numbers"),
-}
+PIXELS = (4, True, "(image, channel, height, width), float and preprocessed")
+IDS = (2, False, "(text, token), whole numbers")
+SHAPES = {"image": PIXELS, "qformer": PIXELS}  # of other towers: token ids
 
 
 @dataclasses.dataclass
@@ -38,7 +37,7 @@ def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | No
     if isinstance(data, Mapping):
         return of_tensors(dict(data), kind, limit)
     if isinstance(data, Tensor):
-        axes, floats, expected = SHAPES[kind]
+        axes, floats, expected = SHAPES.get(kind, IDS)
         if data.ndim != axes or data.is_floating_point() != floats:
             raise ValueError(f"{kind} sites need a tensor {expected}; got {data.dtype} {tuple(data.shape)}")
         return of_tensors({"": data}, kind, limit)
@@ -64,8 +63,8 @@ def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | No
             None if labels is None else np.asarray(labels)[chosen],
         )
     raise ValueError(
-        f"{kind} sites need a tensor {SHAPES[kind][2]}, a mapping of tensors"
-        f"{', a Split' if kind == 'image' else ''} or a map-style dataset (a DataLoader's "
+        f"{kind} sites need a tensor {SHAPES.get(kind, IDS)[2]}, a mapping of tensors"
+        f"{', a Split' if kind in SHAPES else ''} or a map-style dataset (a DataLoader's "
         f".dataset); got {type(data).__name__}"
     )
 

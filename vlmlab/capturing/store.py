@@ -16,11 +16,12 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ..token_labels import SampleRoles
 from .record import Column, Record, assemble
 from .reducers import Axis
 from .store_key import short
@@ -36,8 +37,8 @@ from .store_parts import (
     save_npy,
 )
 
-FORMAT = 2
-INFO, DONE, EOS = "run.json", "done.npy", "eos.npy"
+FORMAT = 3
+INFO, DONE = "run.json", "done.npy"
 # Rows count as done when the disk has them, so that neither a kill nor a power cut leaves a row that is said
 # to be done and is not. Waiting for the disk after every batch could take longer than the model. It waits
 # when this many times the length of the last wait has passed: 5 % of the time at most, and a kill costs the
@@ -68,6 +69,7 @@ class Store:
         self.first, self.stop = rows_of_part(part, samples, self.batch_size)
         self.columns: list[Column] = []
         self.files: list[RowFile] = []
+        self.role_files: dict[str, RowFile] = {}
         self.synced = self.wait = 0.0  # when, and how long it took, in seconds
 
     def _attach(self) -> None:
@@ -132,20 +134,20 @@ class Store:
         self,
         planned: list[Column],
         coords: dict[str, np.ndarray],
-        has_eos: bool,
+        roles: Mapping[str, SampleRoles],
         about: dict,
         dtype: np.dtype,
         rows: int,
     ) -> list[Column]:
         """Columns for `rows` rows, to be filled with one batch after the other and given to `put`.
 
-        Makes the files unless they are there. about: what run.json says beside (branches, attrs).
+        Makes the files unless they are there. roles: of a batch, those that depend on the sample. about: what run.json says beside (branches, attrs).
         """
         with creating(self.lock):
             if (self.folder / INFO).exists():
                 self._attach()
             else:
-                self._create(planned, coords, has_eos, about, dtype)
+                self._create(planned, coords, roles, about, dtype)
         columns = stored_columns(self.folder, self.info)
         if [shape_of(c) for c in planned] != [shape_of(c) for c in columns]:
             raise ValueError(
@@ -154,8 +156,7 @@ class Store:
             )
         self.progress = self._open(DONE, layered=False)
         self.files = [self._open(f"{c.name}.npy", layered=c.layers is not None) for c in columns]
-        if has_eos:
-            self.files.append(self._open(EOS, layered=False))
+        self.role_files = {side: self._open(role_file(side), layered=False) for side in roles}
         for column in columns:
             lead = column.shape[: len(column.shape) - len(column.dims) - 1]
             shape = (*lead, rows, *column.shape[len(lead) + 1 :])
@@ -168,11 +169,13 @@ class Store:
         self.stack.callback(file.close)
         return file
 
-    def _create(self, planned, coords, has_eos, about, dtype) -> None:
+    def _create(self, planned, coords, roles, about, dtype) -> None:
         samples, files = len(self.done), {f"{c.name}.npy": (c.shape, dtype) for c in planned}
         files[DONE] = (samples,), np.dtype(bool)
-        if has_eos:
-            files[EOS] = (samples,), np.dtype(np.int64)
+        files |= {
+            role_file(side): ((samples, len(known.tokens)), np.dtype(np.uint8))
+            for side, known in roles.items()
+        }
         info = {
             "format": FORMAT,
             "key": self.key,
@@ -180,7 +183,7 @@ class Store:
             "batch_size": self.batch_size,
             "dtype": dtype.name,
             "coords": list(coords),
-            "eos": has_eos,
+            "roles": {side: {"tokens": r.tokens, "names": r.names} for side, r in roles.items()},
             **about,
             "columns": [column_info(c) for c in planned],
         }
@@ -202,7 +205,7 @@ class Store:
             ) from e
         self.info = info
 
-    def put(self, start: int, rows: int, eos: np.ndarray | None) -> None:
+    def put(self, start: int, rows: int, roles: Mapping[str, SampleRoles]) -> None:
         """Write the first `rows` rows of the columns to the rows from `start` on."""
         if not self.first <= start < start + rows <= self.stop:
             raise ValueError(
@@ -211,15 +214,15 @@ class Store:
             )
         for column, file in zip(self.columns, self.files):
             file.write(start, column.values[:, :rows] if column.layers else column.values[:rows])
-        if eos is not None:
-            self.files[-1].write(start, eos.astype(np.int64))
+        for side, file in self.role_files.items():
+            file.write(start, roles[side].codes)
         self.done[start : start + rows] = True
         if time.monotonic() - self.synced >= SYNC_EVERY * self.wait:
             self._sync()
 
     def _sync(self) -> None:
         begin = time.monotonic()
-        for file in self.files:
+        for file in [*self.files, *self.role_files.values()]:
             file.sync()
         self.progress.write(self.first, self.done[self.first : self.stop])
         self.synced = time.monotonic()
@@ -252,8 +255,20 @@ def open_run(path: str | os.PathLike) -> Record:
 def load(folder: Path, info: dict) -> Record:
     """All rows, done or not."""
     coords = {name: open_npy(folder / f"sample.{name}.npy", mapped=False) for name in info["coords"]}
-    eos = open_npy(folder / EOS, mapped=False) if info["eos"] else None
-    return assemble(stored_columns(folder, info), coords, info["branches"], eos, info["attrs"])
+    roles = {
+        side: SampleRoles(
+            tuple((role, i) for role, i in about["tokens"]),
+            tuple(about["names"]),
+            open_npy(folder / role_file(side), mapped=False),
+        )
+        for side, about in info["roles"].items()
+    }
+    return assemble(stored_columns(folder, info), coords, info["branches"], roles, info["attrs"])
+
+
+def role_file(side: str) -> str:
+    """Name of the file with the roles of one side, by sample."""
+    return f"roles.{side}.npy" if side else "roles.npy"
 
 
 def read_done(folder: Path, info: dict) -> np.ndarray:
@@ -294,7 +309,10 @@ def read_info(folder: Path) -> dict:
 
 
 def column_info(c: Column) -> dict:
-    axes = {dim: {"tokens": list(axis.tokens), "whole": axis.whole} for dim, axis in c.axes.items()}
+    axes = {
+        dim: {"tokens": list(axis.tokens), "whole": axis.whole, "side": axis.side}
+        for dim, axis in c.axes.items()
+    }
     return {
         "name": c.name,
         "layers": c.layers and list(c.layers),
@@ -309,7 +327,8 @@ def stored_columns(folder: Path, info: dict) -> list[Column]:
     out = []
     for c in info["columns"]:
         axes = {
-            dim: Axis(tuple((role, i) for role, i in a["tokens"]), a["whole"]) for dim, a in c["axes"].items()
+            dim: Axis(tuple((role, i) for role, i in a["tokens"]), a["whole"], a["side"])
+            for dim, a in c["axes"].items()
         }
         layers, path = c["layers"] and tuple(c["layers"]), folder / f"{c['name']}.npy"
         values = open_npy(path)

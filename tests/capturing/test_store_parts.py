@@ -14,7 +14,7 @@ from stored import about, arrays, counting, grab
 
 import vlmlab
 from vlmlab import capture
-from vlmlab.capture import store_parts
+from vlmlab.capturing import store_parts
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,7 +106,8 @@ def test_any_division_into_parts_finishes_what_another_began(vlm, many, tmp_path
 WORKER = """
 import os, signal, sys
 import torch, vlmlab
-from vlmlab.capture import norms, cls_row, store
+from vlmlab.capturing import store
+from vlmlab.capturing.reducers import norms, cls_row
 out, i, kill = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 store.SYNC_EVERY = 0
 vlm = vlmlab.load("tiny", device="cpu")
@@ -159,7 +160,7 @@ def test_processes_that_start_together_and_one_that_is_killed(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from vlmlab.capture.store_parts import lock_rows, open_lock
+from vlmlab.capturing.store_parts import lock_rows, open_lock
 folder = Path(sys.argv[1])
 lock_rows(open_lock(folder), 4, 8, folder)
 print("locked", flush=True)

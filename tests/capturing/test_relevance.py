@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 
 import vlmlab
-from vlmlab import capture
-from vlmlab.capture import attention_tap as tap
+from vlmlab import capture, measures
+from vlmlab.capturing import attention_tap as tap
 
 PROBS, GRADS = "image.attn.probs", "image.attn.grads"
 KERNEL = F.scaled_dot_product_attention
@@ -20,10 +20,10 @@ def target(vlm):
 def maps_of(record, **options):
     p, g = record[PROBS], record[GRADS]
     return {
-        "rollout": capture.rollout(p, **options),
-        "chefer": capture.chefer(p, g, **options),
-        "legrad": capture.legrad(g),
-        "product": capture.grad_times_attention(p, g, **options),
+        "rollout": measures.rollout(p, **options),
+        "chefer": measures.chefer(p, g, **options),
+        "legrad": measures.legrad(g),
+        "product": measures.grad_times_attention(p, g, **options),
     }
 
 
@@ -36,7 +36,7 @@ def test_probabilities_are_those_of_capture_and_nothing_stays(vlm, images, targe
     assert record[PROBS].dims == record[GRADS].dims == plain.dims
     assert np.abs(record[PROBS] - plain).max() < 1e-6
     assert not hooks_left(vlm) and KERNEL is F.scaled_dot_product_attention
-    assert "prefix" not in vlm.image.__dict__ and not images.requires_grad
+    assert not vlm.image.observers and not images.requires_grad
 
 
 def test_gradients_equal_finite_differences(vlm, images, target, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_method_with_frozen_blocks_and_tokens_that_appear(mmrlpp, images, targ
     for name, x in maps_of(record).items():
         assert x.dims == ("sample", "token") and x["role"].values.tolist()[:3] == ["cls", "prompt", "prompt"]
         assert x.notnull().all() and x["id"].size == 5, name
-    assert np.abs(capture.rollout(record[PROBS]).sum("token") - 1).max() < 1e-5
+    assert np.abs(measures.rollout(record[PROBS]).sum("token") - 1).max() < 1e-5
     assert not hooks_left(mmrlpp)
     with pytest.raises(ValueError, match="each_layer reads features"):
         capture.attention_grads(mmrlpp, images, target, each_layer=True)
@@ -118,7 +118,7 @@ G = np.array([[[1.0, -2.0], [3.0, 0.5]], [[2.0, 1.0], [-1.0, 1.0]]])[:, None, No
 def test_rollout_by_hand():
     first, second = (a[0, 0] / 2 + np.eye(2) / 2 for a in A)
     for query in (0, 1):
-        assert np.allclose(capture.rollout(A, query), (second @ first)[query])
+        assert np.allclose(measures.rollout(A, query), (second @ first)[query])
 
 
 def test_chefer_by_hand():
@@ -126,15 +126,15 @@ def test_chefer_by_hand():
     for a, g in zip(A[:, 0, 0], G[:, 0, 0]):
         relevance = relevance + np.maximum(a * g, 0) @ relevance
     for query in (0, 1):
-        assert np.allclose(capture.chefer(A, G, query), relevance[query])
+        assert np.allclose(measures.chefer(A, G, query), relevance[query])
 
 
 def test_legrad_and_product_by_hand():
     # positive gradients: columns of layer 1 sum to (4, 0.5), of layer 2 to (2, 2); two queries, two layers
-    assert np.allclose(capture.legrad(G), [[(4 + 2) / 4, (0.5 + 2) / 4]])
-    assert np.allclose(capture.grad_times_attention(A, G), [[(0.5 * 1 + 0.9 * 2) / 2, (0 + 0.1) / 2]])
+    assert np.allclose(measures.legrad(G), [[(4 + 2) / 4, (0.5 + 2) / 4]])
+    assert np.allclose(measures.grad_times_attention(A, G), [[(0.5 * 1 + 0.9 * 2) / 2, (0 + 0.1) / 2]])
     two_heads = np.concatenate([G, np.zeros_like(G)], axis=2)
-    assert np.allclose(capture.legrad(two_heads), capture.legrad(G) / 2)
+    assert np.allclose(measures.legrad(two_heads), measures.legrad(G) / 2)
 
 
 def test_a_token_that_a_block_lacks_stays_itself():
@@ -143,8 +143,8 @@ def test_a_token_that_a_block_lacks_stays_itself():
     p[1], g[1] = 1 / 3, 1.0
     last, first = np.full((3, 3), 1 / 6) + np.eye(3) / 2, np.eye(3)
     first[:2, :2] = small[0, 0, 0] / 2 + np.eye(2) / 2
-    assert np.allclose(capture.rollout(p), (last @ first)[0])
-    assert np.allclose(capture.legrad(g), [[(4 / 2 + 1) / 2, (0.5 / 2 + 1) / 2, 1 / 2]])
+    assert np.allclose(measures.rollout(p), (last @ first)[0])
+    assert np.allclose(measures.legrad(g), [[(4 / 2 + 1) / 2, (0.5 / 2 + 1) / 2, 1 / 2]])
 
 
 def test_arrays_tensors_and_labels_give_the_same(vlm, images, target):
@@ -152,22 +152,22 @@ def test_arrays_tensors_and_labels_give_the_same(vlm, images, target):
     p, g = (torch.tensor(record[name].values) for name in (PROBS, GRADS))
     labelled = maps_of(record)
     plain = {
-        "rollout": capture.rollout(p),
-        "chefer": capture.chefer(p, g),
-        "legrad": capture.legrad(g),
-        "product": capture.grad_times_attention(p, g),
+        "rollout": measures.rollout(p),
+        "chefer": measures.chefer(p, g),
+        "legrad": measures.legrad(g),
+        "product": measures.grad_times_attention(p, g),
     }
     for name, x in labelled.items():
         assert isinstance(plain[name], torch.Tensor) and np.array_equal(plain[name].numpy(), x.values)
-    swapped = capture.legrad(record[GRADS].transpose("token", "sample", "head", "query", "layer"))
+    swapped = measures.legrad(record[GRADS].transpose("token", "sample", "head", "query", "layer"))
     assert np.array_equal(swapped, labelled["legrad"])
 
 
 def test_wrong_shapes():
     with pytest.raises(ValueError, match="of shape"):
-        capture.rollout(A[0])
+        measures.rollout(A[0])
     with pytest.raises(ValueError, match="same shape"):
-        capture.chefer(A, G[:1])
+        measures.chefer(A, G[:1])
 
 
 # --- on the embedded model ----------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_covering_what_a_map_shows_hurts_more_than_covering_the_rest():
     record = capture.attention_grads(vlm, split, target)
     each = capture.attention_grads(vlm, split, target, each_layer=True)
     pixels = torch.stack([vlm.preprocess(split.image(i)) for i in range(len(split))])
-    for name, x in {**maps_of(record), "legrad": capture.legrad(each[GRADS])}.items():
+    for name, x in {**maps_of(record), "legrad": measures.legrad(each[GRADS])}.items():
         patches = torch.tensor(x.values[:, x["role"].values == "patch"])
         order, side = patches.argsort(dim=1), int(x["row"].max()) + 1
         scores = []

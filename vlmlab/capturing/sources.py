@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from ..models.fingerprint import fingerprint
+from ..models.tokens import Observer, Tokens, observed
+from ..token_labels import SampleRoles, tokens_of
 from .module_tower import ModuleTower, towers_of
 from .rows import Rows, rows_of
+from .text_roles import of_ends
 
 PRECISION = {torch.float16: "amp_fp16", torch.bfloat16: "amp_bf16"}  # of a module, by its weights; else fp32
 
@@ -20,10 +23,10 @@ class Source:
     """One tower and its inputs.
 
     run: batch -> features per branch, {"cls": (batch, joint), ...}; runs the tower exactly once.
-    batches: (first=0) -> (number of the first sample, batch), from sample `first` on. eos: batch -> EOS
-    positions at the last block, or None.
-    longest: tokens at the last block up to the last EOS of all texts, None to keep all. coords: arrays on
-    the sample axis. key: () -> what determines the outputs besides the data, in named parts.
+    batches: (first=0) -> (number of the first sample, batch), from sample `first` on. roles: batch -> roles
+    of the tower's tokens that depend on the sample, or None; asked for after block 1 was entered.
+    words: at most so many words of each text are kept, up to the last EOS of all; None for all. coords:
+    arrays on the sample axis. key: () -> what determines the outputs besides the data, in named parts.
     """
 
     model: str
@@ -35,8 +38,8 @@ class Source:
     key: Callable[[], dict[str, str]]
     precision: str = "fp32"
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
-    eos: Callable[[object], Tensor | None] = lambda batch: None
-    longest: int | None = None
+    roles: Callable[[object], SampleRoles | None] = lambda batch: None
+    words: int | None = None
 
     @property
     def kind(self) -> str:
@@ -63,16 +66,21 @@ def open_source(
     batch_size: int,
     family=None,
     preprocess: Callable | None = None,
+    generate: Mapping | None = None,
 ) -> Source:
     """The source of a VLM, a Method (anything with a `vlm`) or another library's module, for one tower.
 
-    Raises ValueError for data that this tower cannot take, and for a model in training mode.
+    Raises ValueError for data that this tower cannot take, for a model in training mode, and for a generation
+    by a model that has none or without a number of new tokens.
     """
     if not isinstance(batch_size, int) or batch_size < 1 or (limit is not None and limit < 1):
         raise ValueError(f"batch_size {batch_size!r} and limit {limit!r} must be at least 1")
     tower = towers_of(model, family)[kind]
     if model.training:
         raise ValueError(f"{type(model).__name__} is in training mode; call model.eval() first")
+    if generate is not None:
+        check_generation(model, generate)
+        tower.generate = generate
     if isinstance(tower, ModuleTower):
         return of_module(model, tower, data, limit, batch_size, preprocess)
     is_method = hasattr(model, "class_features")
@@ -91,6 +99,14 @@ def open_source(
     if is_method:
         return class_prompts(model, vlm, data, limit, common)
     return texts(vlm, data, limit, batch_size, common)
+
+
+def check_generation(model, generate: Mapping) -> None:
+    """ValueError unless a model generates and is told how many tokens."""
+    if not hasattr(model, "generate"):
+        raise ValueError(f"{type(model).__name__} has no method generate; leave out generate=")
+    if not isinstance(generate.get("max_new_tokens"), int) or generate["max_new_tokens"] < 1:
+        raise ValueError(f"generate={dict(generate)} needs max_new_tokens, a whole number of at least 1")
 
 
 def batches_of(rows: Rows, batch_size: int, device: torch.device) -> Callable[..., Iterator]:
@@ -138,7 +154,7 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
     def key():
         return {
             "weights": fingerprint(model.state_dict()),
-            "method": "",
+            "method": "" if tower.generate is None else f"generate {dict(tower.generate)}",
             "precision": str(weight.dtype),
             "pixels": f"{type(model).__name__} {tower.given}",
         }
@@ -152,7 +168,7 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
         attrs,
         key,
         PRECISION.get(weight.dtype, "fp32"),
-        eos=tower.ends,
+        roles=tower.roles,
     )
 
 
@@ -175,8 +191,7 @@ def texts(vlm, data, limit, batch_size, common) -> Source:
         batches_of(rows, batch_size, vlm.device),
         coords,
         **common,
-        eos=lambda ids: ids.argmax(dim=1),
-        longest=longest,
+        roles=lambda ids: of_ends(ids.argmax(dim=1) - 1, longest - 1),  # behind SOS
     )
 
 
@@ -189,21 +204,34 @@ def class_prompts(model, vlm, data, limit, common) -> Source:
     coords = {"id": np.array(model.classnames), "label": np.arange(len(model.classnames))}
     name = common["attrs"]["method"]
 
+    last = LastTokens()
+
     def run(_):
-        vlm.text.last_eos = None
-        features = {"eos": model.class_features()}
-        if vlm.text.last_eos is None:
+        last.tokens = None
+        with observed(vlm.text, last):
+            features = {"eos": model.class_features()}
+        if last.tokens is None:
             raise ValueError(f"{name} does not run the text tower: it has no text sites")
         return features
 
     source = Source(name, vlm.text, run, lambda first=0: iter([(0, None)]), coords, **common)
 
-    def eos(_):  # known after the plain run of the only batch
-        source.longest = int(vlm.text.last_eos.max()) + 1
-        return vlm.text.last_eos
+    def roles(_):  # known after the plain run of the only batch
+        ends = last.tokens.eos - tokens_of(last.tokens.layout).index(("word", 0))
+        source.words = int(ends.max()) + 1
+        return of_ends(ends, source.words)
 
-    source.eos = eos
+    source.roles = roles
     return source
+
+
+class LastTokens(Observer):
+    """Remembers the tokens before the last block that ran."""
+
+    tokens: Tokens | None = None
+
+    def before_block(self, layer: int, tokens: Tokens) -> None:
+        self.tokens = tokens
 
 
 def key_of(model, vlm, kind: str) -> dict[str, str]:

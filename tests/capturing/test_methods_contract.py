@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 import vlmlab
 from vlmlab import methods
-from vlmlab.capture.module_tower import towers_of
-from vlmlab.capture.sites import SITES, names
+from vlmlab.capturing.module_tower import towers_of
+from vlmlab.capturing.sites import SITES, names
 
 KERNEL = F.scaled_dot_product_attention
 REP = {"first_block": 3, "tokens": 2, "rep_dim": 8}

@@ -1,6 +1,7 @@
 """`capture`: run a model over data once and bring back what named sites hold, as labelled arrays."""
 
 import contextlib
+import dataclasses
 import fnmatch
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -12,18 +13,21 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import __version__ as vlmlab_version
+from ..token_labels import SampleRoles
+from .attention_grads import attention_grads
+from .changes import ablate, patch
 from .check_layout import check_layout
-from .edit import is_edited, now
+from .edit import edit, is_edited
 from .hooks import Hooks
-from .module_tower import ModuleTower, towers_of
+from .module_tower import towers_of
+from .now import now
+from .reader import reader
 from .record import Column, Record, assemble, plan_columns
-from .reducers import cls_row, mean, norms, roles, row
-from .sites import Wanted, resolve
+from .reducers import Kept, Table, cls_row, mean, norms, roles, row
+from .sites import SITES, Wanted, resolve
 from .sources import Source, open_source
-from .store import Store
+from .store import Store, open_run
 from .store_key import run_key
-
-__all__ = ["capture", "cls_row", "mean", "norms", "roles", "row"]
 
 Keep = Callable | Mapping[str, Callable | None] | None
 # Largest accepted |captured output - plain output| relative to the largest entry. The attention tap switches
@@ -46,6 +50,7 @@ def capture(
     part: tuple[int, int] = (1, 1),
     family=None,
     preprocess: Callable | None = None,
+    generate: Mapping | None = None,
 ) -> Record:
     """Run one tower of a model over data and return what the sites hold.
 
@@ -55,6 +60,10 @@ def capture(
     dataset of such; for `text.` sites a list of texts or a Split (its class prompts), of another library's
     module what its tokenizer returns (a mapping of tensors). A Method's text tower runs its own class
     prompts, data is None. preprocess: picture -> tensor, for a Split and another library's module.
+    generate: run `module.generate` with these settings, {"max_new_tokens": 4} and others, instead of one
+    forward. Sites then have an axis step: step 0 is the prompt, in each later one a token of role "new" enters,
+    whose keys are all tokens so far; NaN where a token does not enter or is not there yet. `final` holds the
+    ids of the new tokens.
     sites: names with layers, see `sites.py`: ["image.resid.post[6:]", "image.attn.probs[-1]"].
     keep: None (everything), one reducer for all sites, or {site pattern: reducer}; reducers run on the
     device. `final` is always kept whole. limit: at most so many samples, evenly spaced over the data.
@@ -75,8 +84,11 @@ def capture(
     the folder cannot be written; rows that are done are kept.
     """
     wanted, dtype = resolve(sites, towers_of(model, family)), float_type(dtype)
-    how = {"kind": one_tower(wanted), "limit": limit, "family": family, "preprocess": preprocess}
+    how = {"kind": one_tower(wanted), "limit": limit, "family": family}
+    how |= {"preprocess": preprocess, "generate": generate}
     source = open_source(model, data, batch_size=batch_size, **how)
+    if generate is not None and is_edited(source.tower):
+        raise ValueError("a generation cannot be captured inside `edit`; edit single forwards")
     hooks, store = Hooks(source, wanted, reducers_by_site(keep, wanted), getattr(torch, dtype.name)), None
     if out is not None:
         store = store_of(out, data, hooks, dtype, batch_size, part)
@@ -86,10 +98,18 @@ def capture(
     elif part != (1, 1):
         raise ValueError(f"part={part!r} needs out=, the folder that all parts write to")
     with torch.no_grad(), source.autocast(), source.exact():
-        columns, branches, attrs = fill(hooks, dtype, budget, source.precision, progress, store)
+        columns, branches, by_batch, attrs = fill(hooks, dtype, budget, source.precision, progress, store)
     if store:
         return store.record()
-    return assemble(columns, source.coords, branches, hooks.eos_in_words(), attrs)
+    return assemble(columns, source.coords, branches, joined(by_batch), attrs)
+
+
+def joined(batches: list[dict[str, SampleRoles]]) -> dict[str, SampleRoles]:
+    """Roles that depend on the sample, of all batches, by side."""
+    return {
+        side: dataclasses.replace(known, codes=np.concatenate([b[side].codes for b in batches]))
+        for side, known in batches[0].items()
+    }
 
 
 def store_of(
@@ -107,35 +127,36 @@ def store_of(
 
 def fill(
     hooks: Hooks, dtype: np.dtype, budget: int, precision: str, progress: bool, store: Store | None
-) -> tuple[list[Column], list[str], dict]:
+) -> tuple[list[Column], list[str], list[dict[str, SampleRoles]], dict]:
     """Run all batches, or those that the store does not have. Returns the columns, filled unless there is a
-    store, the names of the output's branches, and the record's attributes."""
-    source, columns, branches, attrs = hooks.source, [], [], {}
+    store, the names of the output's branches, roles by batch, and the record's attributes."""
+    source, columns, branches, by_batch, attrs = hooks.source, [], [], [], {}
     rows = store.todo if store else len(source)
     bar = tqdm(total=rows, desc="capture", unit=source.kind, disable=not progress, leave=False)
     with bar, store or contextlib.nullcontext():
         for start, batch in store.batches(source) if store else source.batches():
-            ends = source.tower.ends(batch) if isinstance(source.tower, ModuleTower) else None
-            with now(first=start, total=len(source), eos=ends):
+            with now(first=start, total=len(source), batch=batch):
                 plain = None if columns else plain_run(source, batch)
-                hooks.eos = source.eos(batch)
+                hooks.batch = batch
                 with hooks:
                     output = source.run(batch)
             hooks.check_hit()
+            hooks.complete()
+            by_batch.append(hooks.batch_roles())
             done = len(next(iter(output.values())))
             if plain is not None:
                 attrs = attributes(hooks, precision, compare(plain, output, precision))
                 branches, columns = list(output), plan(hooks, output)
                 if store:
                     about = {"branches": branches, "attrs": attrs}
-                    columns = store.begin(columns, source.coords, hooks.eos is not None, about, dtype, done)
+                    columns = store.begin(columns, source.coords, by_batch[-1], about, dtype, done)
                 else:
                     allocate(columns, len(source), dtype, budget)
             hooks.write(columns, 0 if store else start, output)
             if store:
-                store.put(start, done, hooks.ends[-1] if hooks.ends else None)
+                store.put(start, done, by_batch[-1])
             bar.update(done)
-    return columns, branches, attrs
+    return columns, branches, by_batch, attrs
 
 
 def attributes(hooks: Hooks, precision: str, difference: float) -> dict:
@@ -152,10 +173,12 @@ def attributes(hooks: Hooks, precision: str, difference: float) -> dict:
 
 
 def one_tower(wanted: list[Wanted]) -> str:
-    """The tower of all sites; ValueError when they name both, whose samples differ."""
+    """The tower of all sites; ValueError when they name several, whose samples differ."""
     towers = {w.tower for w in wanted}
     if len(towers) > 1:
-        raise ValueError("image and text sites run on different samples; call capture once for each tower")
+        raise ValueError(
+            f"the sites of {', '.join(sorted(towers))} run on different samples; call capture once for each tower"
+        )
     return towers.pop()
 
 
@@ -231,3 +254,12 @@ def allocate(columns: list[Column], samples: int, dtype: np.dtype, budget: int) 
 
 def mib(n: int) -> str:
     return f"{n / 2**20:,.1f} MiB"
+
+
+# the verbs beside it, reducers first: vlmlab.capture.norms, vlmlab.capture.edit
+capture.roles, capture.row, capture.mean = roles, row, mean
+capture.norms, capture.cls_row = norms, cls_row
+capture.edit, capture.patch, capture.ablate = edit, patch, ablate
+capture.attention_grads, capture.reader, capture.open_run = attention_grads, reader, open_run
+capture.check_layout, capture.SITES = check_layout, SITES
+capture.Record, capture.Table, capture.Kept = Record, Table, Kept

@@ -16,7 +16,7 @@ import xarray as xr
 from stored import Images, arrays, counting, grab, small
 
 from vlmlab import capture
-from vlmlab.capture import store, store_parts
+from vlmlab.capturing import store, store_parts
 
 ROOT = Path(__file__).parents[2]
 

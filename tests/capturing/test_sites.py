@@ -1,14 +1,17 @@
 import types
 
 import pytest
+from torch import nn
 
-from vlmlab.capture.sites import names, resolve
+from vlmlab.capturing.sites import names, resolve
 from vlmlab.models.families import FAMILIES, Family
 
-TOWERS = {
-    "image": types.SimpleNamespace(depth=12, family=FAMILIES["open_clip ViT"]),
-    "text": types.SimpleNamespace(depth=4, family=FAMILIES["open_clip text"]),
-}
+
+def tower(depth, family, block=nn.Identity):
+    return types.SimpleNamespace(blocks=[block() for _ in range(depth)], family=family)
+
+
+TOWERS = {"image": tower(12, FAMILIES["open_clip ViT"]), "text": tower(4, FAMILIES["open_clip text"])}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_nothing_asked_for():
 
 def test_only_the_sites_of_the_family_are_there():
     family = Family("blocks", {"resid.post": ("", "out")})
-    towers = {"image": types.SimpleNamespace(depth=2, family=family)}
+    towers = {"image": tower(2, family)}
     tapped = [f"image.attn.{x}" for x in ("q", "k", "v", "z", "probs")]
     assert names(towers) == ["image.embed", "image.resid.post", *tapped, "image.final"]
     for pattern in ("image.mlp.act", "text.resid.post"):

@@ -1,15 +1,17 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
 
-import vlmlab.capture as capture
-from vlmlab import methods
-from vlmlab.capture.sites import SITES
+from vlmlab import capture, methods
+from vlmlab.capturing.sites import SITES
 
 TEXTS = ["a cat", "a photo of a very big dog", "two birds"]
 KERNEL = F.scaled_dot_product_attention
+OWN_SITES = [site for site in SITES if not site.startswith("cross.")]  # a CLIP has no cross-attention
 WIDTHS = {"feature": 64, "neuron": 256, "head_feature": 32, "head": 2, "joint": 32, "branch": 1, "layer": 4}
 
 
@@ -40,7 +42,7 @@ def split(vlm, images, monkeypatch):
 # --- every site ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", OWN_SITES)
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_every_site_is_hit_and_shaped(vlm, images, tower, site):
     data, n = (images, 5) if tower == "image" else (TEXTS, 3)
@@ -56,7 +58,7 @@ def test_every_site_is_hit_and_shaped(vlm, images, tower, site):
 @pytest.mark.parametrize(("tower", "data"), [("image", None), ("text", TEXTS)])
 def test_sites_add_up_to_the_block(vlm, images, tower, data):
     acts = grab(vlm, images if data is None else data, f"{tower}.*")
-    site = {name: acts[f"{tower}.{name}"].values for name in SITES}
+    site = {name: acts[f"{tower}.{name}"].values for name in OWN_SITES}
     assert np.array_equal(site["embed"], site["resid.pre"][0])
     assert np.array_equal(site["resid.post"][:-1], site["resid.pre"][1:])
     assert np.abs(site["resid.pre"] + site["attn.out"] - site["resid.mid"]).max() < 1e-5
@@ -243,9 +245,9 @@ def test_text_reducers_follow_eos(vlm):
     assert eos["role"].values.tolist() == ["eos"] + ["word"] * 8
     row = grab(vlm, TEXTS, "text.attn.probs", keep=capture.row("eos"))["text.attn.probs"]
     for sample, end in enumerate(ends):
-        assert np.array_equal(eos.values[:, sample, 0], x.values[:, sample, end])
+        assert np.allclose(eos.values[:, sample, 0], x.values[:, sample, end], atol=1e-5)
         words = eos.values[:, sample, 1:]
-        assert np.array_equal(words[:, : end - 1], x.values[:, sample, 1:end])
+        assert np.allclose(words[:, : end - 1], x.values[:, sample, 1:end], atol=1e-5)
         assert np.isnan(words[:, end - 1 :]).all()
         assert np.array_equal(row.values[:, sample], p.values[:, sample, :, end])
     mean = grab(vlm, TEXTS, "text.resid.post", keep=capture.mean("word"))["text.resid.post"]
@@ -341,13 +343,16 @@ def test_a_tower_that_runs_twice_is_refused(vlm, images, monkeypatch):
         grab(vlm, images, "image.resid.post")
 
 
-def test_the_package_is_the_verb():
+def test_capture_is_a_function_with_its_sisters_as_attributes():
     import vlmlab
 
     assert vlmlab.capture.roles("cls").name == "roles(cls)"
-    assert callable(vlmlab.capture)
-    with pytest.raises(AttributeError, match="it has roles"):
-        capture.rolls  # noqa: B018
+    assert inspect.isfunction(vlmlab.capture)
+    assert list(inspect.signature(vlmlab.capture).parameters)[:4] == ["model", "data", "sites", "keep"]
+    beside = (
+        "roles row mean norms cls_row edit patch ablate attention_grads reader open_run check_layout SITES"
+    )
+    assert set(beside.split()) <= set(dir(vlmlab.capture))
 
 
 # --- methods ------------------------------------------------------------------------------------
@@ -368,7 +373,7 @@ def test_every_site_of_a_method_and_its_output_unchanged(vlm, images, name, hook
     words = method.class_features().detach()
     image, text = grab(method, images, "image.*", batch_size=2), grab(method, None, "text.*")
     for acts, tower in ((image, "image"), (text, "text")):
-        assert set(acts.data_vars) == {f"{tower}.{site}" for site in SITES}
+        assert set(acts.data_vars) == {f"{tower}.{site}" for site in OWN_SITES}
         assert acts[f"{tower}.resid.post"].isel(token=0).notnull().all()
         assert acts[f"{tower}.attn.probs"].dims == ("layer", "sample", "head", "query", "token")
         assert acts.attrs["difference"] < 2e-6 and acts.attrs["method"] == type(method).__name__

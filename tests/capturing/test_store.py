@@ -10,8 +10,8 @@ import xarray as xr
 
 import vlmlab
 from vlmlab import capture
-from vlmlab.capture import store
-from vlmlab.capture.store_key import describe
+from vlmlab.capturing import store
+from vlmlab.capturing.store_key import describe
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a cat", "a photo of a very big dog", "two birds"]
@@ -102,7 +102,7 @@ def test_trained_parameters_and_class_names_are_part_of_the_key(mmrlpp, images, 
 CHILD = """
 import os, signal, sys
 import torch, vlmlab
-from vlmlab.capture import store
+from vlmlab.capturing import store
 out, store.SYNC_EVERY = sys.argv[1], 0
 vlm = vlmlab.load("tiny", device="cpu")
 images = torch.randn(11, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vlmlab import capture
-from vlmlab.capture.edit import EDITABLE, is_edited
+from vlmlab.capturing.edit import EDITABLE, is_edited
 
 TEXTS = ["a cat", "a photo of a very big dog", "two birds"]
 
@@ -20,13 +20,14 @@ def gone(vlm, hooks_left):
     return (
         not hooks_left(vlm)
         and vlm.shortcuts
-        and "run" not in vlm.text.__dict__
+        and not vlm.image.observers
+        and not vlm.text.observers
         and not is_edited(vlm.image)
         and not is_edited(vlm.text)
     )
 
 
-@pytest.mark.parametrize("name", EDITABLE)
+@pytest.mark.parametrize("name", [site for site in EDITABLE if site != "cross.out"])
 def test_a_run_patched_with_its_own_values_is_unchanged(vlm, mmrlpp, images, hooks_left, name):
     for model in (vlm, mmrlpp):
         before = grab(model, images, ["image.final", f"image.{name}"], batch_size=2)

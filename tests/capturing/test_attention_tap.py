@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vlmlab.capture.attention_tap import attention_tap
+from vlmlab.capturing.attention_tap import attention_tap
 
 KERNEL = F.scaled_dot_product_attention
 
