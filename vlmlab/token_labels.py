@@ -84,14 +84,18 @@ def layouts_by_layer(
 
 
 def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
-    """One axis that holds the tokens of all layers, in their order.
+    """One axis that holds the tokens of all layers (or steps), in their order.
 
-    A token that only some layers have stands behind the token it follows there.
+    A token that only some layers have stands behind the token it follows there; tokens of an axis that shares
+    none with the others stand behind these.
     """
-    distinct = sorted(set(axes), key=len, reverse=True)
+    distinct = sorted(dict.fromkeys(axes), key=len, reverse=True)
     merged = list(distinct[0])
     for tokens in distinct[1:]:
         have = set(merged)
+        if have.isdisjoint(tokens):
+            merged += tokens
+            continue
         for before, token in zip([None, *tokens], tokens):
             if token not in have:
                 merged.insert(0 if before is None else merged.index(before) + 1, token)

@@ -31,6 +31,22 @@ class Attention:
     scale: float | None
     z: Tensor | None = None
 
+    def by_head(self, x: Tensor) -> Tensor:
+        """Keys or values with one head for each of the queries': grouped queries share theirs."""
+        groups = self.q.shape[-3] // x.shape[-3]
+        return x if groups == 1 else x.repeat_interleave(groups, dim=-3)
+
+    def part(self, name: str, queries: int | None = None) -> Tensor:
+        """q, k, v, z or probs with one head for each of the queries'.
+
+        queries: how many tokens look, where it is known. Hugging Face lays the grouped queries of a single
+        token side by side, as if they were several queries of fewer heads; they are put apart again.
+        """
+        x, groups = getattr(self, name), self.q.shape[-2] if queries == 1 else 1
+        if name in ("k", "v"):
+            return self.by_head(x).repeat_interleave(groups, dim=-3) if groups > 1 else self.by_head(x)
+        return x.flatten(-3, -2).unsqueeze(-2) if groups > 1 else x
+
     @functools.cached_property
     def probs(self) -> Tensor:
         """(batch, head, query, token), rows sum to 1: softmax(q k^T scale + mask) in float32 or wider.
@@ -39,8 +55,7 @@ class Attention:
         """
         with torch.autocast(self.q.device.type, enabled=False):
             q, k = (x if x.dtype == torch.float64 else x.float() for x in (self.q, self.k))
-            if k.shape[-3] != q.shape[-3]:
-                k = k.repeat_interleave(q.shape[-3] // k.shape[-3], dim=-3)
+            k = self.by_head(k)
             scale = 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
             scores = (q * scale) @ k.transpose(-2, -1)
             if self.mask is None and not self.is_causal:
@@ -111,7 +126,5 @@ def attention_tap(on_call: Callable[[Attention], None], gradient: bool = False) 
 
 def explicit(call: Attention, dropout_p: float) -> Tensor:
     """The kernel's output from the probabilities, (batch, head, query, width)."""
-    probs, v = F.dropout(call.probs, dropout_p) if dropout_p else call.probs, call.v
-    if v.shape[-3] != probs.shape[-3]:
-        v = v.repeat_interleave(probs.shape[-3] // v.shape[-3], dim=-3)
+    probs, v = F.dropout(call.probs, dropout_p) if dropout_p else call.probs, call.by_head(call.v)
     return probs.to(v.dtype) @ v

@@ -95,7 +95,7 @@ class Hooks:
         for part in ATTENTION:
             wanted = self.sites.get(f"{name}.{part}")
             if wanted and layer in wanted.layers:
-                self.take(wanted.site, layer, getattr(call, part))
+                self.take(wanted.site, layer, call.part(part, self.source.tower.entering.get(layer)))
 
     def take(self, site: str, layer: int | None, x: Tensor) -> None:
         """Reduce one tensor on the device and keep a copy of the result."""

@@ -76,13 +76,20 @@ def of_tensors(tensors: Mapping[str, Tensor], kind: str, limit: int | None) -> R
         raise ValueError(
             f"{kind} data as a mapping must hold tensors only, got {kinds}; return_tensors='pt' makes them"
         )
+    if "image_grid_thw" in tensors:  # Qwen2-VL: one image a sample, their patches end to end
+        counts = tensors["image_grid_thw"].prod(dim=1).tolist()
+        tensors = {**tensors, "pixel_values": tensors["pixel_values"].split(counts)}
     lengths = {k: len(x) for k, x in tensors.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the tensors have different numbers of samples: {lengths}")
     chosen = spread(next(iter(lengths.values())), limit)
 
     def take(part):
-        batch = {k: x[torch.from_numpy(chosen[list(part)])] for k, x in tensors.items()}
+        rows = torch.from_numpy(chosen[list(part)])
+        batch = {
+            k: torch.cat([x[i] for i in rows]) if isinstance(x, tuple) else x[rows]
+            for k, x in tensors.items()
+        }
         return batch.get("", batch)
 
     return Rows(take, chosen.astype(str), chosen)

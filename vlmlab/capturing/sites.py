@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from ..models.families import has
 
-# site -> axes behind `sample`. `attn.q|k|v|z` are per head and before the output projection, `probs` is the
-# softmax, (query, token) = (who looks, who is looked at); `cross` is the same where who is looked at stands on
+# site -> axes behind `sample`. `attn.q|k|v|z` are per head and before the output projection (grouped queries: k and v
+# of their group), `probs` is the softmax, (query, token) = (who looks, who is looked at); `cross` is the same where who is looked at stands on
 # another side: image tokens, words of an encoder. `attn.out`, `cross.out` and `mlp.out` are what is added to
 # the residual stream: mid = pre + attn.out, post = mid + mlp.out. `embed` is the input of block 1,
 # `final` the tower's features in the joint space, one row per branch (a method may have two).

@@ -16,7 +16,7 @@ from .family import Family, Words, at, has
 
 __all__ = ["FAMILIES", "Family", "Words", "at", "families_of", "fits", "has"]
 
-FAMILIES: dict[str, Family] = PAIRS | LANGUAGE
+FAMILIES: dict[str, Family] = LANGUAGE | PAIRS
 
 
 def fits(module: Any, family: Family) -> bool:

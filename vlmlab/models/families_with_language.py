@@ -100,6 +100,15 @@ LANGUAGE: dict[str, Family] = {
         attention={"attn": "attention", "cross": "crossattention"},
         keys={"cross": "cls patch*"},
     ),
+    "HF BLIP-2 Q-Former before a language model": Family(
+        "qformer.encoder.layer",
+        paths.QFORMER,
+        "latent*",
+        "qformer",
+        "get_image_features",
+        attention={"attn": "attention", "cross": "crossattention"},
+        keys={"cross": "cls patch*"},
+    ),
     "HF BLIP-2 text": Family(
         "language_model.model.decoder.layers",
         paths.OPT,
