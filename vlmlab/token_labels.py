@@ -86,7 +86,8 @@ def layouts_by_layer(
 def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
     """One axis that holds the tokens of all layers (or steps), in their order.
 
-    A token that only some layers have stands behind the token it follows there; tokens of an axis that shares
+    A token that only some layers have stands behind the token it follows there, and behind those of its role
+    with smaller numbers that do too; tokens of an axis that shares
     none with the others stand behind these.
     """
     distinct = sorted(dict.fromkeys(axes), key=len, reverse=True)
@@ -98,7 +99,10 @@ def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
             continue
         for before, token in zip([None, *tokens], tokens):
             if token not in have:
-                merged.insert(0 if before is None else merged.index(before) + 1, token)
+                place = 0 if before is None else merged.index(before) + 1
+                while place < len(merged) and (token[0], -1) < merged[place] < token:
+                    place += 1
+                merged.insert(place, token)
                 have.add(token)
     return tuple(merged)
 

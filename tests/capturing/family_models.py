@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from vlmlab.models.families import Family
+from vlmlab.models.families import Family, Words
+from vlmlab.token_labels import parse_layout, tokens_of
 
 VISION = {
     "hidden_size": 32,
@@ -56,18 +57,22 @@ TIMM = {
 
 @dataclasses.dataclass
 class Case:
-    """name; build: () -> module; towers: kind -> layout of block 1; family for a module unknown to vlmlab."""
+    """name; build: () -> module; towers: kind -> layout of block 1, or one of each sample; family for a module
+    unknown to vlmlab; inputs: kind -> data, where they are not pixels or texts alone."""
 
     name: str
     build: Callable[[], nn.Module]
-    towers: dict[str, str]
+    towers: dict[str, str | tuple[str, ...]]
     family: Family | None = None
     mask: bool = False  # texts come with an attention mask
+    inputs: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
     def data(self, kind: str):
         """Three images, or three texts of different lengths that end in the largest id."""
+        if kind in self.inputs:
+            return self.inputs[kind]()
         draw = torch.Generator().manual_seed(1)
-        if kind == "image":
+        if kind in ("image", "qformer"):
             return torch.randn(3, 3, 32, 32, generator=draw)
         ids, ends = torch.randint(3, 90, (3, 12), generator=draw), (11, 6, 8)
         mask = torch.zeros(3, 12, dtype=torch.long)
@@ -195,6 +200,149 @@ LLAMA = {
 }
 BOTH = {"vision_config": VISION, "text_config": TEXT}
 
+# a text of each sample: whole, padded on the left, padded on the right
+MIXED = ("sos word:10 eos", "pad:3 sos word:7 eos", "sos word:7 eos pad:3")
+WITH_IMAGE = (
+    "sos word:3 patch:16 word:3 eos",
+    "pad:2 sos word:3 patch:16 word eos",
+    "sos word:3 patch:16 word eos pad:2",
+)
+ENCODER = ("word:11 eos", "pad:3 word:8 eos", "word:8 eos pad:3")
+IMAGE_ID = 97
+
+
+def text_like(layouts: tuple[str, ...], image: int = IMAGE_ID):
+    """Token ids and mask of three texts with such layouts."""
+    roles = [[r for r, _ in tokens_of(parse_layout(text, size_of(text)))] for text in layouts]
+    ids = torch.randint(3, 90, (3, len(roles[0])), generator=torch.Generator().manual_seed(1))
+    mask = torch.tensor([[role != "pad" for role in row] for row in roles])
+    ids[torch.tensor([[role == "patch" for role in row] for row in roles])] = image
+    return {"input_ids": ids.masked_fill(~mask, 0), "attention_mask": mask.long()}
+
+
+def size_of(text: str) -> int:
+    return sum(int(part.partition(":")[2] or 1) for part in text.split())
+
+
+def pixels():
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+
+
+def with_image():
+    return {**text_like(WITH_IMAGE), "pixel_values": pixels()}
+
+
+def encoder_decoder():
+    ids = torch.randint(3, 90, (3, 5), generator=torch.Generator().manual_seed(3))
+    return {**text_like(ENCODER), "decoder_input_ids": ids}
+
+
+def qwen2_vl():
+    """Three images of different sizes, 4, 8 and 4 tokens, patches end to end."""
+    data = text_like(QWEN2_VL_TEXT)
+    grid = torch.tensor([[1, 4, 4], [1, 4, 8], [1, 4, 4]])
+    patches = torch.randn(
+        int(grid.prod(dim=1).sum()), 3 * 2 * 8 * 8, generator=torch.Generator().manual_seed(2)
+    )
+    kinds = (data["input_ids"] == IMAGE_ID).int()
+    return {**data, "pixel_values": patches, "image_grid_thw": grid, "mm_token_type_ids": kinds}
+
+
+def vision(name: str, text: str, text_settings: dict | None = None, **settings):
+    """A Hugging Face model that hands the pictures of a small image tower to a small LLaMA."""
+
+    def build():
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        config = getattr(transformers, f"{name}Config")(
+            vision_config=transformers.CLIPVisionConfig(**VISION) if name == "Llava" else settings["vision"],
+            text_config=getattr(transformers, text)(**LLAMA) if text else LLAMA | text_settings,
+            image_token_id=IMAGE_ID,
+        )
+        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+
+    return build
+
+
+def blip2(name: str):
+    def build():
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        small = {
+            k: TEXT[k] for k in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        }
+        opt = transformers.OPTConfig(**small, ffn_dim=64, word_embed_proj_dim=32, max_position_embeddings=32)
+        qformer = {**small, "initializer_range": 0.2, "intermediate_size": 64, "encoder_hidden_size": 32}
+        config = transformers.Blip2Config(
+            vision_config={**VISION, "initializer_range": 0.2},
+            qformer_config=qformer,
+            text_config=opt.to_dict(),
+            num_query_tokens=4,
+        )
+        config.image_token_id = IMAGE_ID
+        model = getattr(transformers, name)(config)
+        nn.init.normal_(model.query_tokens)  # zeros before training: all latents would be equal
+        return model
+
+    return build
+
+
+BLIP2_TEXT = ("patch:4 word:7 eos", "pad:3 patch:4 word:4 eos", "patch:4 word:4 eos pad:3")
+QWEN2_VL_TEXT = ("word:3 patch:4 word:6 eos", "word:3 patch:8 word:2 eos", "pad:2 word:3 patch:4 word:4 eos")
+QWEN2_VL = {
+    "text": "",
+    "text_settings": {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
+    "vision": {
+        "depth": 2,
+        "embed_dim": 32,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "patch_size": 8,
+        "mlp_ratio": 2,
+    },
+}
+GPT2 = {"n_embd": 32, "n_inner": 64, "n_layer": 3, "n_head": 4, "vocab_size": 99, "n_positions": 32}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 3, "num_heads": 4, "vocab_size": 99}
+
+
+class Fusion(nn.Module):
+    """A user's own fusion model: words look at each other, then at the patches of an image tower."""
+
+    def __init__(self, width: int = 32):
+        super().__init__()
+        self.stem, self.words = nn.Conv2d(3, width, 8, 8), nn.Embedding(99, width)
+        self.image = nn.TransformerEncoder(nn.TransformerEncoderLayer(width, 4, 64, batch_first=True), 3)
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(width, 4, 64, batch_first=True) for _ in range(3)
+        )
+
+    def forward(self, input_ids, pixel_values, attention_mask):
+        patches = self.image(self.stem(pixel_values).flatten(2).transpose(1, 2))
+        x = self.words(input_ids)
+        for layer in self.layers:
+            x = layer(x, patches, tgt_key_padding_mask=attention_mask == 0)
+        return x
+
+
+FUSION = Family(
+    "layers",
+    {
+        "resid.pre": ("", "in"),
+        "resid.post": ("", "out"),
+        "attn.out": ("dropout1", "out"),
+        "cross.out": ("dropout2", "out"),
+        "mlp.act": ("linear2", "in"),
+        "mlp.out": ("dropout3", "out"),
+    },
+    Words("sos word*", "mask"),
+    "text",
+    attention={"attn": "self_attn", "cross": "multihead_attn"},
+    keys={"cross": "patch*"},
+)
+
+
 CASES = [
     Case("open_clip ViT", open_clip_vit, {"image": "cls patch:16", "text": "sos word:11"}),
     Case("open_clip CoCa", open_clip_coca, {"image": "cls patch:16", "text": "sos word:11 cls"}),
@@ -254,6 +402,52 @@ CASES = [
         hf("LlamaForCausalLM", "LlamaConfig", **LLAMA),
         {"text": "sos word:11"},
         mask=True,
+    ),
+    Case("HF GPT-2", hf("GPT2LMHeadModel", "GPT2Config", **GPT2), {"text": "word:12"}, mask=True),
+    Case(
+        "HF GPT-2, padded on both sides",
+        hf("GPT2LMHeadModel", "GPT2Config", **GPT2),
+        {"text": ENCODER},
+        inputs={"text": lambda: text_like(ENCODER)},
+    ),
+    Case(
+        "HF LLaMA, padded on both sides",
+        hf("LlamaForCausalLM", "LlamaConfig", **LLAMA),
+        {"text": MIXED},
+        inputs={"text": lambda: text_like(MIXED)},
+    ),
+    Case(
+        "HF T5",
+        hf("T5ForConditionalGeneration", "T5Config", **T5),
+        {"text": ENCODER, "decoder": ("sos word:3 eos",) * 3},
+        inputs={"text": lambda: text_like(ENCODER), "decoder": encoder_decoder},
+    ),
+    Case(
+        "HF LLaVA",
+        vision("Llava", "LlamaConfig"),
+        {"image": "cls patch:16", "text": WITH_IMAGE},
+        inputs={"text": with_image},
+    ),
+    Case(
+        "HF Janus",
+        vision("Janus", "LlamaConfig", vision={**VISION, "projection_dim": 32, "mlp_ratio": 2}),
+        {"image": "patch:16", "text": WITH_IMAGE},
+        inputs={"text": with_image},
+    ),
+    Case("HF Qwen2-VL", vision("Qwen2VL", **QWEN2_VL), {"text": QWEN2_VL_TEXT}, inputs={"text": qwen2_vl}),
+    Case(
+        "HF BLIP-2",
+        blip2("Blip2ForConditionalGeneration"),
+        {"image": "cls patch:16", "qformer": "latent:4", "text": BLIP2_TEXT},
+        inputs={"text": lambda: {**text_like(BLIP2_TEXT), "pixel_values": pixels()}},
+    ),
+    Case("HF BLIP-2 without language", blip2("Blip2Model"), {"qformer": "latent:4"}),
+    Case(
+        "own fusion module",
+        Fusion,
+        {"text": MIXED},
+        FUSION,
+        inputs={"text": lambda: {**text_like(MIXED), "pixel_values": pixels()}},
     ),
     Case("own module", OwnModel, {"image": "cls patch:16"}, OWN),
 ]

@@ -11,11 +11,13 @@ from family_models import CASES, OWN, TOWERS, OwnModel, built, timm_model
 import vlmlab
 from vlmlab.capturing.module_tower import towers_of
 from vlmlab.capturing.sites import ONCE, SITES, names
-from vlmlab.models.families import FAMILIES, Family
+from vlmlab.models.families import FAMILIES, Family, at, has
 from vlmlab.token_labels import parse_layout, tokens_of
 
 KERNEL = F.scaled_dot_product_attention
-POST_NORM = ("HF BERT", "HF BERT with head")  # their norms stand behind the sums
+POST_NORM = ("HF BERT", "HF BERT with head", "HF BLIP-2 without language")  # norms behind the sums
+# the modules whose last output (sample, head, query, token) is the attention, in eager code
+ATTENTION = ("Attention", "SelfAttention", "MultiHeadAttention")
 model_of = functools.cache(lambda name: built(next(c for c in CASES if c.name == name)))
 
 
@@ -38,6 +40,12 @@ def run(model, tower, data):
     return tower.run(data)["output"]
 
 
+def own_hooks(model):
+    """Hooks of vlmlab on a model; Hugging Face has some of its own, which stay."""
+    hooks = [h for m in model.modules() for t in (m._forward_hooks, m._forward_pre_hooks) for h in t.values()]
+    return [h for h in hooks if h.__module__.startswith("vlmlab")]
+
+
 parametrised = pytest.mark.parametrize(
     ("case", "kind"), TOWERS, ids=[f"{c.name}, {kind}" for c, kind in TOWERS]
 )
@@ -48,16 +56,21 @@ def test_every_site_is_hit_and_shaped(case, kind):
     record, _, _ = record_of(case.name, kind)
     tower = towers_of(model_of(case.name), case.family)[kind]
     assert list(record.data_vars) == names({kind: tower})
-    tokens = record[f"{kind}.resid.post"].sizes["token"]
+    tokens, keys = record[f"{kind}.resid.post"].sizes["token"], {}
+    if f"{kind}.cross.k" in record:
+        keys = {"token": record[f"{kind}.cross.k"].sizes["token"]}
     sizes = {"sample": 3, "token": tokens, "query": tokens, "feature": 32, "neuron": 64, "head_feature": 8}
     for name in record.data_vars:
         x, site = record[name], name.split(".", 1)[1]
         layers = () if site in ONCE else ("layer",)
         assert x.dims == (*layers, "sample", *SITES[site])
         expected = {**sizes, "token": x.sizes.get("token") if site == "embed" else tokens}
+        expected |= keys if site in ("cross.k", "cross.v", "cross.probs") else {}
         assert all(x.sizes[dim] == n for dim, n in expected.items() if dim in x.dims), name
         if site not in ONCE:
-            assert x["layer"].values.tolist() == [1, 2, 3]
+            assert x["layer"].values.tolist() == (
+                [1, 3] if kind == "qformer" and site.startswith("cross") else [1, 2, 3]
+            )
         if case.family is None:
             assert np.isfinite(x).all(), name
 
@@ -67,10 +80,16 @@ def test_tokens_are_labelled(case, kind):
     record, _, _ = record_of(case.name, kind)
     x = record[f"{kind}.embed"]
     x = x.isel(token=x.notnull().all(["sample", "feature"]))  # tokens that appear later are NaN here
+    if isinstance(case.towers[kind], tuple):
+        for row, text in zip(x["role"].values, case.towers[kind], strict=True):
+            assert row.tolist() == [role for role, _ in tokens_of(parse_layout(text, len(row)))]
+        return
     layout = parse_layout(case.towers[kind], x.sizes["token"])
     expected = [role for role, _ in tokens_of(layout)]
-    if kind == "image":
+    if kind in ("image", "qformer"):
         assert x["role"].values.tolist() == expected
+        if kind == "qformer":
+            return
         patches = x["role"].values == "patch"
         assert x["row"].values[patches].tolist() == [i // 4 for i in range(16)]
         return
@@ -88,7 +107,7 @@ def test_the_output_stays_what_it_was(case, kind):
     assert record.attrs["difference"] < 2e-6
     assert np.abs(record[f"{kind}.final"].values[:, 0] - before.numpy()).max() < 2e-6 * scale
     model = model_of(case.name)
-    assert not [h for m in model.modules() for h in (*m._forward_hooks, *m._forward_pre_hooks)]
+    assert not own_hooks(model)
     assert F.scaled_dot_product_attention is KERNEL
 
 
@@ -96,37 +115,72 @@ def test_the_output_stays_what_it_was(case, kind):
 def test_sites_fit_together(case, kind):
     """What is added is the difference of the residual stream; attention weighs the values into z."""
     record, _, _ = record_of(case.name, kind)
-    pre, mid, post = (record[f"{kind}.resid.{part}"].values for part in ("pre", "mid", "post"))
+    pre, post = (record[f"{kind}.resid.{part}"].values for part in ("pre", "post"))
     ok = ~np.isnan(pre)
-    if case.name not in POST_NORM:
-        assert np.abs(pre + record[f"{kind}.attn.out"].values - mid)[ok].max() < 1e-4
+    if case.name not in POST_NORM and kind != "qformer" and f"{kind}.resid.mid" in record:
+        mid, added = record[f"{kind}.resid.mid"].values, record[f"{kind}.attn.out"].values
+        if f"{kind}.cross.out" in record:
+            added = added + record[f"{kind}.cross.out"].values
+        assert np.abs(pre + added - mid)[ok].max() < 1e-4
         assert np.abs(mid + record[f"{kind}.mlp.out"].values - post)[ok].max() < 1e-4
     shared = pre.shape[2] if case.family is None else 17
     assert np.allclose(pre[1:, :, :shared], post[:-1, :, :shared], atol=1e-5)
-    probs = record[f"{kind}.attn.probs"]
-    sums = probs.sum("token").values[probs.notnull().any("token")]
-    assert np.abs(sums - 1).max() < 1e-5
-    v, z, p = (np.nan_to_num(record[f"{kind}.attn.{part}"].values) for part in ("v", "z", "probs"))
-    v = np.repeat(v, z.shape[2] // v.shape[2], axis=2)
+    for name in ("attn", "cross"):
+        if f"{kind}.{name}.probs" in record:
+            check_attention({part: record[f"{kind}.{name}.{part}"] for part in ("v", "z", "probs")})
+
+
+def check_attention(parts):
+    """Rows sum to one, but for padding, which may look at nothing; z is what they weigh out of v."""
+    sums = parts["probs"].sum("token").where(parts["probs"].notnull().any("token"))
+    looks = sums.where(sums > 0)
+    assert np.abs(looks - 1).max() < 1e-5 and looks.notnull().mean() > 0.7
+    v, z, p = (np.nan_to_num(parts[part].values) for part in ("v", "z", "probs"))
     assert np.abs(p @ v - z).max() < 1e-5
 
 
-@pytest.mark.parametrize("name", [c.name for c in CASES if c.name.startswith("HF")])
-def test_probabilities_equal_the_eager_ones(name):
-    case = next(c for c in CASES if c.name == name)
-    eager = built(case)
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [(c, k) for c, k in TOWERS if c.name.startswith("HF")],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_probabilities_equal_the_eager_ones(case, kind):
+    eager, data = built(case), case.data(kind)
     eager.set_attn_implementation("eager")
-    for kind in case.towers:
-        record, _, _ = record_of(name, kind)
-        tower, data = towers_of(eager)[kind], case.data(kind)
-        own = eager
-        if tower.family.forward:
-            own = eager.vision_model if kind == "image" else eager.text_model
-        with torch.no_grad():
-            out = own(**data, output_attentions=True) if case.mask else own(data, output_attentions=True)
-        found = record[f"{kind}.attn.probs"].values
-        assert np.abs(found - torch.stack(out.attentions).numpy()).max() < 1e-6
-        assert found.std() > 1e-3  # not even, where everything would be equal
+    record, tower = record_of(case.name, kind)[0], towers_of(eager)[kind]
+    for name, found in eager_attentions(eager, tower, data).items():
+        probs = record[f"{kind}.{name}.probs"].values
+        shown = slice(None)
+        if isinstance(data, dict) and kind != "decoder" and "attention_mask" in data:
+            shown = data["attention_mask"].bool().numpy()  # eager code lets padding look anywhere
+            probs, found = np.moveaxis(probs, 3, 2), np.moveaxis(found, 3, 2)
+            probs, found = probs[:, shown], found[:, shown]
+        assert np.abs(probs - found).max() < 1e-6
+        assert probs.std() > 1e-3  # not even, where everything would be equal
+
+
+def eager_attentions(model, tower, data) -> dict[str, np.ndarray]:
+    """(layer, sample, head, query, token) of every attention, from what the model's eager code hands on."""
+    seen = {
+        name: [] for name in tower.family.attention if name == "attn" or tower.kind in ("decoder", "qformer")
+    }
+    handles = []
+    for name in seen:
+        path = tower.family.attention[name]
+        for block in tower.blocks:
+            if not has(block, path):
+                continue
+            inner = [m for m in at(block, path).modules() if type(m).__name__.endswith(ATTENTION)]
+
+            def look(module, args, output, name=name):
+                seen[name].append([x for x in output if getattr(x, "ndim", 0) == 4][-1])
+
+            handles.append(inner[-1].register_forward_hook(look))
+    with torch.no_grad():
+        tower.run(data)
+    for handle in handles:
+        handle.remove()
+    return {name: torch.stack(found).numpy() for name, found in seen.items()}
 
 
 def test_probabilities_equal_timm_without_fused_attention():
@@ -212,7 +266,7 @@ def test_a_wrong_family_is_one_clear_error(family, message):
     model = built(CASES[-1])
     with pytest.raises(ValueError, match=message):
         vlmlab.capture(model, torch.randn(2, 3, 32, 32), "image.resid.post", family=wrong, progress=False)
-    assert not [h for m in model.modules() for h in (*m._forward_hooks, *m._forward_pre_hooks)]
+    assert not own_hooks(model)
 
 
 def test_unknown_modules_and_wrong_data():

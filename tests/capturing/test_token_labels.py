@@ -66,6 +66,8 @@ def test_union_keeps_every_token_at_one_place():
         ("patch", 1),
     )
     assert union([(("a", 0),), (("b", 0), ("a", 0))]) == (("b", 0), ("a", 0))
+    first, later = (("a", 0), ("new", 0)), (("a", 0), ("new", 1))  # steps of a generation
+    assert union([first, later, (("new", 2),)]) == (("a", 0), ("new", 0), ("new", 1), ("new", 2))
 
 
 def test_a_role_in_two_runs_goes_on_counting():

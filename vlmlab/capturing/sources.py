@@ -116,7 +116,9 @@ def batches_of(rows: Rows, batch_size: int, device: torch.device) -> Callable[..
         for start in range(first, len(rows.ids), batch_size):
             batch = rows.take(range(start, min(start + batch_size, len(rows.ids))))
             for x in batch.values() if isinstance(batch, Mapping) else [batch]:
-                bad = ~x.isfinite().flatten(1).all(dim=1) if x.is_floating_point() else torch.zeros(1)
+                bad = (
+                    ~x.isfinite().reshape(len(x), -1).all(dim=1) if x.is_floating_point() else torch.zeros(1)
+                )
                 if bad.any():
                     name = str(rows.ids[start + int(bad.nonzero()[0])])
                     raise ValueError(f"{int(bad.sum())} images hold NaN or infinity, the first is {name!r}")
