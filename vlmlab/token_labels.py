@@ -7,6 +7,7 @@ EOS and padding too, and `SampleRoles` say which is which in every sample.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,7 @@ def size(layout: Layout) -> int:
     return sum(count for _, count in layout)
 
 
+@functools.lru_cache(maxsize=256)
 def tokens_of(layout: Layout) -> tuple[Token, ...]:
     """Every token as (role, index); a role in two runs goes on counting."""
     counted: dict[str, int] = {}
@@ -87,8 +89,7 @@ def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
     """One axis that holds the tokens of all layers (or steps), in their order.
 
     A token that only some layers have stands behind the token it follows there, and behind those of its role
-    with smaller numbers that do too; tokens of an axis that shares
-    none with the others stand behind these.
+    with smaller numbers that do too; tokens of an axis that shares none with the others stand behind these.
     """
     distinct = sorted(dict.fromkeys(axes), key=len, reverse=True)
     merged = list(distinct[0])

@@ -18,12 +18,12 @@ def grab(model, data, sites=SITES, keep=KEEP, batch_size=2, **options):
 
 
 def arrays(folder):
-    """Every byte but run.json, whose `difference` is of the first batch of the process that made it."""
-    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "run.json"}
+    """Every byte but record.json, whose `difference` is of the first batch of the process that made it."""
+    return {p.name: p.read_bytes() for p in Path(folder).iterdir() if p.name != "record.json"}
 
 
 def about(folder):
-    info = json.loads((Path(folder) / "run.json").read_text())
+    info = json.loads((Path(folder) / "record.json").read_text())
     assert 0 <= info["attrs"].pop("difference") < 1e-5
     return info
 

@@ -157,7 +157,7 @@ def test_a_generation_on_disk_is_the_one_in_memory(tmp_path):
     again = vlmlab.capture.open_run(tmp_path / "run")
     for record in (disk, again):
         assert record["text.attn.probs"].identical(memory["text.attn.probs"])
-    assert "generate" in json.loads((tmp_path / "run" / "run.json").read_text())["key"]["method"]
+    assert "generate" in json.loads((tmp_path / "run" / "record.json").read_text())["key"]["method"]
     with pytest.raises(ValueError, match="another run"):
         grab(model, data, sites, generate=settings(model, repetition_penalty=2.0), out=tmp_path / "run")
 

@@ -146,7 +146,7 @@ def test_a_run_that_ended_before_it_was_described_begins_again(vlm, images, tmp_
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(store, "write_info", interrupted)
         grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
-    assert (tmp_path / "image.final.npy").exists() and not (tmp_path / "run.json").exists()
+    assert (tmp_path / "image.final.npy").exists() and not (tmp_path / "record.json").exists()
     disk = grab(vlm, images, SITES, keep=KEEP, out=tmp_path)
     xr.testing.assert_identical(disk, grab(vlm, images, SITES, keep=KEEP))
 
@@ -180,7 +180,7 @@ def test_text_goes_on_after_an_interruption(vlm, tmp_path, monkeypatch):
         ("image.final.npy", 0, "image.final.npy is missing, damaged or truncated"),
         ("done.npy", 100, "done.npy is missing, damaged or truncated"),
         ("sample.id.npy", 100, "sample.id.npy is missing, damaged or truncated"),
-        ("run.json", 40, "run.json is damaged"),
+        ("record.json", 40, "record.json is damaged"),
     ],
 )
 def test_a_truncated_file_is_one_clear_error(vlm, images, tmp_path, name, keep_bytes, message):
@@ -198,7 +198,9 @@ def test_a_truncated_file_is_one_clear_error(vlm, images, tmp_path, name, keep_b
 def test_files_of_another_shape_and_folders_without_a_run(vlm, images, tmp_path):
     grab(vlm, images, "image.final", out=tmp_path / "run")
     np.save(tmp_path / "run" / "image.final.npy", np.zeros((5, 1, 31), np.float32))
-    with pytest.raises(ValueError, match=r"holds float32 \(5, 1, 31\), run.json says float32 \(5, 1, 32\)"):
+    with pytest.raises(
+        ValueError, match=r"holds float32 \(5, 1, 31\), record.json says float32 \(5, 1, 32\)"
+    ):
         capture.open_run(tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="no captured run"):
         capture.open_run(tmp_path)
@@ -244,3 +246,11 @@ def test_the_budget_is_of_memory_not_of_the_disk(vlm, images, tmp_path):
     with pytest.raises(ValueError, match="write to disk with out="):
         grab(vlm, images, "image.resid.post", budget=1000)
     assert grab(vlm, images, "image.resid.post", budget=1000, out=tmp_path)["image.resid.post"].size
+
+
+def test_a_record_among_runs_is_no_run(vlm, images, tmp_path):
+    """Its file has a name of its own: what lists runs passes it by."""
+    grab(vlm, images, SITES, keep=KEEP, out=tmp_path / "runs" / "norms")
+    assert (tmp_path / "runs" / "norms" / "record.json").exists()
+    assert not list((tmp_path / "runs").rglob("run.json"))
+    assert vlmlab.results(tmp_path / "runs").empty

@@ -23,10 +23,11 @@ from .module_tower import towers_of
 from .now import now
 from .reader import reader
 from .record import Column, Record, assemble, plan_columns
+from .record_folder import open_run
 from .reducers import Kept, Table, cls_row, mean, norms, roles, row
 from .sites import SITES, Wanted, resolve
 from .sources import Source, open_source
-from .store import Store, open_run
+from .store import Store
 from .store_key import run_key
 
 Keep = Callable | Mapping[str, Callable | None] | None

@@ -36,6 +36,7 @@ class Hooks:
     def __post_init__(self):
         self.kept: dict[tuple[str, int | None, int | None], Kept] = {}  # by name, layer, step
         self.known: dict[str, SampleRoles | None] = {}  # of this batch, by side
+        self.aligned: dict[Axis, SampleRoles] = {}  # the same by axis
         self.shapes: dict[tuple[str, int | None], torch.Size] = {}  # by site and layer
         self.there: set[str] = set()  # roles
         self.sites = {w.site: w for w in self.wanted}
@@ -48,6 +49,7 @@ class Hooks:
     def __enter__(self) -> "Hooks":
         self.kept.clear()
         self.known.clear()
+        self.aligned.clear()
         self.shapes.clear()
         self.stack = contextlib.ExitStack()
         try:
@@ -147,9 +149,15 @@ class Hooks:
                     "over windows, or a family that does not describe this module)"
                 )
             x = x.narrow(axis, 0, len(axes[dim].tokens))
-            if known := self.known.get(axes[dim].side):
-                roles[dim] = known.of(axes[dim].tokens)
+            if self.known.get(axes[dim].side):
+                roles[dim] = self.roles_on(axes[dim])
         return x, Table(self.sites[site].name, layer, dims, axes, roles, step)
+
+    def roles_on(self, axis: Axis) -> SampleRoles:
+        """Those of this batch for the tokens of an axis."""
+        if (found := self.aligned.get(axis)) is None:
+            found = self.aligned[axis] = self.known[axis.side].of(axis.tokens)
+        return found
 
     def axis(self, site: str, dim: str, layer: int, count: int) -> tuple[int, Axis]:
         """How many tokens an axis of a site has in a block, and those of them that are kept."""

@@ -1,8 +1,8 @@
 """Where in an image a score comes from: four maps made of attention and its gradients.
 
 They take arrays (layer, sample, head, query, token), as `attn.probs` and the gradients that
-`vlmlab.capture.attention_grads` records, and return (sample, token): the row of one query, the class token by
-default. Labelled arrays stay labelled. To use the last layers only, select them before:
+`vlmlab.capture.attention_grads` records, and return (sample, token): the row of the query at
+place `at`, the class token by default. Labelled arrays stay labelled. To use the last layers only, select them before:
 `chefer(g["image.attn.probs"].sel(layer=[11, 12]), ...)`.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 DIMS = ("layer", "sample", "head", "query", "token")
 
 
-def rollout(probs, query: int = 0):
-    """R = Ã_L ⋯ Ã_1 with Ã_l = (mean_h A_l + I) / 2, rows summing to 1; returns row `query` of R.
+def rollout(probs, at: int = 0):
+    """R = Ã_L ⋯ Ã_1 with Ã_l = (mean_h A_l + I) / 2, rows summing to 1; returns row `at` of R.
 
     Half of every block is taken to be the skip connection. No gradient: the same map for every score.
     A token that a block does not have yet stays itself. Abnar & Zuidema, "Quantifying Attention Flow in
@@ -24,14 +24,14 @@ def rollout(probs, query: int = 0):
     a = as_maps(probs).mean(axis=2)
     flow = a + np.eye(a.shape[-1], dtype=a.dtype)
     flow /= flow.sum(axis=-1, keepdims=True)
-    row = flow[-1, :, query]
+    row = flow[-1, :, at]
     for step in flow[-2::-1]:  # a row times a matrix, from the last block down
         row = np.einsum("sq,sqt->st", row, step)
     return like(row, probs)
 
 
-def chefer(probs, grads, query: int = 0):
-    """R = (I + Ā_L) ⋯ (I + Ā_1) with Ā_l = mean_h (∇A_l ⊙ A_l)⁺; returns row `query` of R.
+def chefer(probs, grads, at: int = 0):
+    """R = (I + Ā_L) ⋯ (I + Ā_1) with Ā_l = mean_h (∇A_l ⊙ A_l)⁺; returns row `at` of R.
 
     The recursion R ← R + Ā_l R from R = I, for self-attention. Chefer, Gur & Wolf, "Generic
     Attention-model Explainability", ICCV 2021, arXiv 2103.15679. The entry of the query itself
@@ -40,7 +40,7 @@ def chefer(probs, grads, query: int = 0):
     a, g = both(probs, grads)
     steps = np.maximum(a * g, 0).mean(axis=2)
     row = np.zeros(steps.shape[1:3], steps.dtype)
-    row[:, query] = 1
+    row[:, at] = 1
     for step in steps[::-1]:
         row = row + np.einsum("sq,sqt->st", row, step)
     return like(row, probs)
@@ -59,14 +59,14 @@ def legrad(grads):
     return like((sums / queries[..., None]).mean(axis=0), grads)
 
 
-def grad_times_attention(probs, grads, query: int = 0):
-    """mean over layers and heads of (A ⊙ (∂s / ∂A)⁺), row `query`.
+def grad_times_attention(probs, grads, at: int = 0):
+    """mean over layers and heads of (A ⊙ (∂s / ∂A)⁺), row `at`.
 
     The product of Grad-SAM: Barkan et al., "Grad-SAM: Explaining Transformers via Gradient Self-Attention
     Maps", CIKM 2021, arXiv 2204.11073, read at one query instead of summed over queries.
     """
     a, g = both(probs, grads)
-    return like((a * np.maximum(g, 0))[..., query, :].mean(axis=(0, 2)), probs)
+    return like((a * np.maximum(g, 0))[..., at, :].mean(axis=(0, 2)), probs)
 
 
 def in_order(x) -> np.ndarray:

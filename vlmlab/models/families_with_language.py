@@ -1,7 +1,9 @@
 """Families of language models, encoder-decoders and models that hand images to a language model.
 
 All of Hugging Face. `base_model` is the model itself, or what a model with a head on top holds. Image towers
-take pixel values, Q-Formers too; language towers take what the processor returns.
+take pixel values, Q-Formers too; language towers take what the processor returns. What the cross-attention of
+a BERT or GPT-2 looks at, image or text, the module does not tell: pass
+family=dataclasses.replace(FAMILIES["HF BERT"], keys={"cross": "cls patch*"}).
 """
 
 from collections.abc import Callable
@@ -30,7 +32,6 @@ LANGUAGE: dict[str, Family] = {
         "text",
         marks=("base_model.embeddings.word_embeddings",),
         attention={"attn": "attention", "cross": "crossattention"},
-        keys={"cross": "patch*"},  # as in MED and BLIP: words look at an image
     ),
     "HF LLaMA": Family(
         "base_model.layers",
@@ -47,7 +48,6 @@ LANGUAGE: dict[str, Family] = {
         "text",
         marks=("base_model.wte",),
         attention={"attn": "attn", "cross": "crossattention"},
-        keys={"cross": "patch*"},  # as in image captioning: words look at an image
         norm="base_model.ln_f",
         head="lm_head",
     ),
