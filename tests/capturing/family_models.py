@@ -63,7 +63,7 @@ class Case:
     name: str
     build: Callable[[], nn.Module]
     towers: dict[str, str | tuple[str, ...]]
-    family: Family | None = None
+    family: Family | dict[str, Family] | None = None
     mask: bool = False  # texts come with an attention mask
     inputs: dict[str, Callable] = dataclasses.field(default_factory=dict)
 
@@ -308,7 +308,7 @@ T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 3, "num_heads": 4, "vo
 
 
 class Fusion(nn.Module):
-    """A user's own fusion model: words look at each other, then at the patches of an image tower."""
+    """A user's own fusion model of two towers: words look at each other, then at the patches of the image."""
 
     def __init__(self, width: int = 32):
         super().__init__()
@@ -318,8 +318,11 @@ class Fusion(nn.Module):
             nn.TransformerDecoderLayer(width, 4, 64, batch_first=True) for _ in range(3)
         )
 
+    def patches(self, pixel_values):
+        return self.image(self.stem(pixel_values).flatten(2).transpose(1, 2))
+
     def forward(self, input_ids, pixel_values, attention_mask):
-        patches = self.image(self.stem(pixel_values).flatten(2).transpose(1, 2))
+        patches = self.patches(pixel_values)
         x = self.words(input_ids)
         for layer in self.layers:
             x = layer(x, patches, tgt_key_padding_mask=attention_mask == 0)
@@ -340,6 +343,18 @@ FUSION = Family(
     "text",
     attention={"attn": "self_attn", "cross": "multihead_attn"},
     keys={"cross": "patch*"},
+)
+FUSION_IMAGE = Family(
+    "image.layers",
+    {
+        "resid.pre": ("", "in"),
+        "resid.post": ("", "out"),
+        "attn.out": ("dropout1", "out"),
+        "mlp.act": ("linear2", "in"),
+        "mlp.out": ("dropout2", "out"),
+    },
+    "patch*",
+    forward="patches",
 )
 
 
@@ -445,8 +460,8 @@ CASES = [
     Case(
         "own fusion module",
         Fusion,
-        {"text": MIXED},
-        FUSION,
+        {"image": "patch:16", "text": MIXED},
+        {"image": FUSION_IMAGE, "text": FUSION},
         inputs={"text": lambda: {**text_like(MIXED), "pixel_values": pixels()}},
     ),
     Case("own module", OwnModel, {"image": "cls patch:16"}, OWN),

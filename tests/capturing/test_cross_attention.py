@@ -67,6 +67,22 @@ def test_queries_are_words_and_keys_are_patches():
     assert record["text.cross.q"]["role"].values.tolist() == roles_of(MIXED)
 
 
+def test_the_keys_are_what_the_image_tower_hands_on():
+    model = built(CASE)
+    image = vlmlab.capture(
+        model, CASE.data("text")["pixel_values"], "image.resid.post", family=CASE.family, progress=False
+    )
+    last = torch.tensor(image["image.resid.post"].sel(layer=3).values)
+    keys = grab(model, "text.cross.k")["text.cross.k"]
+    for number, layer in enumerate(model.layers, start=1):
+        w, b = (
+            p.chunk(3)[1] for p in (layer.multihead_attn.in_proj_weight, layer.multihead_attn.in_proj_bias)
+        )
+        expected = (last @ w.T + b).unflatten(-1, (4, 8)).transpose(1, 2).detach().numpy()
+        assert np.abs(keys.sel(layer=number).values - expected).max() < 1e-5
+    assert keys["role"].values.tolist() == image["image.resid.post"]["role"].values.tolist()
+
+
 def test_keys_may_be_words_of_another_text():
     case = next(c for c in CASES if c.name == "HF T5")
     sites = ["decoder.cross.probs", "decoder.cross.k", "decoder.attn.k"]

@@ -18,6 +18,7 @@ CONTEXT = {
     "HF GPT-2, padded on both sides": "pad:3 word:8 eos",
     "HF LLaMA, padded on both sides": "pad:3 sos word:7 eos",
     "HF LLaVA": "pad:2 sos word:3 patch:16 word eos",
+    "HF BLIP-2": "pad:3 patch:4 word:4 eos",
 }
 
 

@@ -178,7 +178,8 @@ def one_tower(wanted: list[Wanted]) -> str:
     towers = {w.tower for w in wanted}
     if len(towers) > 1:
         raise ValueError(
-            f"the sites of {', '.join(sorted(towers))} run on different samples; call capture once for each tower"
+            f"the sites of {', '.join(sorted(towers))} run on different samples; "
+            "call capture once for each tower"
         )
     return towers.pop()
 

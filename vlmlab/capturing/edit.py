@@ -42,9 +42,9 @@ def edit(model, edits: Mapping[str, SiteEdit], family=None) -> Iterator[None]:
     Two edits of one site apply in the order given. `capture` inside the block sees edited values. Exact
     shortcuts of the towers are off meanwhile. Everything is removed at the end, after an exception too.
 
-    Writable: resid.pre, resid.post, attn.out, cross.out, mlp.out. The others raise ValueError: resid.mid is read at the
-    norm behind which it goes on unchanged (edit attn.out), embed is resid.pre[1], and attention is not
-    written. ValueError too for another shape, and at the end for an edit that no run has reached.
+    Writable: resid.pre, resid.post, attn.out, cross.out, mlp.out. The others raise ValueError: resid.mid is
+    read at the norm behind which it goes on unchanged (edit attn.out), embed is resid.pre[1], and attention
+    is not written. ValueError too for another shape, and at the end for an edit that no run has reached.
     In texts of another library's module, eos, sos and pad are known inside `capture` only; elsewhere all
     tokens are of role "word".
     """

@@ -40,7 +40,6 @@ class Hooks:
         self.shapes: dict[tuple[str, int | None], torch.Size] = {}  # by site and layer
         self.there: set[str] = set()  # roles
         self.sites = {w.site: w for w in self.wanted}
-        self.running = Running(self.source.tower, token_first=True)
 
     @property
     def generates(self) -> Mapping | None:
@@ -55,8 +54,8 @@ class Hooks:
         try:
             self.stack.enter_context(self.source.tower.watch())  # first: labels before values
             if any(is_tapped(site) for site in self.sites):
+                self.running = self.stack.enter_context(Running(self.source.tower, token_first=True))
                 self.stack.enter_context(attention_tap(self.on_attention))
-                self.stack.enter_context(self.running)
             for wanted in self.wanted:
                 if wanted.site in self.source.tower.family.sites or wanted.site == "embed":
                     self._hook_blocks(wanted)
@@ -126,12 +125,13 @@ class Hooks:
             name, inside = site.partition(".")[0], tower.blocks[layer - 1].named_children()
             inside = ", ".join(child for child, _ in inside)
             return (
-                f"the block calls the attention kernel more than once inside {name!r}; name the submodules in "
-                f'its family, as in attention={{"attn": "self_attn", "cross": "multihead_attn"}}; it has {inside}'
+                f"the block calls the attention kernel more than once inside {name!r}; name the submodules "
+                'in its family, as in attention={"attn": "self_attn", "cross": "multihead_attn"}; '
+                f"it has {inside}"
             )
         return (
-            "the model runs its tower more than once, so a record would mix the runs; of a model that generates "
-            'give generate={"max_new_tokens": ...}'
+            "the model runs its tower more than once, so a record would mix the runs; of a model that "
+            'generates give generate={"max_new_tokens": ...}'
         )
 
     def labelled(self, site: str, layer: int | None, step: int | None, x: Tensor) -> tuple[Tensor, Table]:

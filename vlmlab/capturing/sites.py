@@ -1,8 +1,9 @@
 """Names of the places where a tower can be read (`models/families.py` says where a model keeps them).
 
-A site is a tower (`image.`, `text.`, of other libraries' modules also `decoder.`, `qformer.`) and a name below; layers follow in brackets and are block numbers,
-counted from 1 as everywhere in vlmlab: `[3]` is block 3, `[-1]` the last block, `[2:6]` blocks 2 to 5,
-`[6:]` block 6 and all behind it, `[-4:]` the last four. No bracket means all blocks.
+A site is a tower (`image.`, `text.`, in other libraries' modules also `decoder.`, `qformer.`) and a name
+below; layers follow in brackets and are block numbers, counted from 1 as everywhere in vlmlab: `[3]` is
+block 3, `[-1]` the last block, `[2:6]` blocks 2 to 5, `[6:]` block 6 and all behind it, `[-4:]` the last four.
+No bracket means all blocks.
 Globs match names: `image.resid.*`, `*.attn.probs[-1]`.
 """
 
@@ -13,11 +14,12 @@ from collections.abc import Mapping, Sequence
 
 from ..models.families import has
 
-# site -> axes behind `sample`. `attn.q|k|v|z` are per head and before the output projection (grouped queries: k and v
-# of their group), `probs` is the softmax, (query, token) = (who looks, who is looked at); `cross` is the same where who is looked at stands on
-# another side: image tokens, words of an encoder. `attn.out`, `cross.out` and `mlp.out` are what is added to
-# the residual stream: mid = pre + attn.out, post = mid + mlp.out. `embed` is the input of block 1,
-# `final` the tower's features in the joint space, one row per branch (a method may have two).
+# site -> axes behind `sample`. `attn.q|k|v|z` are per head and before the output projection (k and v of
+# grouped queries: those of their group), `probs` is the softmax, (query, token) = (who looks, who is looked
+# at); `cross` is the same where who is looked at stands on another side: image tokens, words of an encoder.
+# `attn.out`, `cross.out` and `mlp.out` are what is added to the residual stream: mid = pre + attn.out, post =
+# mid + mlp.out. `embed` is the input of block 1, `final` the tower's features in the joint space, one row per
+# branch (a method may have two).
 ATTENTION: dict[str, tuple[str, ...]] = {
     "q": ("head", "token", "head_feature"),
     "k": ("head", "token", "head_feature"),

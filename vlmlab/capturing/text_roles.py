@@ -1,4 +1,4 @@
-"""Which token of a text is which, sample by sample: from where it ends, its attention mask, its image tokens."""
+"""Which token of a text is which, by sample: from where it ends, its attention mask, its image tokens."""
 
 import torch
 from torch import Tensor, nn

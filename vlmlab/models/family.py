@@ -1,4 +1,4 @@
-"""What describes one tower of a module that another library built, as data (`families.py` lists those known)."""
+"""What describes one tower of another library's module, as data; `families.py` lists those known."""
 
 import dataclasses
 from collections.abc import Callable, Mapping

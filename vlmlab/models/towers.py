@@ -95,7 +95,7 @@ class Tower(nn.Module):
             )
 
     def prefix(self, inputs: Tensor, before: int) -> Tokens:
-        """Embedding and blocks 1..before-1 without a graph, unless an observer wants it: what no edit touches."""
+        """Embedding and blocks 1..before-1, which no edit touches; no graph unless an observer wants it."""
         with contextlib.nullcontext() if any(o.keeps_graph for o in self.observers) else torch.no_grad():
             return self.run(self.embed(inputs), stop=before - 1)
 
