@@ -21,22 +21,21 @@ import time
 
 import torch
 
-import vlmlab.capture as reducers
-from vlmlab.capture.capture import capture
-from vlmlab.capture.hooks import Hooks
-from vlmlab.capture.module_tower import towers_of
-from vlmlab.capture.sites import resolve
-from vlmlab.capture.sources import open_source
+from vlmlab import capture
+from vlmlab.capturing.hooks import Hooks
+from vlmlab.capturing.module_tower import towers_of
+from vlmlab.capturing.sites import resolve
+from vlmlab.capturing.sources import open_source
 from vlmlab.models.load import load
 
 BLOCKS, PROBS = "image.resid.post", "image.attn.probs"
 VARIANTS = {
     "fast path off": ([], None),
-    "block outputs, class token": ([BLOCKS], reducers.roles("cls")),
-    "block outputs, norms": ([BLOCKS], reducers.norms),
-    "block outputs, patch mean": ([BLOCKS], reducers.mean("patch")),
+    "block outputs, class token": ([BLOCKS], capture.roles("cls")),
+    "block outputs, norms": ([BLOCKS], capture.norms),
+    "block outputs, patch mean": ([BLOCKS], capture.mean("patch")),
     "block outputs, everything": ([BLOCKS], None),
-    "attention, class row": ([PROBS], reducers.cls_row),
+    "attention, class row": ([PROBS], capture.cls_row),
     "attention, all heads": ([PROBS], None),
     "every site, everything": (["image.*"], None),
 }
@@ -198,7 +197,7 @@ def whole_call(vlm, images) -> None:
             vlm.encode_image(many[start : start + len(images)])
 
     def call():
-        capture(vlm, many, BLOCKS, keep=reducers.norms, batch_size=len(images), progress=False)
+        capture(vlm, many, BLOCKS, keep=capture.norms, batch_size=len(images), progress=False)
 
     ratio = seconds(call, vlm.device) / seconds(plain, vlm.device)
     print(f"{'capture(), norms, 4 batches':32}{ratio:>8.2f}   1 batch runs twice, 2 images check the layout")

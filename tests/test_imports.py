@@ -12,11 +12,11 @@ PACKAGE = ROOT / "vlmlab"
 
 HEAVY = ("torch", "matplotlib", "open_clip")
 
-# room -> what it may import besides itself; "capture.tokens" is one module of a room
+# room -> what it may import besides itself; "capturing.tokens" is one module of a room
 ANYTHING = ("",)
 MAY_IMPORT = {
     "models": (),
-    "capture": ("models",),
+    "capturing": ("models",),
     "measures": (),
     "methods": ("models",),
     "distill": ("models",),
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "tasks": (),
     "scores": ("tasks",),
     "train": ("models", "methods", "distill", "decode", "mini", "tasks", "scores"),
-    "cards": ("models", "methods", "tasks", "train", "capture.attention_tap"),
+    "cards": ("models", "methods", "tasks", "train", "capturing.attention_tap"),
     "plots": (),
     "studies": ANYTHING,
     "widgets": ANYTHING,
@@ -100,7 +100,7 @@ def test_every_room_has_its_rule():
         ("measures/norms.py", "from ..models.towers import Tower", ["models.towers.Tower"]),
         ("measures/norms.py", "def f():\n    import vlmlab.models", ["models"]),
         ("measures/norms.py", "from .. import token_labels\nfrom ..token_labels import roles_of", []),
-        ("measures/norms.py", "from ..capture import capture", ["capture.capture"]),
+        ("measures/norms.py", "from ..capturing import capture", ["capturing.capture"]),
         ("measures/norms.py", "from vlmlab import load", ["load"]),
         ("measures/norms.py", "import torch, vlmlab", [""]),
         ("measures/norms.py", "from .. import paths, __version__\nfrom . import attention", []),

@@ -11,9 +11,10 @@ _ROOMS = {
     "evaluate": "vlmlab.train.evaluate",
     "results": "vlmlab.train.run",
     "Run": "vlmlab.train.run",
-    "roles": "vlmlab.capture.capture",
+    "capture": "vlmlab.capturing.capture",
+    "roles": "vlmlab.capturing.capture",
 }
-_SUBMODULES = ("capture", "measures", "methods", "plots", "models", "tasks", "studies")
+_SUBMODULES = ("capturing", "measures", "methods", "plots", "models", "tasks", "studies")
 __all__ = [*_ROOMS, *_SUBMODULES]
 
 

@@ -1,14 +1,17 @@
 """Which token is which: layouts, their strings, one axis for layers that hold different tokens.
 
 A layout is runs of (role, count), in order; a token is (role, index within its role). As a string:
-"cls prompt:5 patch*", where * takes what is left. Roles: cls, register, prompt, patch; sos, prompt,
-word. In text the last run holds words, EOS and padding, and `eos` says per sample where one ends.
-Without torch, because records are read without it.
+"cls prompt:5 patch*", where * takes what is left. Roles: cls, register, prompt, patch, latent (a learned
+query token, as of a Q-Former); sos, prompt, word; new (a generated token). In text a run of words holds
+EOS and padding too, and `SampleRoles` say which is which in every sample.
 """
 
+import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -18,20 +21,21 @@ Token = tuple[str, int]
 FIXED_ROLES = ("cls", "register", "prompt", "sos")  # they enter a tower without having seen the input
 
 
-def parse_layout(text: str, total: int) -> Layout:
+def parse_layout(text: str, total: int, empty: bool = False) -> Layout:
     """'cls prompt:5 patch*', 70 -> (("cls", 1), ("prompt", 5), ("patch", 64)).
 
-    Raises ValueError when the string is malformed or does not fit `total` tokens.
+    empty: whether * may take nothing. Raises ValueError when the string is malformed or does not fit `total` tokens.
     """
     runs = [re.fullmatch(r"([a-z]+)(?::(\d+)|(\*))?", part) for part in text.split()]
     stars = sum(bool(r and r[3]) for r in runs)
     if not runs or not all(runs) or stars > 1:
         raise ValueError(f"layout {text!r} is not words like 'cls prompt:5 patch*' with at most one *")
     fixed = sum(int(r[2] or 1) for r in runs if not r[3])
-    if fixed > total or (not stars and fixed != total) or (stars and fixed == total):
+    if fixed > total or (not stars and fixed != total) or (stars and fixed == total and not empty):
         named = f"{fixed} and more" if stars else fixed
         raise ValueError(f"layout {text!r} names {named} tokens, but there are {total}")
-    return tuple((r[1], total - fixed if r[3] else int(r[2] or 1)) for r in runs)
+    counted = ((r[1], total - fixed if r[3] else int(r[2] or 1)) for r in runs)
+    return tuple((role, count) for role, count in counted if count)
 
 
 def describe_layout(layout: Layout) -> str:
@@ -44,6 +48,7 @@ def size(layout: Layout) -> int:
     return sum(count for _, count in layout)
 
 
+@functools.lru_cache(maxsize=256)
 def tokens_of(layout: Layout) -> tuple[Token, ...]:
     """Every token as (role, index); a role in two runs goes on counting."""
     counted: dict[str, int] = {}
@@ -55,10 +60,17 @@ def tokens_of(layout: Layout) -> tuple[Token, ...]:
     return tuple(out)
 
 
-def layouts_by_layer(given: str | Mapping[int, str], counts: Mapping[int, int]) -> dict[int, Layout]:
+def as_words(layout: Layout) -> Layout:
+    """The layout of a text in which any place may hold any word, for example after padding on the left."""
+    return tuple((role if role in ("prompt", "new") else "word", count) for role, count in layout)
+
+
+def layouts_by_layer(
+    given: str | Mapping[int, str], counts: Mapping[int, int], empty: bool = False
+) -> dict[int, Layout]:
     """Layouts of all layers from one string, or from {first layer: string} where they change.
 
-    counts: tokens at the input of each block. {1: "cls patch*", 6: "cls prompt:5 patch*"} is MMRL's.
+    empty: as in `parse_layout`. counts: tokens at the input of each block. {1: "cls patch*", 6: "cls prompt:5 patch*"} is MMRL's.
     """
     changes = {1: given} if isinstance(given, str) else dict(given)
     out = {}
@@ -67,24 +79,31 @@ def layouts_by_layer(given: str | Mapping[int, str], counts: Mapping[int, int]) 
         if since is None:
             raise ValueError(f"no layout for block {layer}; give one from block 1 on, got {changes}")
         try:
-            out[layer] = parse_layout(changes[since], count)
+            out[layer] = parse_layout(changes[since], count, empty)
         except ValueError as e:
             raise ValueError(f"block {layer}: {e}") from e
     return out
 
 
 def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
-    """One axis that holds the tokens of all layers, in their order.
+    """One axis that holds the tokens of all layers (or steps), in their order.
 
-    A token that only some layers have stands behind the token it follows there.
+    A token that only some layers have stands behind the token it follows there, and behind those of its role
+    with smaller numbers that do too; tokens of an axis that shares none with the others stand behind these.
     """
-    distinct = sorted(set(axes), key=len, reverse=True)
+    distinct = sorted(dict.fromkeys(axes), key=len, reverse=True)
     merged = list(distinct[0])
     for tokens in distinct[1:]:
         have = set(merged)
+        if have.isdisjoint(tokens):
+            merged += tokens
+            continue
         for before, token in zip([None, *tokens], tokens):
             if token not in have:
-                merged.insert(0 if before is None else merged.index(before) + 1, token)
+                place = 0 if before is None else merged.index(before) + 1
+                while place < len(merged) and (token[0], -1) < merged[place] < token:
+                    place += 1
+                merged.insert(place, token)
                 have.add(token)
     return tuple(merged)
 
@@ -104,14 +123,32 @@ def coordinates(tokens: Sequence[Token]) -> dict[str, np.ndarray]:
     }
 
 
-def text_roles(tokens: Sequence[Token], eos: np.ndarray) -> np.ndarray:
-    """(sample, token) roles of a text axis: the run "word" is word before, eos at and pad behind the EOS.
+@dataclasses.dataclass(frozen=True)
+class SampleRoles:
+    """Roles of tokens that depend on the sample, as in texts of different lengths.
 
-    eos: (sample,) index of EOS within that run.
+    tokens: labels of the columns. codes: (sample, token) numbers in `names`, a numpy array or a tensor.
     """
-    role, index = np.array([t[0] for t in tokens], dtype="U8"), np.array([t[1] for t in tokens])
-    ends = np.select([index < eos[:, None], index == eos[:, None]], ["word", "eos"], "pad")
-    return np.where(role == "word", ends, role)
+
+    tokens: tuple[Token, ...]
+    names: tuple[str, ...]
+    codes: Any
+
+    def of(self, tokens: Sequence[Token]) -> "SampleRoles":
+        """Those of an axis with these tokens; tokens that are not known here have the role of their label."""
+        if tuple(tokens) == self.tokens:
+            return self
+        column = {token: place for place, token in enumerate(self.tokens)}
+        fixed = [(place, role) for place, (role, i) in enumerate(tokens) if (role, i) not in column]
+        names = tuple(dict.fromkeys([*self.names, *(role for _, role in fixed)]))
+        codes = self.codes[:, [column.get(token, 0) for token in tokens]]
+        for place, role in fixed:
+            codes[:, place] = names.index(role)
+        return SampleRoles(tuple(tokens), names, codes)
+
+    def text(self) -> np.ndarray:
+        """(sample, token) names; of numpy codes."""
+        return np.array(self.names, dtype="U8")[self.codes]
 
 
 def is_role(x: xr.DataArray, *roles: str, dim: str = "token") -> xr.DataArray:

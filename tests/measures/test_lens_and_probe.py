@@ -70,6 +70,17 @@ def test_probe_does_not_train_on_the_test_set():
     assert float(measures.probe_accuracy(train, test, test_labels=wrong)[1]) < 0.05
 
 
+def test_lens_of_a_language_model_equals_torch():
+    x = stream()
+    norm, head = torch.nn.RMSNorm(6, eps=1e-5).double(), torch.nn.Linear(6, 4, bias=False).double()
+    norm.load_state_dict({"weight": torch.tensor(WEIGHT)})
+    with torch.no_grad():
+        expected = head(norm(torch.tensor(x.values))).numpy()
+    read = measures.readout(WEIGHT, None, head.weight.detach().numpy().T)
+    found = measures.lens_logits(x, read)
+    assert found.dims == ("layer", "sample", "class") and np.abs(found.values - expected).max() < 1e-12
+
+
 READ = measures.readout(WEIGHT, BIAS, PROJECTION)
 
 

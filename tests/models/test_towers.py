@@ -5,6 +5,7 @@ import torch
 
 from vlmlab import methods
 from vlmlab.models import edits
+from vlmlab.models.tokens import Observer, observed
 from vlmlab.models.towers import Tokens
 
 TEXTS = ["a cat", "a photo of a red fox", "sun", "two dogs on a hill"]
@@ -224,3 +225,26 @@ def test_the_model_stays_frozen_inside_a_method_that_trains(tiny):
     assert method.training and not any(m.training for m in tiny.modules())
     assert not any(p.requires_grad for p in tiny.parameters())
     assert not any(name.startswith("vlm.") for name in method.trainable())
+
+
+# observers
+
+
+class Seen(Observer):
+    def __init__(self, keeps_graph):
+        self.keeps_graph, self.blocks = keeps_graph, []
+
+    def before_block(self, layer, tokens):
+        self.blocks.append((layer, tokens.layout))
+
+
+@pytest.mark.parametrize("keeps_graph", [True, False])
+def test_observers_see_every_block_and_may_keep_the_graph_of_frozen_ones(vlm, keeps_graph):
+    seen, x = Seen(keeps_graph), images(vlm).requires_grad_()
+    with torch.enable_grad(), observed(vlm.image, seen):
+        tokens = vlm.image.prefix(x, before=3)
+    assert seen.blocks == [(1, tokens.layout), (2, tokens.layout)]
+    assert tokens.x.requires_grad == keeps_graph
+    with pytest.raises(KeyError), observed(vlm.image, seen):
+        raise KeyError
+    assert not vlm.image.observers

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..capture.attention_tap import attention_tap
+from ..capturing.attention_tap import attention_tap
 from ..models.load import VLM
 from ..tasks.emoji import augment
 from ..tasks.emoji import data as emoji

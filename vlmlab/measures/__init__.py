@@ -42,6 +42,7 @@ _MODULES = {
         "key_gradient_bound",
         "field_agreement",
     ),
+    "relevance": ("rollout", "chefer", "legrad", "grad_times_attention"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
     "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),

@@ -18,14 +18,19 @@ CAVEAT = (
 
 
 def readout(
-    weight: np.ndarray, bias: np.ndarray, projection: np.ndarray | None = None, eps: float = 1e-5
+    weight: np.ndarray,
+    bias: np.ndarray | None,
+    projection: np.ndarray | None = None,
+    eps: float = 1e-5,
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The end of a tower as a function (sample, width) -> (sample, joint).
 
     f(x) = ((x - mean x) / sqrt(var x + eps) * weight + bias) projection: LayerNorm and the linear projection.
+    Without bias f(x) = (x / sqrt(mean x^2 + eps) * weight) projection: RMSNorm, as in language models.
     weight, bias: (width,); projection: (width, joint), None for none.
     """
-    weight, bias = np.asarray(weight, np.float64), np.asarray(bias, np.float64)
+    centred, weight = bias is not None, np.asarray(weight, np.float64)
+    bias = np.asarray(bias, np.float64) if centred else np.zeros_like(weight)
     matrix = None if projection is None else np.asarray(projection, np.float64)
     fits = weight.ndim == 1 and weight.shape == bias.shape
     if not fits or (matrix is not None and (matrix.ndim != 2 or len(matrix) != len(weight))):
@@ -39,7 +44,7 @@ def readout(
         if x.shape[-1] != len(weight):
             raise ValueError(f"the tokens have width {x.shape[-1]}, the norm {len(weight)}: another tower's")
         x = np.asarray(x, np.float64)
-        x = x - x.mean(axis=-1, keepdims=True)
+        x = x - x.mean(axis=-1, keepdims=True) if centred else x
         x = x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps) * weight + bias
         return x if matrix is None else x @ matrix
 
@@ -49,23 +54,28 @@ def readout(
 def lens_logits(
     x: xr.DataArray,
     read: Callable[[np.ndarray], np.ndarray],
-    class_features: np.ndarray,
+    class_features: np.ndarray | None = None,
     role: str | None = None,
     logit_scale: float = 1.0,
 ) -> xr.DataArray:
     """l_c = logit_scale * cos(read(x), w_c) for every layer, dims (layer, sample, class); no unit.
 
+    Without class_features, of a language model, l_c = logit_scale * read(x)_c, where the classes are its words.
+
     x: residual stream after the blocks, (layer, sample, token, feature) or without tokens; the mean over the
-    tokens of `role` is read, by default cls, or eos in text. read: from `readout`, or any function
-    (sample, width) -> (sample, joint). class_features: (class, joint). The last layer gives the model's own
+    tokens of `role` is read, by default cls, or eos in text. read: from `readout`, from
+    `vlmlab.capture.reader`, or any function (sample, width) -> (sample, joint). class_features: (class, joint). The last layer gives the model's own
     logits. For a text tower the samples are the prompts and class_features those of the images.
     Attributes: role, caveat. Raises ValueError for NaN, missing axes or widths that do not fit.
     """
     x, role = layers_by_samples(x, role)
-    classes = unit_rows(np.asarray(class_features, np.float64))
+    classes = None if class_features is None else unit_rows(np.asarray(class_features, np.float64))
     values = []
     for layer in x.values:
         z = np.asarray(read(layer))
+        if classes is None:
+            values.append(logit_scale * z)
+            continue
         if classes.ndim != 2 or z.shape != (len(layer), classes.shape[1]):
             raise ValueError(
                 f"read gave shape {z.shape} for {len(layer)} samples, class_features has "

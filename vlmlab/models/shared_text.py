@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..token_labels import Layout
 from .partial_blocks import finish
-from .tokens import Edit, Layout, Tokens
+from .tokens import Edit, Tokens
 
 
 @dataclasses.dataclass(frozen=True)

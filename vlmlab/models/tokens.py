@@ -1,11 +1,12 @@
 """Labelled tokens, and the edits that methods make on them."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-Layout = tuple[tuple[str, int], ...]
+from ..token_labels import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,28 @@ class Tokens:
 
 
 Edit = Callable[[Tokens], Tokens]
+
+
+class Observer:
+    """What a tower tells those who look, who are in its list `observers`; changes nothing.
+
+    keeps_graph: while it looks, blocks in which nothing trains keep their graph.
+    """
+
+    keeps_graph = False
+
+    def before_block(self, layer: int, tokens: Tokens) -> None:
+        """Block `layer` (1 to depth) is about to run on these tokens."""
+
+
+@contextlib.contextmanager
+def observed(tower, observer: Observer) -> Iterator[None]:
+    """The observer is in the tower's list while the block runs."""
+    tower.observers.append(observer)
+    try:
+        yield
+    finally:
+        tower.observers.remove(observer)
 
 
 def span(layout: Layout, role: str) -> slice:

@@ -11,28 +11,32 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..token_labels import Layout
 from .check_towers import check_images, check_text, check_visual, pool_type
 from .ends import ends, own_tokens
 from .families import FAMILIES
 from .partial_blocks import all_tokens, can_run_in_parts, first_tokens
 from .shared_text import SharedText, arrange
-from .tokens import Edit, Layout, Tokens, leading
+from .tokens import Edit, Observer, Tokens, leading
 
 
 class Tower(nn.Module):
     """What the image and the text tower share: running edited blocks.
 
-    `layouts` holds, after a run, the layout at the input of every block that ran.
+    `layouts` holds, after a run, the layout at the input of every block that ran. `observers` are told
+    before every block of `run`.
     """
 
     kind: str
     causal = False
+    entering: Mapping[int, int] = {}  # every token enters every block: nothing is cached
     family = FAMILIES["open_clip ViT"]
 
     def __init__(self, blocks: nn.ModuleList, width: int, heads: int):
         super().__init__()
         self.blocks, self.width, self.heads = blocks, width, heads
         self.layouts: dict[int, Layout] = {}
+        self.observers: list[Observer] = []
         self.shortcuts = True
 
     @property
@@ -73,6 +77,8 @@ class Tower(nn.Module):
             if layer in edits:
                 tokens = edits[layer](tokens)
             self.layouts[layer] = tokens.layout
+            for observer in self.observers:
+                observer.before_block(layer, tokens)
             tokens = self.through(layer, tokens, first if layer == stop else None)
         return tokens
 
@@ -103,8 +109,9 @@ class Tower(nn.Module):
 
     def prefix(self, inputs: Tensor, before: int) -> Tokens:
         """Embedding and blocks 1..before-1, the part that no edit touches: without a graph where none of it
-        trains."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.first_trained < before):
+        trains and no observer wants one."""
+        wanted = self.first_trained < before or any(o.keeps_graph for o in self.observers)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and wanted):
             return self.run(self.embed(inputs), stop=before - 1)
 
     def forward(self, inputs: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
@@ -191,7 +198,6 @@ class TextTower(Tower):
         self.text = text
         self.causal = text.attn_mask is not None
         self.read_at = pool_type(text)
-        self.last_eos: Tensor | None = None
 
     def embedding(self) -> list[nn.Parameter]:
         return [self.text.token_embedding.weight, self.text.positional_embedding]
@@ -222,11 +228,6 @@ class TextTower(Tower):
                 f"token ids have shape {tuple(ids.shape)}, expected (batch, at most "
                 f"{len(self.text.positional_embedding)}); use vlm.tokenizer"
             )
-
-    def run(self, tokens: Tokens, *args, **options) -> Tokens:
-        tokens = super().run(tokens, *args, **options)
-        self.last_eos = tokens.eos
-        return tokens
 
     def forward(self, ids: Tensor, edits: Mapping[int, Edit] | None = None) -> Tensor:
         edits = dict(edits or {})
@@ -277,7 +278,7 @@ class TextTower(Tower):
             texts = tokens.edited(edits.get(layer))
             if texts is None:
                 return super().read(tokens.side_by_side(), edits, layer)
-            self.layouts[layer], self.last_eos = texts.full_layout, texts.eos
+            self.layouts[layer] = texts.full_layout
             tokens = texts.through(self.blocks[layer - 1], only_ends=layer == self.depth)
         return self.project(self.norm(tokens.ends()))
 

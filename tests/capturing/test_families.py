@@ -1,0 +1,305 @@
+"""One contract for all families of models: every site is hit, shaped, labelled, and changes nothing."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from family_models import CASES, OWN, TOWERS, OwnModel, built, timm_model
+
+import vlmlab
+from vlmlab.capturing.module_tower import towers_of
+from vlmlab.capturing.sites import ONCE, SITES, names
+from vlmlab.models.families import FAMILIES, Family, at, has
+from vlmlab.token_labels import parse_layout, tokens_of
+
+KERNEL = F.scaled_dot_product_attention
+POST_NORM = ("HF BERT", "HF BERT with head", "HF BLIP-2 without language")  # norms behind the sums
+# the modules whose last output (sample, head, query, token) is the attention, in eager code
+ATTENTION = ("Attention", "SelfAttention", "MultiHeadAttention")
+model_of = functools.cache(lambda name: built(next(c for c in CASES if c.name == name)))
+
+
+@functools.cache
+def record_of(name: str, kind: str):
+    """Every site of one tower, and how the model's own output is without and after capture."""
+    torch.set_num_threads(1)
+    case, model = next(c for c in CASES if c.name == name), model_of(name)
+    tower = towers_of(model, case.family)[kind]
+    with torch.no_grad():
+        before = run(model, tower, case.data(kind))
+        record = vlmlab.capture(
+            model, case.data(kind), f"{kind}.*", family=case.family, batch_size=2, progress=False
+        )
+        after = run(model, tower, case.data(kind))
+    return record, before, after
+
+
+def run(model, tower, data):
+    return tower.run(data)["output"]
+
+
+def own_hooks(model):
+    """Hooks of vlmlab on a model; Hugging Face has some of its own, which stay."""
+    hooks = [h for m in model.modules() for t in (m._forward_hooks, m._forward_pre_hooks) for h in t.values()]
+    return [h for h in hooks if h.__module__.startswith("vlmlab")]
+
+
+parametrised = pytest.mark.parametrize(
+    ("case", "kind"), TOWERS, ids=[f"{c.name}, {kind}" for c, kind in TOWERS]
+)
+
+
+@parametrised
+def test_every_site_is_hit_and_shaped(case, kind):
+    record, _, _ = record_of(case.name, kind)
+    tower = towers_of(model_of(case.name), case.family)[kind]
+    assert list(record.data_vars) == names({kind: tower})
+    tokens, keys = record[f"{kind}.resid.post"].sizes["token"], {}
+    if f"{kind}.cross.k" in record:
+        keys = {"token": record[f"{kind}.cross.k"].sizes["token"]}
+    sizes = {"sample": 3, "token": tokens, "query": tokens, "feature": 32, "neuron": 64, "head_feature": 8}
+    for name in record.data_vars:
+        x, site = record[name], name.split(".", 1)[1]
+        layers = () if site in ONCE else ("layer",)
+        assert x.dims == (*layers, "sample", *SITES[site])
+        expected = {**sizes, "token": x.sizes.get("token") if site == "embed" else tokens}
+        expected |= keys if site in ("cross.k", "cross.v", "cross.probs") else {}
+        assert all(x.sizes[dim] == n for dim, n in expected.items() if dim in x.dims), name
+        if site not in ONCE:
+            assert x["layer"].values.tolist() == (
+                [1, 3] if kind == "qformer" and site.startswith("cross") else [1, 2, 3]
+            )
+        if case.family is None:
+            assert np.isfinite(x).all(), name
+
+
+@parametrised
+def test_tokens_are_labelled(case, kind):
+    record, _, _ = record_of(case.name, kind)
+    x = record[f"{kind}.embed"]
+    x = x.isel(token=x.notnull().all(["sample", "feature"]))  # tokens that appear later are NaN here
+    if isinstance(case.towers[kind], tuple):
+        for row, text in zip(x["role"].values, case.towers[kind], strict=True):
+            assert row.tolist() == [role for role, _ in tokens_of(parse_layout(text, len(row)))]
+        return
+    layout = parse_layout(case.towers[kind], x.sizes["token"])
+    expected = [role for role, _ in tokens_of(layout)]
+    if kind in ("image", "qformer"):
+        assert x["role"].values.tolist() == expected
+        if kind == "qformer":
+            return
+        patches = x["role"].values == "patch"
+        assert x["row"].values[patches].tolist() == [i // 4 for i in range(16)]
+        return
+    last_word = "SigLIP" in case.name  # reads its last position, whatever stands there
+    for row, end in zip(x["role"].values, (11, 11, 11) if last_word else (11, 6, 8)):
+        assert row[end] == "eos" and list(row[:end]) == expected[:end]
+        assert [r for r in row[end + 1 :] if r != "cls"] == ["pad"] * (11 - end)
+
+
+@parametrised
+def test_the_output_stays_what_it_was(case, kind):
+    record, before, after = record_of(case.name, kind)
+    scale = before.abs().max()
+    assert torch.equal(before, after)
+    assert record.attrs["difference"] < 2e-6
+    assert np.abs(record[f"{kind}.final"].values[:, 0] - before.numpy()).max() < 2e-6 * scale
+    model = model_of(case.name)
+    assert not own_hooks(model)
+    assert F.scaled_dot_product_attention is KERNEL
+
+
+@parametrised
+def test_sites_fit_together(case, kind):
+    """What is added is the difference of the residual stream; attention weighs the values into z."""
+    record, _, _ = record_of(case.name, kind)
+    pre, post = (record[f"{kind}.resid.{part}"].values for part in ("pre", "post"))
+    ok = ~np.isnan(pre)
+    if case.name not in POST_NORM and kind != "qformer" and f"{kind}.resid.mid" in record:
+        mid, added = record[f"{kind}.resid.mid"].values, record[f"{kind}.attn.out"].values
+        if f"{kind}.cross.out" in record:
+            added = added + record[f"{kind}.cross.out"].values
+        assert np.abs(pre + added - mid)[ok].max() < 1e-4
+        assert np.abs(mid + record[f"{kind}.mlp.out"].values - post)[ok].max() < 1e-4
+    shared = pre.shape[2] if case.family is None else 17
+    assert np.allclose(pre[1:, :, :shared], post[:-1, :, :shared], atol=1e-5)
+    for name in ("attn", "cross"):
+        if f"{kind}.{name}.probs" in record:
+            check_attention({part: record[f"{kind}.{name}.{part}"] for part in ("v", "z", "probs")})
+
+
+def check_attention(parts):
+    """Rows sum to one, but for padding, which may look at nothing; z is what they weigh out of v."""
+    sums = parts["probs"].sum("token").where(parts["probs"].notnull().any("token"))
+    looks = sums.where(sums > 0)
+    assert np.abs(looks - 1).max() < 1e-5 and looks.notnull().mean() > 0.7
+    v, z, p = (np.nan_to_num(parts[part].values) for part in ("v", "z", "probs"))
+    assert np.abs(p @ v - z).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("case", "kind"),
+    [(c, k) for c, k in TOWERS if c.name.startswith("HF")],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_probabilities_equal_the_eager_ones(case, kind):
+    eager, data = built(case), case.data(kind)
+    eager.set_attn_implementation("eager")
+    record, tower = record_of(case.name, kind)[0], towers_of(eager)[kind]
+    for name, found in eager_attentions(eager, tower, data).items():
+        probs = record[f"{kind}.{name}.probs"].values
+        shown = slice(None)
+        if isinstance(data, dict) and kind != "decoder" and "attention_mask" in data:
+            shown = data["attention_mask"].bool().numpy()  # eager code lets padding look anywhere
+            probs, found = np.moveaxis(probs, 3, 2), np.moveaxis(found, 3, 2)
+            probs, found = probs[:, shown], found[:, shown]
+        assert np.abs(probs - found).max() < 1e-6
+        assert probs.std() > 1e-3  # not even, where everything would be equal
+
+
+def eager_attentions(model, tower, data) -> dict[str, np.ndarray]:
+    """(layer, sample, head, query, token) of every attention, from what the model's eager code hands on."""
+    seen = {
+        name: [] for name in tower.family.attention if name == "attn" or tower.kind in ("decoder", "qformer")
+    }
+    handles = []
+    for name in seen:
+        path = tower.family.attention[name]
+        for block in tower.blocks:
+            if not has(block, path):
+                continue
+            inner = [m for m in at(block, path).modules() if type(m).__name__.endswith(ATTENTION)]
+
+            def look(module, args, output, name=name):
+                seen[name].append([x for x in output if getattr(x, "ndim", 0) == 4][-1])
+
+            handles.append(inner[-1].register_forward_hook(look))
+    with torch.no_grad():
+        tower.run(data)
+    for handle in handles:
+        handle.remove()
+    return {name: torch.stack(found).numpy() for name, found in seen.items()}
+
+
+def test_probabilities_equal_timm_without_fused_attention():
+    from timm.layers import set_fused_attn
+
+    record, _, _ = record_of("timm ViT", "image")
+    set_fused_attn(False)
+    try:
+        model = built(next(c for c in CASES if c.name == "timm ViT"))
+        seen = []
+        for block in model.blocks:
+            block.attn.attn_drop.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        with torch.no_grad():
+            model(next(c for c in CASES if c.name == "timm ViT").data("image"))
+        assert np.abs(record["image.attn.probs"].values - torch.stack(seen).numpy()).max() < 1e-6
+        with pytest.raises(ValueError, match=r"image.attn.probs was never hit in blocks \[1, 2, 3\].*eager"):
+            vlmlab.capture(model, torch.randn(2, 3, 32, 32), "image.attn.probs", progress=False)
+    finally:
+        set_fused_attn(True)
+
+
+@pytest.mark.parametrize("name", ["HF LLaMA", "open_clip ViT", "open_clip CoCa", "HF CLIP"])
+def test_causal_towers_do_not_look_ahead(name):
+    p = record_of(name, "text")[0]["text.attn.probs"].values
+    words = p[..., :12, :12]
+    assert (np.triu(words, 1) == 0).all() and (words[..., 5, :6] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["HF BERT", "HF LLaMA"])
+def test_padding_is_not_looked_at(name):
+    record, _, _ = record_of(name, "text")
+    p = record["text.attn.probs"]
+    pad = record["text.embed"]["role"].values == "pad"
+    received = np.moveaxis(p.values, 1, 0).sum(axis=(1, 2))  # (sample, query, token)
+    for sample in range(3):
+        words = ~pad[sample]
+        assert (received[sample][words][:, pad[sample]] == 0).all()
+
+
+def test_grouped_queries_share_keys():
+    record, _, _ = record_of("HF LLaMA", "text")
+    assert record["text.attn.q"].sizes["head"] == record["text.attn.probs"].sizes["head"] == 4
+    assert record["text.attn.k"].sizes["head"] in (2, 4)
+
+
+def test_an_eager_model_is_refused_by_name_of_the_reason():
+    case = next(c for c in CASES if c.name == "HF ViT")
+    model = built(case)
+    model.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match="does not call torch's scaled_dot_product_attention"):
+        vlmlab.capture(model, case.data("image"), "image.attn.q", progress=False)
+
+
+def test_own_module_has_its_prompts_where_they_appear():
+    record, _, _ = record_of("own module", "image")
+    x = record["image.resid.post"]
+    assert x["role"].values.tolist() == ["cls"] + ["patch"] * 16 + ["prompt"] * 2
+    prompt = x.sel(token=x["role"] == "prompt")
+    assert np.isnan(prompt.sel(layer=1)).all() and np.isfinite(prompt.sel(layer=[2, 3])).all()
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        (
+            {"tokens": {1: "cls patch*", 2: "cls prompt:2 patch*"}},
+            r"token 1 is called prompt\[0\] and enters here",
+        ),
+        ({"tokens": "cls patch:16"}, "block 2: layout 'cls patch:16' names 17 tokens, but there are 19"),
+        (
+            {"tokens": {1: "patch*"}},
+            r"token 0 is called patch\[0\], but it is equal for two different images",
+        ),
+        ({"blocks": "levels"}, "OwnModel has no 'levels'"),
+        ({"sites": {"resid.post": ("ln_9", "out")}}, "has no 'ln_9'"),
+        ({"batch_first": True}, "block 2: layout .* names 17 and more tokens, but there are 2"),
+    ],
+)
+def test_a_wrong_family_is_one_clear_error(family, message):
+    wrong = Family(
+        **{"blocks": OWN.blocks, "sites": OWN.sites, "tokens": OWN.tokens, "batch_first": False} | family
+    )
+    model = built(CASES[-1])
+    with pytest.raises(ValueError, match=message):
+        vlmlab.capture(model, torch.randn(2, 3, 32, 32), "image.resid.post", family=wrong, progress=False)
+    assert not own_hooks(model)
+
+
+def test_unknown_modules_and_wrong_data():
+    with pytest.raises(ValueError, match=r"OwnModel is of no family.*timm ViT.*family="):
+        vlmlab.capture(OwnModel().eval(), torch.randn(2, 3, 32, 32), "image.resid.post")
+    model = timm_model().eval()
+    with pytest.raises(ValueError, match=r"no site 'text\.resid\.post'; it has image\.embed"):
+        vlmlab.capture(model, torch.randn(2, 3, 32, 32), "text.resid.post")
+    with pytest.raises(ValueError, match=r"\(image, channel, height, width\), float"):
+        vlmlab.capture(model, torch.randn(2, 32, 32), "image.resid.post")
+    with pytest.raises(ValueError, match="is in training mode"):
+        vlmlab.capture(timm_model().train(), torch.randn(2, 3, 32, 32), "image.resid.post")
+    bad = torch.randn(3, 3, 32, 32)
+    bad[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="hold NaN or infinity, the first is '1'"):
+        vlmlab.capture(model, bad, "image.resid.post", progress=False)
+
+
+def test_a_map_style_dataset_with_labels():
+    class Pictures:
+        targets = [3, 1, 2]
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return torch.full((3, 32, 32), float(i)) + torch.arange(32.0), self.targets[i]
+
+    record = vlmlab.capture(timm_model().eval(), Pictures(), "image.resid.post", batch_size=2, progress=False)
+    assert record["label"].values.tolist() == [3, 1, 2] and record["id"].values.tolist() == ["0", "1", "2"]
+
+
+def test_families_are_distinct():
+    for case, kind in TOWERS:
+        if case.family is None:
+            assert towers_of(model_of(case.name))[kind].family in FAMILIES.values()

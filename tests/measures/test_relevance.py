@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import vlmlab
+from vlmlab import capture, measures
+
+PROBS, GRADS = "image.attn.probs", "image.attn.grads"
+
+
+def maps_of(record, **options):
+    p, g = record[PROBS], record[GRADS]
+    return {
+        "rollout": measures.rollout(p, **options),
+        "chefer": measures.chefer(p, g, **options),
+        "legrad": measures.legrad(g),
+        "product": measures.grad_times_attention(p, g, **options),
+    }
+
+
+# --- the maps, by hand --------------------------------------------------------------------------
+
+A = np.array([[[0.5, 0.5], [0.2, 0.8]], [[0.9, 0.1], [0.4, 0.6]]])[:, None, None]  # 2 layers, 2 tokens
+G = np.array([[[1.0, -2.0], [3.0, 0.5]], [[2.0, 1.0], [-1.0, 1.0]]])[:, None, None]
+
+
+def test_rollout_by_hand():
+    first, second = (a[0, 0] / 2 + np.eye(2) / 2 for a in A)
+    for query in (0, 1):
+        assert np.allclose(measures.rollout(A, query), (second @ first)[query])
+
+
+def test_chefer_by_hand():
+    relevance = np.eye(2)
+    for a, g in zip(A[:, 0, 0], G[:, 0, 0]):
+        relevance = relevance + np.maximum(a * g, 0) @ relevance
+    for query in (0, 1):
+        assert np.allclose(measures.chefer(A, G, query), relevance[query])
+
+
+def test_legrad_and_product_by_hand():
+    # positive gradients: columns of layer 1 sum to (4, 0.5), of layer 2 to (2, 2); two queries, two layers
+    assert np.allclose(measures.legrad(G), [[(4 + 2) / 4, (0.5 + 2) / 4]])
+    assert np.allclose(measures.grad_times_attention(A, G), [[(0.5 * 1 + 0.9 * 2) / 2, (0 + 0.1) / 2]])
+    two_heads = np.concatenate([G, np.zeros_like(G)], axis=2)
+    assert np.allclose(measures.legrad(two_heads), measures.legrad(G) / 2)
+
+
+def test_a_token_that_a_block_lacks_stays_itself():
+    small, p, g = A[:1], np.full((2, 1, 1, 3, 3), np.nan), np.full((2, 1, 1, 3, 3), np.nan)
+    p[0, ..., :2, :2], g[0, ..., :2, :2] = small[0], G[0]
+    p[1], g[1] = 1 / 3, 1.0
+    last, first = np.full((3, 3), 1 / 6) + np.eye(3) / 2, np.eye(3)
+    first[:2, :2] = small[0, 0, 0] / 2 + np.eye(2) / 2
+    assert np.allclose(measures.rollout(p), (last @ first)[0])
+    assert np.allclose(measures.legrad(g), [[(4 / 2 + 1) / 2, (0.5 / 2 + 1) / 2, 1 / 2]])
+
+
+def test_wrong_shapes():
+    with pytest.raises(ValueError, match="of shape"):
+        measures.rollout(A[0])
+    with pytest.raises(ValueError, match="same shape"):
+        measures.chefer(A, G[:1])
+
+
+# --- on the embedded model ----------------------------------------------------------------------
+
+
+def test_covering_what_a_map_shows_hurts_more_than_covering_the_rest():
+    vlm, task = vlmlab.load("tiny"), vlmlab.task("emoji/animals", protocol="base_to_new", shots=4, seed=1)
+    split = task.base.select(range(0, len(task.base), max(1, len(task.base) // 12)))
+    own = F.normalize(vlm.encode_text(split.prompts), dim=-1)[torch.tensor(np.array(split.labels))]
+
+    def target(z):
+        return (F.normalize(z, dim=-1) * own).sum(dim=-1)
+
+    record = capture.attention_grads(vlm, split, target)
+    each = capture.attention_grads(vlm, split, target, each_layer=True)
+    pixels = torch.stack([vlm.preprocess(split.image(i)) for i in range(len(split))])
+    for name, x in {**maps_of(record), "legrad": measures.legrad(each[GRADS])}.items():
+        patches = torch.tensor(x.values[:, x["role"].values == "patch"])
+        order, side = patches.argsort(dim=1), int(x["row"].max()) + 1
+        scores = []
+        for part in (
+            order[:, -(side * side) // 4 :],
+            order[:, : side * side // 4],
+        ):  # most and least relevant
+            mask = torch.zeros_like(patches).scatter(1, part, 1.0).view(-1, 1, side, side)
+            mask = F.interpolate(mask, size=pixels.shape[-2:])
+            with torch.no_grad():
+                scores.append(target(vlm.encode_image(pixels * (1 - mask) + pixels.max() * mask)).mean())
+        assert scores[0] < scores[1] - 0.005, name

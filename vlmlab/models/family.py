@@ -1,0 +1,82 @@
+"""What describes one tower of another library's module, as data; `families.py` lists those known."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Path = tuple[str, str]  # (submodule path inside a block, "in" for its first input or "out" for its output)
+Layouts = str | Mapping[int, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """Tokens of a text: which is which depends on the sample.
+
+    layout: of a text without padding, "sos word*". end: where a text ends, at the token called eos: "eos" the
+    largest id, as in CLIP; "mask" the last token that the attention mask shows; "last" the last one; "" texts
+    have no marked end. Tokens that the mask hides, on either side, and those behind eos are called pad.
+    ids, mask: names of the inputs. image: path of the id that stands for a piece of an image among the words;
+    such tokens are called patch.
+    """
+
+    layout: Layouts
+    end: str = ""
+    ids: str = "input_ids"
+    mask: str = "attention_mask"
+    image: str = ""
+
+
+Labels = Layouts | Words | Callable[[Any], "Layouts | Words"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How to find one tower's blocks, its sites, and which token is which.
+
+    blocks: path of the list of blocks, as in "vision_model.encoder.layers".
+    sites: site -> (submodule path inside a block, "in" or "out"); the empty path is the block itself.
+    tokens: layout of what enters a block, "cls patch*", or {first block: layout} where tokens appear on the
+    way; `Words` for a text; or a function of the module that says so.
+    kind: "image", "text", or another name that sites of this tower begin with. forward: path of what runs
+    this tower on a batch and returns its features; "" calls the module.
+    batch_first: False where blocks take (token, batch, width).
+    marks: further paths that a module must have, where blocks alone do not tell families apart.
+    attention: "attn" (self) and "cross" -> path of the submodule of a block in which that attention calls
+    torch's kernel; q, k, v, z and probs are read there. A block without the path has no such sites.
+    keys: of "cross", the layout of the tokens that are looked at, as in `tokens`.
+    norm, head: paths of the final norm and of what makes logits of its output, for the lens; head may be a
+    function of the module that returns it.
+    """
+
+    blocks: str
+    sites: Mapping[str, Path]
+    tokens: Labels = "cls patch*"
+    kind: str = "image"
+    forward: str = ""
+    batch_first: bool = True
+    marks: tuple[str, ...] = ()
+    attention: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"attn": ""})
+    keys: Mapping[str, Labels] = dataclasses.field(default_factory=dict)
+    norm: str = ""
+    head: str | Callable[[Any], Callable] = ""
+
+
+def has(module: Any, path: str) -> bool:
+    """Whether a module has an attribute at this path; the empty path is the module."""
+    for name in filter(None, path.split(".")):
+        if getattr(module, name, None) is None:
+            return False
+        module = getattr(module, name)
+    return True
+
+
+def at(module: Any, path: str) -> Any:
+    """The attribute at this path; the empty path is the module. ValueError lists what there is instead."""
+    for name in filter(None, path.split(".")):
+        if not hasattr(module, name):
+            there = ", ".join(child for child, _ in module.named_children()) or "nothing"
+            raise ValueError(
+                f"{type(module).__name__} has no {name!r} (path {path!r} of its family); it has {there}"
+            )
+        module = getattr(module, name)
+    return module
