@@ -7,6 +7,7 @@ import importlib.util
 import json
 import pkgutil
 import typing
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -18,10 +19,10 @@ WHOLE = typing.Annotated[int, msgspec.Meta(ge=0)]
 ROOMS = ("methods", "distill", "decode", "mini")
 
 
-def modules() -> dict[str, str]:
+def modules(rooms: Iterable[str] = ROOMS) -> dict[str, str]:
     """Learner -> the module of vlmlab that holds it. A room lists in `SHARED` what its learners share."""
     found = {}
-    for room in ROOMS:
+    for room in rooms:
         if importlib.util.find_spec(f"vlmlab.{room}") is None:
             continue
         package = importlib.import_module(f"vlmlab.{room}")
@@ -31,9 +32,9 @@ def modules() -> dict[str, str]:
     return found
 
 
-def names() -> list[str]:
-    """The learners there are."""
-    return sorted(modules())
+def names(*rooms: str) -> list[str]:
+    """The learners there are, in some rooms or in all."""
+    return sorted(modules(rooms or ROOMS))
 
 
 def find(name: str | type[Learner]) -> type[Learner]:

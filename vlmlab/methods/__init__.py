@@ -1,10 +1,17 @@
 """Methods trained on top of a frozen model. One file each; the file name is the method's name."""
 
-from ..registry import build, config, configure, describe, find, names
+from .. import registry
+from ..registry import build, config, configure, describe, find
 from .method import Method
 from .preset_table import presets, target_presets
 
 SHARED = ("method", "preset_table", "prompts", "schedule")  # what methods share
+
+
+def names() -> list[str]:
+    """The methods there are."""
+    return registry.names("methods")
+
 
 __all__ = [
     "Method",
