@@ -13,7 +13,8 @@ import pytest
 
 from vlmlab import cli
 from vlmlab.studies.jobs import cluster, cluster_check
-from vlmlab.studies.jobs.worker import Request, Resources, environment
+from vlmlab.studies.jobs.worker import Request, environment
+from vlmlab.studies.sections import Resources
 
 pytest.importorskip("distributed")
 JOBS = '''

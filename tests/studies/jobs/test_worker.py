@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from vlmlab.studies.jobs.worker import Request, Resources, Worker, environment
+from vlmlab.studies.jobs.worker import Request, Worker, environment
+from vlmlab.studies.sections import Resources
 
 USUAL = Resources()
 JOBS = """

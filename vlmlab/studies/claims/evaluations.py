@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from ... import measures
+
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NOT_TESTABLE = "not testable here"
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, NOT_TESTABLE)
@@ -51,20 +53,21 @@ def select(rows: pd.DataFrame, where: dict) -> pd.DataFrame:
 
 
 def cells(rows: pd.DataFrame, where: dict, units: list[str], value: str) -> pd.DataFrame:
-    """Per unit: mean, var (of the rows in it), se2 (squared standard error) and q (se2 squared / its df).
+    """Per unit: mean, values (of the rows in it, unless they are summaries), se2 (squared standard error) and q (se2 squared / its df).
 
     Rows of one seed have no error of their own: their seeds are compared later.
     """
     chosen = select(rows, where)
     if value in chosen:
         group = chosen.groupby(units)[value] if units else chosen.assign(all=0).groupby("all")[value]
-        return pd.DataFrame({"mean": group.mean(), "var": group.var(), "se2": 0.0, "q": 0.0})
+        values = group.agg(lambda of_unit: of_unit.to_numpy())
+        return pd.DataFrame({"mean": group.mean(), "values": values, "se2": 0.0, "q": 0.0})
     mean, sd, lacks = next(s for s in SUMMARIES if {*s[:2]} <= set(chosen))
     frame = chosen.set_index(units) if units else chosen.reset_index(drop=True)
     if not frame.index.is_unique:
         raise LookupError(f"{where} leaves several summaries per {' and '.join(units) or 'claim'}")
     se2 = frame[sd] ** 2 / (frame["n"] - 1 + lacks)
-    return pd.DataFrame({"mean": frame[mean], "var": math.nan, "se2": se2, "q": se2**2 / (frame["n"] - 1)})
+    return pd.DataFrame({"mean": frame[mean], "se2": se2, "q": se2**2 / (frame["n"] - 1)})
 
 
 def minus(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -90,9 +93,15 @@ def combined(mean: pd.Series, se2: pd.Series, q: pd.Series) -> pd.DataFrame:
 
 
 def effect_size(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Cohen's d of the rows in a unit: (mean a - mean b) / sqrt of the mean variance."""
-    d = (a["mean"] - b["mean"]) / ((a["var"] + b["var"]) / 2) ** 0.5
-    return combined(d, a["se2"] + b["se2"], a["q"] + b["q"])
+    """Cohen's d of the rows in a unit (measures.effect_size). LookupError without two rows on each side."""
+    if "values" not in a:
+        raise LookupError("an effect size needs single measurements; these rows are means and spreads")
+    units = a.index.intersection(b.index)
+    try:
+        d = [float(measures.effect_size(b["values"][unit], a["values"][unit])) for unit in units]
+    except ValueError as error:
+        raise LookupError(str(error)) from error
+    return combined(pd.Series(d, units, dtype=float), a["se2"] + b["se2"], a["q"] + b["q"])
 
 
 def gap_change(side: Callable, claim) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ...files import write
 from ...paths import data_dir
+from ..schema import Finite, Record, Wrong, convert
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
@@ -53,6 +54,12 @@ p {{ max-width: 60em; color: #444; }}
 </body>
 </html>
 """
+
+
+class Stated(Record):
+    """One line of a published table."""
+
+    value: Finite
 
 
 def per_seed(results, study: str, table: str = "methods", data: str | Path = DATA):
@@ -160,10 +167,20 @@ def stated(rows, kind: str):
 
 
 def published(study: str, table: str, data: str | Path = DATA):
-    """`data/published/<study>/<table>.csv` in tidy form. FileNotFoundError when there is none."""
+    """`data/published/<study>/<table>.csv` in tidy form.
+
+    FileNotFoundError when there is none, ValueError for a line whose value is no number.
+    """
     import pandas as pd
 
-    return stated(pd.read_csv(Path(data) / "published" / study / f"{table}.csv"), "published")
+    path = Path(data) / "published" / study / f"{table}.csv"
+    frame = pd.read_csv(path)
+    for line, row in enumerate(frame.to_dict("records"), start=2):
+        try:
+            convert(row, Stated)
+        except Wrong as error:
+            raise ValueError(f"{path}, line {line}, {error.field}: {error}") from error
+    return stated(frame, "published")
 
 
 def together(*parts):
