@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..files import write_json
 from ..paths import PACKAGE
+from .places import file_digest
 
 CONTENT = ("pages", "claims")  # the wings of studies whose code shapes what an artefact holds
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -97,13 +98,17 @@ def save(path: str, project: str, files: list[str]) -> None:
 
 
 def digest(path: Path, loaded: frozenset[Path]) -> str:
-    """Of a module's code; `loaded` are the other modules of the record."""
+    """Of a module's code and the data files beside it that it names; `loaded` are the modules of the record."""
     stat = path.stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size, loaded if path.name == "__init__.py" else None)
+    package = path.name == "__init__.py"
+    code, texts = read_code(path, stat.st_mtime_ns, stat.st_size, loaded if package else None)
+    beside = [file_digest(file) for text in texts if (file := path.with_name(text)).is_file()]
+    return hashlib.sha256("".join([code, *beside]).encode()).hexdigest()[:16]
 
 
 @functools.cache
-def _digest(path: Path, mtime: int, size: int, loaded: frozenset[Path] | None) -> str:
+def read_code(path: Path, mtime: int, size: int, loaded: frozenset[Path] | None) -> tuple[str, list[str]]:
+    """The code of a file without comments, docstrings and layout, and the texts in it that could name files."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -111,12 +116,10 @@ def _digest(path: Path, mtime: int, size: int, loaded: frozenset[Path] | None) -
                 node.body = node.body[1:]
     if loaded is not None:
         leave_out_unused(tree, path.parent, loaded)
-    value = hashlib.sha256(ast.dump(tree).encode())
     strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}
-    for text in sorted(s for s in strings if re.fullmatch(r"[\w-]+\.[\w.]+", s)):
-        if (beside := path.with_name(text)).is_file():
-            value.update(beside.read_bytes())
-    return value.hexdigest()[:16]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), sorted(
+        s for s in strings if re.fullmatch(r"[\w-]+\.[\w.]+", s)
+    )
 
 
 def leave_out_unused(tree: ast.Module, package: Path, loaded: frozenset[Path]) -> None:
