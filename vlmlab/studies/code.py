@@ -6,13 +6,14 @@ module that it names do. In a package's `__init__.py`, entries of tables that le
 left out, so that a new measure or plot changes nothing for who does not use it.
 
 The driver decides when something is made, not what, so its code is no part of a record: that is all of
-`vlmlab/studies/` but the wings in `CONTENT`.
+`vlmlab/studies/` but the wing `CONTENT`.
 """
 
 import ast
 import functools
 import gc
 import hashlib
+import os
 import re
 import sys
 import sysconfig
@@ -23,37 +24,30 @@ from ..files import write_json
 from ..paths import PACKAGE
 from .places import file_digest
 
-CONTENT = ("pages", "claims")  # the wings of studies whose code shapes what an artefact holds
+CONTENT = "pages"  # the wing of studies whose code shapes what an artefact holds
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def is_installed(path: str) -> bool:
-    """Whether a file belongs to Python or a package beside it, and not to vlmlab or a project."""
-    return path.startswith(INSTALLED) or "site-packages" in path or not path.endswith(".py")
+    """Whether a module belongs to Python or a package beside it; such a one may also name a file that is none."""
+    folders = Path(path).parts
+    return (
+        not os.path.isabs(path)
+        or path.startswith(INSTALLED)
+        or "site-packages" in folders
+        or "dist-packages" in folders
+    )
 
 
 def is_driver(name: str) -> bool:
     """Whether a module only decides when something is made."""
     parts = name.split("/")
-    return parts[:2] == ["vlmlab", "studies"] and parts[2] not in CONTENT
+    return parts[:2] == ["vlmlab", "studies"] and parts[2] != CONTENT
 
 
 def loaded_files() -> list[str]:
     """The files of all modules that this process has loaded."""
     return [path for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))]
-
-
-def forget(kept: Iterable[str]) -> None:
-    """Drop the modules of vlmlab and of projects, so that the next job loads what it needs itself.
-
-    A process that has done other jobs would else record their modules too. kept: modules to leave as they are.
-    """
-    kept = set(kept)
-    for name, module in list(sys.modules.items()):
-        path = getattr(module, "__file__", None)
-        if path and name not in kept and not is_installed(path):
-            del sys.modules[name]
-    gc.collect()  # models that only the old modules held
 
 
 class Sources:
@@ -63,14 +57,13 @@ class Sources:
         self.project = project.resolve()
 
     def name(self, path: str) -> str | None:
-        """What a record calls a file; None for what is no part of it."""
+        """'vlmlab/measures/norms.py', or relative to the project; None for the file of another module."""
         if is_installed(path):
             return None
         full = Path(path).resolve()
         for root, folder in ((PACKAGE.parent, PACKAGE), (self.project, self.project)):
             if full.is_relative_to(folder):
-                name = full.relative_to(root).as_posix()
-                return None if is_driver(name) else name
+                return full.relative_to(root).as_posix()
         return None
 
     def path(self, name: str) -> Path:
@@ -78,13 +71,29 @@ class Sources:
 
     def record(self, files: Iterable[str]) -> dict[str, str]:
         """Of the files that belong to it: name -> digest."""
-        return self.digests(sorted({name for path in files if (name := self.name(path))}))
+        names = {name for path in files if (name := self.name(path)) and not is_driver(name)}
+        return self.digests(sorted(names))
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """The present digests of modules, "" of one that is gone."""
         paths = {name: self.path(name) for name in names}
         loaded = frozenset(paths.values())
         return {name: digest(path, loaded) if path.is_file() else "" for name, path in paths.items()}
+
+    def forget(self, kept: set[str]) -> None:
+        """Drop the loaded modules but those in `kept`, so that the next job loads what it needs itself.
+
+        A process that has done other jobs would else record their modules too.
+        """
+        for name, module in list(sys.modules.items()):
+            path = getattr(module, "__file__", None)
+            if name in kept or not path or not self.name(path):
+                continue
+            del sys.modules[name]
+            package, _, leaf = name.rpartition(".")
+            if getattr(sys.modules.get(package), leaf, None) is module:
+                delattr(sys.modules[package], leaf)  # `from package import leaf` looks there first
+        gc.collect()  # models that only the old modules held
 
     def changed(self, record: dict[str, str]) -> list[str]:
         """The modules of a record that say something else now."""

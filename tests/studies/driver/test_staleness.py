@@ -8,8 +8,6 @@ import json
 
 import pytest
 
-from vlmlab.paths import PACKAGE
-from vlmlab.studies import code
 from vlmlab.studies.jobs import receipts
 from vlmlab.studies.manifest import load
 from vlmlab.studies.places import Places
@@ -208,16 +206,6 @@ def test_a_record_holds_what_a_job_loaded_whatever_ran_before_it_in_its_process(
         assert [name for name in code[method] if name.startswith("lab/")] == names
 
 
-def test_the_driver_is_no_part_of_a_record():
-    """Of studies only the wings that notebooks write with count; of these the gallery is not loaded by any."""
-    counted = {p.relative_to(PACKAGE.parent).as_posix() for p in (PACKAGE / "studies").rglob("*.py")}
-    counted = {name.split("/")[2] for name in counted if not code.is_driver(name)}
-    assert counted == {"pages", "claims"}
-    assert (
-        code.Sources(PACKAGE.parent).record([str(PACKAGE / "studies/driver/runner.py"), json.__file__]) == {}
-    )
-
-
 def test_notebooks_do_not_load_the_gallery(project):
     cell = "from vlmlab import studies\nstudies.artefact, studies.save_figure, studies.save_table"
     project.study(project.artefact("good", cell, matrix=""))
@@ -225,40 +213,3 @@ def test_notebooks_do_not_load_the_gallery(project):
     recorded = json.loads((project.root / "figures/fake/.state.json").read_text())["good"]["code"]
     assert "vlmlab/studies/pages/tables.py" in recorded
     assert not [n for n in recorded if "gallery" in n or "driver" in n or "/jobs/" in n or "manifest" in n]
-
-
-@pytest.mark.parametrize(
-    ("table", "new", "same"),
-    [
-        ("_HOME = {'a': '.a'}", "_HOME = {'a': '.a', 'b': '.b'}", True),  # nobody loaded b
-        ("_HOME = {'a': '.a'}", "_HOME = {'a': '.a', 'c': '.c'}", False),  # there is no c
-        ("_HOME = {'x': '.a'}", "_HOME = {'x': '.b'}", False),
-        ("_ROOMS = ('a',)", "_ROOMS = ('a', 'b')", True),
-        ("_MODULES = {'a': ('x', 'y')}", "_MODULES = {'a': ('x', 'y'), 'b': ('z',)}", True),
-        ("_MODULES = {'a': ('x', 'y')}", "_MODULES = {'a': ('x', 'z')}", False),
-        ("__all__ = ['x']", "__all__ = ['x', 'y']", True),
-        ("limit = 1", "limit = 2", False),
-    ],
-)
-def test_tables_of_a_package_count_as_far_as_they_are_used(tmp_path, table, new, same):
-    for name in ("a", "b"):
-        (tmp_path / f"lab/{name}.py").parent.mkdir(exist_ok=True)
-        (tmp_path / f"lab/{name}.py").write_text("")
-    package, sources = tmp_path / "lab/__init__.py", code.Sources(tmp_path)
-    package.write_text(table)
-    record = sources.record([str(package), str(tmp_path / "lab/a.py")])
-    package.write_text(new + "\n")
-    assert (sources.changed(record) == []) is same
-
-
-def test_a_table_beside_a_module_belongs_to_it_and_a_lost_module_is_a_change(tmp_path):
-    (tmp_path / "one.py").write_text("TABLE = 'presets.csv'\n")
-    (tmp_path / "presets.csv").write_text("a\n1\n")
-    sources = code.Sources(tmp_path)
-    record = sources.record([str(tmp_path / "one.py")])
-    (tmp_path / "one.py").write_text('"""Doc."""\nTABLE = "presets.csv"  # why\n')
-    assert sources.changed(record) == []
-    (tmp_path / "presets.csv").write_text("a\n2\n")
-    assert sources.changed(record) == ["one.py"]
-    (tmp_path / "one.py").unlink()
-    assert sources.changed(record) == ["one.py"]

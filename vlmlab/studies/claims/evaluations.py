@@ -10,32 +10,19 @@ does not; `undecided` when it reaches across the threshold or there is one seed 
 runs or files are missing. They say what these runs show, at the scale of their profile.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import pandas as pd
 
 from ... import measures
+from ..pages.intervals import Estimate, over_seeds, quantile
 
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NOT_TESTABLE = "not testable here"
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, NOT_TESTABLE)
-LEVEL = 0.95
 # how files name their summaries: mean, standard deviation over seeds, what its divisor lacks from n
 SUMMARIES = (("mean", "sd", 1), ("measured_mean", "measured_sd", 1), ("mean", "sd_over_seeds", 0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """An effect. sd: over seeds; low, high: the 95 % interval; n: seeds. None where nothing tells."""
-
-    effect: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    note: str = ""
 
 
 def select(rows: pd.DataFrame, where: dict) -> pd.DataFrame:
@@ -168,19 +155,6 @@ def correlations(rows: pd.DataFrame, claim) -> pd.Series:
     return means.groupby("seed").apply(lambda g: g[claim.value].corr(g[claim.by], method="spearman"))
 
 
-def over_seeds(values: pd.Series, note: str = "") -> Estimate:
-    """Mean, standard deviation and t-interval of one number per seed."""
-    values, n = values.dropna(), values.count()
-    if not n:
-        raise LookupError("no seed has a value")
-    mean = float(values.mean())
-    if n == 1:
-        return Estimate(mean, n=1, note=note)
-    sd = float(values.std())
-    half = quantile(n - 1) * sd / math.sqrt(n)
-    return Estimate(mean, sd, mean - half, mean + half, int(n), note)
-
-
 def summarised(units: pd.DataFrame, reduce: str, n: int | None) -> Estimate:
     """The same from units with errors: their mean, or the smallest or largest with its own error.
 
@@ -199,13 +173,6 @@ def summarised(units: pd.DataFrame, reduce: str, n: int | None) -> Estimate:
     half = quantile(se2**2 / q) * math.sqrt(se2) if se2 else 0.0
     note = "not paired: from means and spreads"
     return Estimate(mean, math.sqrt(se2 * n), mean - half, mean + half, n, note)
-
-
-def quantile(freedom: float) -> float:
-    """Of Student's t, so that `LEVEL` of it lies within plus and minus this."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def verdict(found: Estimate, direction: str, threshold: float | list[float], exact: bool) -> tuple[str, str]:

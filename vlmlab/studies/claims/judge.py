@@ -77,7 +77,8 @@ class Evidence:
                 f"{len(jobs) - len(done)} of {len(jobs)} runs of {matrix} are missing, or of "
                 "other code or data"
             )
-        rows = pd.concat([Run(self.places.runs / d.run).results for d in done], ignore_index=True)
+        frames = [Run(self.places.runs / d.run).results.assign(method=j.name) for j, d in zip(jobs, done)]
+        rows = pd.concat(frames, ignore_index=True)
         seeds = tuple(job.seed for job in jobs)
         frame = per_seed(rows[rows["metric"] == metric], self.study.id, data=self.places.data)
         return Rows(frame, f"runs/{matrix}: {len(done)} runs, {metric}", tuple(d.key for d in done), seeds)

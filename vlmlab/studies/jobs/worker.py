@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...paths import PACKAGE
-from ..code import forget
+from ..code import Sources
 from ..sections import Resources
 
 RETRIES = 2  # of a job that a signal ended; an error of its own would only come again
@@ -185,7 +185,7 @@ def handle(call: str, arguments: dict, log: str, kept: set[str]) -> dict:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     try:
-        forget(kept)
+        Sources(Path(arguments.get("project", PACKAGE.parent))).forget(kept)
         module, _, function = call.partition(":")
         return {"result": getattr(importlib.import_module(module), function)(**arguments)}
     except Failed as error:

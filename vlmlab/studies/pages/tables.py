@@ -136,7 +136,7 @@ def compared(rows, of: str, against: str) -> str:
     seeds' mean differences. Pairs of a seed share a training draw or a model and pairs of a task its test
     images, so that only the two together count as a gain or a loss. KeyError for an unknown method.
     """
-    from ..claims.evaluations import over_seeds
+    from .intervals import over_seeds
 
     units = [c for c in rows if c not in ("method", "value")]
     wide = rows.set_index(["method", *units])["value"].unstack("method")
