@@ -7,7 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..names_and_colours import GREY, label, looks
 from .checks import band, check_array, check_keys
-from .lines import line
+from .strokes import line
 from .style import SMALL, figure, legend
 
 

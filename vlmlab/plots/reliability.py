@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..names_and_colours import GREY, label, looks
 from .checks import table
-from .lines import line
+from .strokes import line
 from .style import SMALL, figure, legend, strip
 
 

@@ -9,7 +9,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ..names_and_colours import AXES, DASHDOT, DASHED, DOTTED, GREY, label
 from .checks import band, check_array, check_keys
-from .lines import hollow, line, looks_of
+from .strokes import hollow, line, looks_of
 from .style import figure, legend
 
 TICKS = 8  # values of the parameter that still get a tick each
