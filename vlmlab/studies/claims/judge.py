@@ -77,7 +77,7 @@ class Evidence:
                 f"{len(jobs) - len(done)} of {len(jobs)} runs of {matrix} are missing, or of "
                 "other code or data"
             )
-        frames = [Run(self.places.runs / d.run).results.assign(method=j.name) for j, d in zip(jobs, done)]
+        frames = [Run(self.places.runs / d.run).results.assign(variant=j.variant) for j, d in zip(jobs, done)]
         rows = pd.concat(frames, ignore_index=True)
         seeds = tuple(job.seed for job in jobs)
         frame = per_seed(rows[rows["metric"] == metric], self.study.id, data=self.places.data)

@@ -66,7 +66,7 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     """Measured numbers one by one: columns method, task, protocol, split, shots, seed, value.
 
     results: rows as `vlmlab.results` gives them, of one metric. A method is called as in the study's
-    published `table` (or in any of them): with a rule that stands there on its own it is `<method>_<rule>`,
+    published `table` (or in any of them): a variant of its settings is `<method>_<variant>`; with a rule that stands there on its own it is `<method>_<rule>`,
     as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. The task `average`
     is added: the mean over tasks, and for the split `hm` the harmonic mean of the means, as papers print it.
     ValueError for several metrics, or a method that lacks a task that others have.
@@ -78,9 +78,10 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     path = Path(data) / "published" / study / f"{table}.csv"
     named = pd.read_csv(path) if path.is_file() else {"id": ()}
     known = set(named["id" if "id" in named else "method"])
+    variants = results["variant"] if "variant" in results else [""] * len(results)
+    methods = [f"{m}_{v}" if v else m for m, v in zip(results["method"], variants)]
     pairs = [
-        (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_"))
-        for m, r in zip(results["method"], results["rule"])
+        (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_")) for m, r in zip(methods, results["rule"])
     ]
     names = [with_rule if with_rule in known else short for with_rule, short in pairs]
     columns = ["method", "task", "protocol", "split", "shots", "seed", "value"]
