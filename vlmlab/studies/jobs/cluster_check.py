@@ -101,7 +101,8 @@ def read(path: Path) -> tuple[str, dict]:
         ((system, options),) = convert(found, JobQueue).jobqueue.items()
     except Wrong as error:
         raise ValueError(
-            f"{path}: {error.field or 'the file'} {error}, as in `jobqueue: {{slurm: {{cores: 1, memory: 8GB}}}}`"
+            f"{path} needs `jobqueue:` with one of {', '.join(SYSTEMS)} below it, as in "
+            f"`jobqueue: {{slurm: {{cores: 1, memory: 8GB}}}}`; {error.field or 'the file'} {error}"
         ) from error
     legal = dask.config.get(f"jobqueue.{system}")
     options = {key.replace("_", "-"): value for key, value in (options or {}).items()}
