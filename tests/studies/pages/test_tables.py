@@ -148,6 +148,14 @@ def test_published_numbers_have_no_spread():
         tables.published("alignednorm", "table99")
 
 
+def test_a_published_line_without_a_number_is_named(tmp_path):
+    path = tmp_path / "published/fake/table1.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("method,dataset,value,note\na,x,1.5,\nb,x,,\n")
+    with pytest.raises(ValueError, match=r"table1\.csv, line 3, value: must be a finite number; it is nan"):
+        tables.published("fake", "table1", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("numbers", "wanted"),
     [
