@@ -46,7 +46,7 @@ $(STAMP): | pyproject.toml
 	@touch "$@"
 
 figures: $(STAMP)
-	$(VENV)/bin/vlmlab reproduce alignednorm --jobs $(JOBS)
+	$(VENV)/bin/vlmlab reproduce --jobs $(JOBS)
 
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)

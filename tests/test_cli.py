@@ -71,6 +71,30 @@ def test_exit_status_of_reproduce(monkeypatch, tmp_path, capsys, state, status):
     assert f"fig2      {state}" in out and f"figures are in {tmp_path}" in out
 
 
+def test_reproduce_without_a_name_does_every_study_that_has_the_profile(monkeypatch, tmp_path, capsys):
+    for name, profile in (("a", "demo"), ("b", "demo"), ("c", "smoke")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "f.ipynb").touch()
+        artefact = '[[artefact]]\nid = "f"\nnotebook = "f.ipynb"\nkind = "figure"\n'
+        text = f'[study]\nid = "{name}"\n\n{artefact}\n[profile.{profile}]\nmodel = "tiny"\n'
+        (tmp_path / name / "study.toml").write_text(text)
+    states = {"a": "failed", "b": "made"}
+    monkeypatch.setattr(
+        studies, "reproduce", lambda name, *a, **k: Summary([Row("f", states[name])], tmp_path / name)
+    )
+    command = ["reproduce", "--notebooks", str(tmp_path)]
+    assert cli.main(command) == 1  # the failure of the first, though the last went well
+    out, err = capsys.readouterr()
+    assert f"figures are in {tmp_path / 'a'}" in out and f"figures are in {tmp_path / 'b'}" in out
+    assert err == "c has no profile demo and is left out\n"
+    states["a"] = "fresh"
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--profile", "paper"]) == 2
+    assert "no study in" in capsys.readouterr().err
+    assert cli.main([*command, "--only", "f"]) == 2
+    assert "--only names artefacts of one study" in capsys.readouterr().err
+
+
 def test_ctrl_c(monkeypatch, capsys):
     def reproduce(*args, **options):
         raise KeyboardInterrupt

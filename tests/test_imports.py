@@ -33,6 +33,13 @@ MAY_IMPORT = {
     "__init__": ANYTHING,
     "__main__": ("cli",),
 }
+# wing of studies -> the other wings it may import; modules directly in studies/ are ground that imports no wing
+WINGS = {
+    "jobs": (),
+    "claims": ("pages", "jobs"),
+    "pages": ("jobs",),
+    "driver": ("claims", "pages", "jobs"),
+}
 FOR_NOBODY = ("widgets", "cli")  # except where the table names them
 # Modules directly in vlmlab/ that the table does not name are common ground: all may import them,
 # they import no room. The lazy names of `vlmlab` itself are for the rooms that may import anything.
@@ -86,6 +93,43 @@ def test_arrows_point_one_way(path):
     rooms = {room_of(p) for p in modules()}
     wrong = wrong_arrows(path, path.read_text(encoding="utf-8"), rooms)
     assert not wrong, f"{room_of(path)} must not import {wrong}; MAY_IMPORT in this file says what it may"
+
+
+def wrong_wings(path: Path, text: str) -> list[str]:
+    """The imports of a module of studies from wings that its own may not know."""
+    inside = path.relative_to(PACKAGE / "studies").parts
+    wing = inside[0] if len(inside) > 1 else ""
+    targets = [t.removeprefix("studies.") for t in imports(path, text) if t.startswith("studies.")]
+    known = (wing, *WINGS.get(wing, ()))
+    of_wings = [t for t in targets if t.split(".")[0] in WINGS]
+    return [t for t in of_wings if not any(f"{t}.".startswith(f"{k}.") for k in known if k)]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "studies").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_wings_of_studies_point_one_way(path):
+    wrong = wrong_wings(path, path.read_text(encoding="utf-8"))
+    assert not wrong, f"{path} must not import {wrong}; WINGS in this file says what it may"
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "wrong"),
+    [
+        ("studies/manifest.py", "from .jobs.worker import Request", ["jobs.worker.Request"]),
+        ("studies/jobs/pool.py", "from ..driver import notebook", ["driver.notebook"]),
+        ("studies/jobs/pool.py", "from ..manifest import load\nfrom .worker import Worker", []),
+        ("studies/pages/tables.py", "from ..claims import judge", ["claims.judge"]),
+        ("studies/claims/judge.py", "def f():\n    from ..pages.tables import per_seed", []),
+        ("studies/driver/runner.py", "from ..jobs import pool\nfrom ..pages import gallery", []),
+    ],
+)
+def test_the_rule_of_wings_itself(where, line, wrong):
+    assert wrong_wings(PACKAGE / where, line) == wrong
+
+
+def test_every_wing_has_its_rule():
+    assert {p.name for p in (PACKAGE / "studies").iterdir() if (p / "__init__.py").is_file()} == {*WINGS}
 
 
 def test_every_room_has_its_rule():

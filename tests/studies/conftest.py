@@ -59,7 +59,6 @@ class Project:
             "figures": "figures",
             "notebooks": "notebooks",
             "data": "data",
-            "package": "vlmlab",
         }
         return {name: self.root / folder for name, folder in folders.items()}
 
@@ -125,14 +124,33 @@ class Project:
         return self.write("notebooks/fake/study.toml", text)
 
 
+LAZY = """import importlib
+
+_MODULES = {{{table}}}
+_HOME = {{name: module for module, names in _MODULES.items() for name in names}}
+__all__ = list(_HOME)
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"{{__name__}}.{{_HOME[name]}}"), name)
+"""
+LAB = {  # a package of the user's own, laid out as vlmlab is
+    "__init__": "",
+    "measures/__init__": LAZY.format(table='"alpha": ("alpha_of",), "beta": ("beta_of",)'),
+    "measures/alpha": "from . import shared\n\ndef alpha_of():\n    return shared.one\n",
+    "measures/beta": '"""Doc."""\n\ndef beta_of():\n    return 2\n',
+    "measures/gamma": "def gamma_of():\n    return 3\n",
+    "measures/shared": "one = 1\n",
+}
+
+
 def make(root: Path) -> Project:
     project = Project(root)
     project.write("fake_train.py", TRAIN)
-    project.write("vlmlab/__init__.py", "")
-    project.write("vlmlab/measures/__init__.py", "from .alpha import alpha\nfrom .beta import beta\n")
-    project.write("vlmlab/measures/alpha.py", "from . import shared\n\ndef alpha():\n    return shared.one\n")
-    project.write("vlmlab/measures/beta.py", '"""Doc."""\n\ndef beta():\n    return 2\n')
-    project.write("vlmlab/measures/shared.py", "one = 1\n")
+    for name, text in LAB.items():
+        project.write(f"lab/{name}.py", text)
     project.write("data/published/fake/table1.csv", "a\n1\n")
     project.write("data/toy/images.csv", "a\n1\n")
     return project
@@ -151,10 +169,14 @@ def find_fake_train(tmp_path_factory):
 
 
 @pytest.fixture
-def project(tmp_path) -> Project:
+def project(tmp_path, monkeypatch) -> Project:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
     return make(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def module_project(tmp_path_factory) -> Project:
-    return make(tmp_path_factory.mktemp("project"))
+    root = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(root), prepend=":")
+        yield make(root)

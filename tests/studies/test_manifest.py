@@ -3,7 +3,7 @@
 import pytest
 
 from vlmlab import studies
-from vlmlab.studies.jobs.worker import Resources
+from vlmlab.studies.sections import Resources
 
 GOOD = """[study]
 id = "fake"
@@ -61,12 +61,13 @@ def test_jobs_of_a_matrix(load):
     study = load()
     jobs = study.jobs("demo", study.artefacts["fig1"].runs)
     assert len(jobs) == 2 * 2 * 3 == len({j.id for j in jobs})
-    assert all(j.model == {"name": "tiny"} and j.protocol == "base_to_new" and j.shots == 16 for j in jobs)
+    assert all(
+        j.models == {"vlm": {"name": "tiny"}} and j.protocol == "base_to_new" and j.shots == 16 for j in jobs
+    )
     by_method = {j.method: j for j in jobs}
     assert by_method["zero_shot"].config == {"epochs": 10, "lr": 0.2}
     assert by_method["mmrlpp"].config == {"epochs": 10, "lr": 0.2, "token_mix": 0.5}
-    assert by_method["zero_shot"].rules == ("unified",)
-    assert by_method["mmrlpp"].rules == ("unified", "decoupled")
+    assert all(j.rules is None for j in jobs)  # the method itself says what it reports
     assert by_method["mmrlpp"].label == "mmrlpp toy/b 16-shot seed 3"
 
 
@@ -114,9 +115,10 @@ def test_a_profile_may_leave_out_a_matrix(load):
 
 def test_rules_and_shots_that_are_left_out(load):
     (job,) = load().jobs("demo", ("zero",))
-    assert (job.rules, job.shots, job.label) == (("unified",), None, "zero_shot toy/a seed 1")
+    assert (job.rules, job.shots, job.label) == (None, None, "zero_shot toy/a seed 1")
     rules = GOOD.replace("config = { lr = 0.2 }", 'config = { lr = 0.2 }\nrules = { mmrlpp = ["unified"] }')
-    assert {j.rules for j in load(rules).jobs("demo", ("main",))} == {("unified",)}
+    found = {j.method: j.rules for j in load(rules).jobs("demo", ("main",))}
+    assert found == {"mmrlpp": ("unified",), "zero_shot": None}
 
 
 def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
@@ -133,14 +135,19 @@ def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
     [
         ('kind = "table"', 'kind = "plot"', 14, ["artefact.kind", "figure, table", "'plot'"]),
         ('kind = "figure"\n', "", 5, ["artefact.kind", "missing", "notebook"]),
-        ('kind = "figure"', 'knd = "figure"', 8, ["artefact.knd", "unknown field", "notebook"]),
+        (
+            'kind = "figure"',
+            'knd = "figure"',
+            8,
+            ["artefact.knd", "unknown field (did you mean kind?)", "notebook"],
+        ),
         ('"table1.ipynb"', '"nope.ipynb"', 13, ["artefact.notebook", "nope.ipynb"]),
         ('id = "table1"', 'id = "fig1"', 12, ["artefact.id", "twice"]),
         ('id = "table1"', 'id = "a/b"', 12, ["artefact.id", "a/b"]),
         ('runs = ["main"]', 'runs = ["mian"]', 9, ["artefact.runs", "'mian'", "main, zero"]),
         ('runs = ["main"]', 'runs = "main"', 9, ["artefact.runs", "list of strings"]),
         ('id = "fake"', 'id = "other"', 2, ["study.id", "'fake'"]),
-        ('model = "tiny"', 'modle = "tiny"', 18, ["profile.demo.modle", "model"]),
+        ('model = "tiny"', 'modle = "tiny"', 18, ["profile.demo.modle", "did you mean model?"]),
         ("seeds = [1, 2, 3]", "seeds = [1, true]", 25, ["profile.demo.matrix.seeds", "whole numbers"]),
         ("seeds = [1, 2, 3]", "seeds = []", 25, ["profile.demo.matrix.seeds", "not empty"]),
         ("shots = [16]", "shots = [0]", 26, ["profile.demo.matrix.shots", "above 0"]),

@@ -8,7 +8,7 @@ from .. import __version__
 from . import listing, studies, training
 
 EXAMPLES = """examples:
-  vlmlab reproduce alignednorm              train what is missing, make its figures
+  vlmlab reproduce                          train what is missing, make all figures
   vlmlab studies                            what there is and what is fresh
   vlmlab explain figures/alignednorm/fig3a.svg
   vlmlab fit aligned_norm emoji/animals --shots 16 --set w_proj=0.1

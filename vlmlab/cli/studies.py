@@ -32,32 +32,56 @@ trained, and nothing in FIGURES changes. Exit status 0 when all were compared an
 def reproduce(args: argparse.Namespace) -> int:
     from .. import studies
 
-    try:
-        summary = studies.reproduce(
-            args.study,
-            args.profile,
-            args.only,
-            args.runs,
-            args.figures,
-            args.notebooks,
-            args.jobs,
-            scheduler=args.scheduler,
-        )
-    except KeyboardInterrupt:
-        print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr)
-        return 130
-    print(f"\n{summary}")
-    return 0 if summary.ok else 1
+    if args.only and not args.study:
+        raise ValueError("--only names artefacts of one study; say which: vlmlab reproduce STUDY --only A,B")
+    ok = True
+    for name in [args.study] if args.study else with_profile(args):
+        try:
+            summary = studies.reproduce(
+                name,
+                args.profile,
+                args.only,
+                args.runs,
+                args.figures,
+                args.notebooks,
+                args.jobs,
+                scheduler=args.scheduler,
+            )
+        except KeyboardInterrupt:
+            print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr)
+            return 130
+        print(f"\n{name}\n{summary}")
+        ok &= summary.ok
+    return 0 if ok else 1
+
+
+def every_study(notebooks: Path) -> list[str]:
+    """FileNotFoundError where there is none."""
+    from .. import studies
+
+    if not (names := studies.names(notebooks)):
+        raise FileNotFoundError(f"no study in {notebooks}; run this in the folder that holds notebooks/")
+    return names
+
+
+def with_profile(args: argparse.Namespace) -> list[str]:
+    """The studies that have the profile asked for; the others are said to be left out."""
+    from .. import studies
+
+    found = {name: studies.load(name, args.notebooks) for name in every_study(args.notebooks)}
+    there = [name for name, study in found.items() if args.profile in study.profiles]
+    for name in found.keys() - {*there}:
+        print(f"{name} has no profile {args.profile} and is left out", file=sys.stderr)
+    if not there:
+        raise ValueError(f"no study in {args.notebooks} has a profile {args.profile!r}")
+    return there
 
 
 def list_studies(args: argparse.Namespace) -> int:
     from .. import studies
     from ..studies.driver.runner import table
 
-    names = [args.study] if args.study else studies.names(args.notebooks)
-    if not names:
-        raise FileNotFoundError(f"no study in {args.notebooks}; run this in the folder that holds notebooks/")
-    for name in names:
+    for name in [args.study] if args.study else every_study(args.notebooks):
         study = studies.load(name, args.notebooks)
         print(f"{name}: {study.title} (profiles {', '.join(study.profiles)})")
         print(table(studies.states(name, args.profile, args.runs, args.figures, args.notebooks)) + "\n")
@@ -125,10 +149,10 @@ def commands(command) -> None:
     p = command(
         "reproduce",
         reproduce,
-        "Train what a study lacks and remake its stale figures and tables.",
+        "Train what a study, or every study, lacks and remake its stale figures and tables.",
         "vlmlab reproduce alignednorm --only fig3a,table1 --jobs 2",
     )
-    p.add_argument("study", metavar="STUDY", help="a folder of notebooks/")
+    p.add_argument("study", nargs="?", metavar="STUDY", help="a folder of notebooks/ (all of them)")
     p.add_argument(
         "--only", type=lambda text: [i for i in text.split(",") if i], metavar="A,B", help="these artefacts"
     )

@@ -1,24 +1,26 @@
 """Studies: a paper's artefacts regenerated from its runs. Importing this loads neither torch nor plots."""
 
-from .driver.runner import model_of, reproduce, runs_of, states
-from .manifest import load, names
-from .opened import images_of, narrow, open_runs
-from .pages.provenance import read_provenance, save_figure
-from .pages.tables import save_table
-from .places import folder
+import importlib
 
-__all__ = [
-    "folder",
-    "images_of",
-    "load",
-    "model_of",
-    "names",
-    "narrow",
-    "open_runs",
-    "read_provenance",
-    "reproduce",
-    "runs_of",
-    "save_figure",
-    "save_table",
-    "states",
-]
+_HOMES = {
+    "artefact": ".pages.artefact",
+    "folder": ".places",
+    "load": ".manifest",
+    "names": ".manifest",
+    "read_provenance": ".pages.provenance",
+    "reproduce": ".driver.runner",
+    "save_figure": ".pages.provenance",
+    "save_table": ".pages.tables",
+    "states": ".driver.runner",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"vlmlab.studies has no {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

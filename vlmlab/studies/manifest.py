@@ -16,6 +16,8 @@ One file per study, `notebooks/<study>/study.toml`:
 
     [profile.demo]
     model = "tiny"                     # as in vlmlab.load; also pretrained, device, precision
+    # or by role: models = { student = "tiny", teacher = { name = "small", precision = "amp_bf16" } },
+    # and models = {} for methods that start from nothing; device and precision hold for all of them
     resources = { cores = 1, gpus = 0, memory_gb = 8, hours = 24 }  # of each job; may be left out
     params = { epochs = 10 }           # passed to every notebook that declares them
     config = { epochs = 10 }           # passed to vlmlab.fit in every matrix
@@ -32,6 +34,8 @@ One file per study, `notebooks/<study>/study.toml`:
     protocol = "base_to_new"           # the default
     rules = ["unified"]                # or { mmrlpp = ["unified", "decoupled"] }; may be left out
     config = { lr = 1e-3 }             # goes over what the profile says
+    models = { student = "tiny" }      # instead of the profile's; may be left out
+    after = { teacher = "first" }      # the runs of another matrix fill a role; may be left out
     presets = true                     # start from the papers' values for the data set; false when left out
     resources = { gpus = 1 }           # goes over the profile's resources
 
@@ -43,7 +47,10 @@ One file per study, `notebooks/<study>/study.toml`:
 
 A profile may leave out a matrix that another one has: the artefacts that read it are no part of it then.
 
-Without `rules`, every method is evaluated with `unified`, and mmrlpp on base_to_new also with `decoupled`.
+Without `rules`, a method is evaluated with the rules that it itself says it reports.
+
+A run that comes `after` another matrix builds on that one's run of the same seed, and of the same task, shots
+and variant where the other matrix has them; it is trained after it, and again when that one changes.
 
 `resources` belong to one job, a training run or a notebook. `cores` are also its threads (1), `gpus` are its
 own GPUs (0: it shares what there is), `memory_gb` limits the data that each process of the job may reserve
@@ -52,16 +59,11 @@ notebook 0.5). They change where and when a job runs, not which run it is.
 """
 
 import dataclasses
-import hashlib
-import itertools
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
-from .jobs.worker import Resources
-from .schema import Reader
-
-RULES = {"mmrlpp": ("unified", "decoupled")}  # where the paper itself reports more than `unified`
+from .profiles import Job, Profile, reached
+from .schema import TomlFile, Wrong
+from .sections import Entry, Head, Matrix, ProfileSection, among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,86 +76,6 @@ class Artefact:
     kind: str
     runs: tuple[str, ...]
     params: dict
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One training run and its evaluation, as plain values."""
-
-    study: str
-    model: dict  # name, pretrained, device, precision as `vlmlab.load` takes them
-    method: str
-    task: str
-    protocol: str
-    shots: int | None
-    seed: int
-    rules: tuple[str, ...]
-    config: dict  # keywords of `vlmlab.fit`
-    presets: bool = False  # whether those of the papers (methods/presets.csv) stand under them
-    resources: Resources = dataclasses.field(default=Resources(), compare=False)
-    variant: str = dataclasses.field(default="", compare=False)
-
-    @property
-    def spec(self) -> dict:
-        """What is to be trained: all of the above but the resources and the name of the variant."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("resources", "variant")}
-
-    @property
-    def id(self) -> str:
-        """Hash of that."""
-        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()[:16]
-
-    @property
-    def label(self) -> str:
-        """How messages call it: 'mmrlpp emoji/animals 16-shot seed 1'."""
-        shots = f"{self.shots}-shot " if self.shots else ""
-        return f"{self.name} {self.task} {shots}seed {self.seed}"
-
-    @property
-    def name(self) -> str:
-        """The method, with the variant of its settings where a matrix names one."""
-        return f"{self.method}_{self.variant}" if self.variant else self.method
-
-
-@dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Runs to train: every method on every task with every number of shots and seed."""
-
-    name: str
-    methods: tuple[str, ...]
-    tasks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    shots: tuple[int | None, ...]
-    protocol: str
-    rules: list | dict | None
-    config: dict
-    method: dict
-    presets: bool
-    resources: dict
-    variants: dict
-
-    def rules_of(self, method: str) -> tuple[str, ...]:
-        given = self.rules.get(method) if isinstance(self.rules, dict) else self.rules
-        usual = RULES.get(method, ("unified",)) if self.protocol == "base_to_new" else ("unified",)
-        return tuple(given) if given else usual
-
-    def configs(self, method: str, below: dict) -> dict[str, dict]:
-        """Variant ("" where there is none) -> keywords of `vlmlab.fit`; `below` is what the profile says."""
-        config = below | self.config | self.method.get(method, {})
-        return {variant: config | over for variant, over in (self.variants or {"": {}}).items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-    """How much of the study is done: model, notebook parameters, fit parameters, run matrices."""
-
-    name: str
-    model: dict
-    params: dict
-    config: dict
-    method: dict
-    matrices: dict[str, Matrix]
-    resources: dict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,31 +114,7 @@ class Study:
     def jobs(self, profile: str, matrices: tuple[str, ...]) -> list[Job]:
         """The runs of these matrices of a profile, each once, in the order of the file."""
         p = self.profile(profile)
-        jobs = {}
-        for matrix in (p.matrices[name] for name in matrices):
-            resources = Resources(**{**p.resources, **matrix.resources})
-            for task in matrix.tasks:
-                for method in matrix.methods:
-                    configs = matrix.configs(method, p.config | p.method.get(method, {})).items()
-                    for shots, seed, (variant, config) in itertools.product(
-                        matrix.shots, matrix.seeds, configs
-                    ):
-                        job = Job(
-                            self.id,
-                            p.model,
-                            method,
-                            task,
-                            matrix.protocol,
-                            shots,
-                            seed,
-                            matrix.rules_of(method),
-                            config,
-                            matrix.presets,
-                            resources,
-                            variant,
-                        )
-                        jobs.setdefault(job.id, job)
-        return list(jobs.values())
+        return list({job.id: job for name in matrices for job in p.jobs(self.id, name)}.values())
 
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:
@@ -233,70 +131,82 @@ def load(study: str, notebooks: str | Path = "notebooks") -> Study:
     if not path.is_file():
         there = ", ".join(names(notebooks)) or "none; run this in the folder that holds notebooks/"
         raise FileNotFoundError(f"there is no study {study!r}: no {path}. Studies there: {there}")
-    return Builder(path).study()
+    return Manifest(path).study()
 
 
-class Builder(Reader):
-    """Turns the checked sections into the classes above."""
+class Manifest(TomlFile):
+    """study.toml; turns its checked sections into the classes above."""
 
     def study(self) -> Study:
         raw = self.raw
         for section in raw:
             if section not in ("study", "artefact", "profile"):
-                self.fail(section, 0, None, "unknown; legal are [study], [[artefact]], [profile.<name>]")
+                self.fail(section, 0, "", "unknown; legal are [study], [[artefact]], [profile.<name>]")
         for section, kind, written in (
             ("study", dict, "[study]"),
             ("artefact", list, "[[artefact]]"),
             ("profile", dict, "[profile.<name>]"),
         ):
             if not isinstance(raw.get(section), kind) or not raw[section]:
-                self.fail(section, 0, None, f"a study needs at least one {written}")
-        head = self.fields("study", "study", 0, raw["study"])
-        if head["id"] != self.path.parent.name:
+                self.fail(section, 0, "", f"a study needs at least one {written}")
+        head = self.section(Head, "study", 0, raw["study"])
+        if head.id != self.path.parent.name:
             folder = self.path.parent.name
-            self.fail("study", 0, "id", f"{head['id']!r} must be the name of the folder, {folder!r}")
-        profiles = {name: self.profile(name, value) for name, value in raw["profile"].items()}
+            self.fail("study", 0, "id", f"{head.id!r} must be the name of the folder, {folder!r}")
+        profiles = {name: self.profile(name, head.id, value) for name, value in raw["profile"].items()}
         artefacts = {}
         for nth, value in enumerate(raw["artefact"]):
             artefact = self.artefact(nth, value, profiles)
             if artefact.id in artefacts:
                 self.fail("artefact", nth, "id", f"{artefact.id!r} is there twice")
             artefacts[artefact.id] = artefact
-        return Study(head["id"], head["title"], self.path, artefacts, profiles)
+        return Study(head.id, head.title, self.path, artefacts, profiles)
 
-    def artefact(self, nth: int, raw: dict, profiles: dict[str, Profile]) -> Artefact:
-        f = self.fields("artefact", "artefact", nth, raw)
-        notebook = self.path.parent / f["notebook"]
+    def artefact(self, nth: int, raw: object, profiles: dict[str, Profile]) -> Artefact:
+        entry = self.section(Entry, "artefact", nth, raw)
+        notebook = self.path.parent / entry.notebook
         if not notebook.is_file():
             self.fail("artefact", nth, "notebook", f"there is no file {notebook}")
         known = list(dict.fromkeys(name for profile in profiles.values() for name in profile.matrices))
-        if unknown := [name for name in f["runs"] if name not in known]:
+        if unknown := [name for name in entry.runs if name not in known]:
             there = ", ".join(known) or "none"
             self.fail("artefact", nth, "runs", f"no profile has a matrix {unknown[0]!r}; there are {there}")
-        return Artefact(f["id"], f["title"], notebook, f["kind"], tuple(f["runs"]), f["params"])
+        return Artefact(entry.id, entry.title, notebook, entry.kind, entry.runs, entry.params)
 
-    def profile(self, name: str, raw: object) -> Profile:
+    def profile(self, name: str, study: str, raw: object) -> Profile:
         section = f"profile.{name}"
-        f = self.fields("profile", section, 0, raw)
+        checked = self.section(ProfileSection, section, 0, raw)
         matrices = {}
-        for nth, value in enumerate(f["matrix"]):
-            matrix = self.matrix(f"{section}.matrix", nth, value)
+        for nth, value in enumerate(checked.matrix):
+            matrix = self.section(Matrix, f"{section}.matrix", nth, value)
             if matrix.name in matrices:
                 self.fail(f"{section}.matrix", nth, "name", f"{matrix.name!r} is there twice")
             matrices[matrix.name] = matrix
-        model = {"name": f["model"], **{k: f[k] for k in ("pretrained", "device", "precision") if f[k]}}
-        used = dict.fromkeys(method for matrix in matrices.values() for method in matrix.methods)
-        self.known_methods(section, 0, "method", f["method"], used)
-        return Profile(name, model, f["params"], f["config"], f["method"], matrices, f["resources"])
+        profile = Profile(name, checked, matrices)
+        try:
+            among(
+                "method",
+                checked.method,
+                tuple(dict.fromkeys(m for x in matrices.values() for m in x.methods)),
+            )
+        except Wrong as error:
+            self.fail(section, 0, error.field, str(error))
+        self.check_order(section, profile, study)
+        return profile
 
-    def known_methods(self, section: str, nth: int, key: str, table: dict, methods: Iterable[str]) -> None:
-        """The keys of a table must be among the methods."""
-        if unknown := [name for name in table if name not in methods]:
-            self.fail(section, nth, key, f"{unknown[0]!r} is not among the methods {', '.join(methods)}")
-
-    def matrix(self, section: str, nth: int, raw: object) -> Matrix:
-        f = self.fields("matrix", section, nth, raw)
-        for key in ("method", "rules"):
-            self.known_methods(section, nth, key, f[key] if isinstance(f[key], dict) else {}, f["methods"])
-        lists = {k: tuple(f[k]) for k in ("methods", "tasks", "seeds", "shots")}
-        return Matrix(**{**f, **lists})
+    def check_order(self, section: str, profile: Profile, study: str) -> None:
+        """What comes after what must be there, lead to one run, and never back to itself."""
+        matrices = profile.matrices
+        for nth, matrix in enumerate(matrices.values()):
+            for other in matrix.after.values():
+                if other not in matrices:
+                    message = f"profile {profile.name} has no matrix {other!r}; it has {', '.join(matrices)}"
+                    self.fail(f"{section}.matrix", nth, "after", message)
+        for nth, name in enumerate(matrices):
+            if name in reached(name, matrices):
+                self.fail(f"{section}.matrix", nth, "after", f"{name!r} comes after itself")
+        for nth, (name, matrix) in enumerate(matrices.items()):
+            try:
+                profile.jobs(study, name) if matrix.after else None
+            except Wrong as error:
+                self.fail(f"{section}.matrix", nth, error.field, str(error))

@@ -8,20 +8,24 @@ import tempfile
 from pathlib import Path
 
 from ..files import read_json
-from ..paths import PACKAGE, data_dir
+from ..paths import data_dir
 
 DATA_FILES = (".parquet", ".csv", ".safetensors", ".json", ".gz")  # not the text that describes them
 
 
 @dataclasses.dataclass(frozen=True)
 class Places:
-    """The folders of one call: notebooks, runs and figures as the user named them; vlmlab's data and code."""
+    """The folders of one call: notebooks, runs and figures as the user named them; vlmlab's data."""
 
     notebooks: Path
     runs: Path
     figures: Path
     data: Path = dataclasses.field(default_factory=data_dir)
-    package: Path = PACKAGE
+
+    @property
+    def project(self) -> Path:
+        """The folder that holds notebooks/: code below it is the user's own."""
+        return self.notebooks.absolute().parent
 
     @classmethod
     def of(

@@ -1,133 +1,105 @@
-"""The fields of study.toml, and a reader whose errors name file, line and field (see manifest.py)."""
+"""What files may hold, said once by type hints (msgspec structs), and errors that name file, line and field.
 
-import math
+A file's section is a `Section`: its fields, their types and limits, their defaults; nothing else is legal. A
+field's description (`msgspec.Meta`) is what its error says: "must be <description>; it is <value>". What depends on
+several fields is checked in `__post_init__`, which raises `Wrong`.
+"""
+
+import difflib
 import re
+import sys
 import tomllib
-from collections.abc import Callable
+import types
+import typing
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Annotated, Literal, NoReturn, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+S = TypeVar("S")
+NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z"
 
 
-class Kind(NamedTuple):
-    """What a field must be: in words for the message, and as a test."""
-
-    text: str
-    test: Callable[[object], bool]
+def described(kind: object, words: str, **limits) -> object:
+    """A type with its limits and what its errors say."""
+    return Annotated[kind, Meta(description=words, **limits)]
 
 
-def one_of(*legal: str) -> Kind:
-    return Kind(f"one of {', '.join(legal)}", lambda v: v in legal)
+Name = described(str, "a name of letters, digits, - and _", pattern=NAME_RULE)
+Text = described(str, "a string, not empty", min_length=1)
+Texts = described(tuple[Text, ...], "a list of strings, not empty", min_length=1)
+Strings = described(tuple[Text, ...], "a list of strings")
+Count = described(int, "a whole number above 0", ge=1)
+Counts = described(tuple[Count, ...], "a list of whole numbers above 0, not empty", min_length=1)
+Whole = described(int, "a whole number from 0", ge=0)
+Wholes = described(tuple[Whole, ...], "a list of whole numbers, not empty", min_length=1)
+Amount = described(float, "a number above 0", gt=0, le=sys.float_info.max)
+Finite = described(float, "a finite number", ge=-sys.float_info.max, le=sys.float_info.max)
+Table = described(dict[str, object], "a table")
 
 
-def is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One section of a file."""
 
 
-def is_texts(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(is_text, value))
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object that vlmlab wrote and of which only these fields are of interest."""
 
 
-def is_counts(value: object, low: int) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(v) is int and v >= low for v in value)
+class Wrong(ValueError):
+    """What is wrong with one field that its type alone does not say."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field = field
 
 
-def is_tables(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(v, dict) for v in value.values())
+def describe(kind: object) -> str:
+    """A type in words, for "must be ..."; "" where they would say less than msgspec does."""
+    if typing.get_origin(kind) is Annotated:
+        return next((m.description for m in kind.__metadata__ if m.description), "") or describe(
+            typing.get_args(kind)[0]
+        )
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        words = [describe(k) for k in typing.get_args(kind) if k is not type(None)]
+        return " or ".join(words) if all(words) else ""
+    return {bool: "true or false", str: "a string", int: "a whole number", float: "a number"}.get(kind, "")
 
 
-def is_variants(value: object) -> bool:
-    return is_tables(value) and all(map(NAME.test, value))
+def convert(raw: object, kind: type[S]) -> S:
+    """A value as a Section or Record; `Wrong` names the first field that does not fit, "" for the whole."""
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, Wrong):
+            raise error.__cause__ from None
+        raise explained(error, raw, kind) from None
 
 
-def is_resources(value: object) -> bool:
-    return isinstance(value, dict) and all(k in RESOURCES and RESOURCES[k](v) for k, v in value.items())
+def explained(error: msgspec.ValidationError, raw: object, kind: type) -> Wrong:
+    """msgspec's error with the name of the field, what it must be and what it is."""
+    text, _, path = str(error).partition(" - at ")
+    legal = {field.name: field for field in msgspec.structs.fields(kind)}
+    if not path:
+        name = (re.search(r"field `(.*)`", text) or ("", ""))[1]
+        if "unknown field" in text:
+            near = difflib.get_close_matches(name, legal, 1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            return Wrong(name, f"unknown field{hint}; legal are {', '.join(legal)}")
+        if "missing" in text:
+            needed = ", ".join(n for n, f in legal.items() if f.required)
+            return Wrong(name, f"is missing; needed are {needed}")
+        return Wrong("", f"must be a table with the fields {', '.join(legal)}; it is {raw!r}")
+    name, inner = re.search(r"\$\.(\w+)(.*?)`", path).groups()
+    within = f" ({inner.strip('.')}: {text})" if inner else ""
+    return Wrong(name, f"must be {describe(legal[name].type) or text}; it is {raw[name]!r}{within}")
 
 
-def is_amount(value: object) -> bool:
-    return type(value) in (int, float) and 0 < value < math.inf
-
-
-def is_rules(value: object) -> bool:
-    return is_texts(value) or (isinstance(value, dict) and all(map(is_texts, value.values())))
-
-
-NAME = Kind(
-    "a name of letters, digits, - and _",
-    lambda v: isinstance(v, str) and re.fullmatch(r"[A-Za-z0-9][\w-]*", v, re.ASCII) is not None,
-)
-TEXT = Kind("a string, not empty", is_text)
-TEXTS = Kind("a list of strings, not empty", is_texts)
-ANY_TEXTS = Kind("a list of strings", lambda v: v == [] or is_texts(v))
-SEEDS = Kind("a list of whole numbers, not empty", lambda v: is_counts(v, 0))
-COUNTS = Kind("a list of whole numbers above 0, not empty", lambda v: is_counts(v, 1))
-FLAG = Kind("true or false", lambda v: isinstance(v, bool))
-TABLE = Kind("a table", lambda v: isinstance(v, dict))
-PROTOCOL = one_of(
-    "zero_shot",
-    "few_shot",
-    "base_to_new",
-    "cross_dataset",
-    "domain_shift",
-    "retrieval",
-    "vqa",
-    "label_distribution",
-)
-RESOURCES = {
-    "cores": lambda v: is_counts([v], 1),
-    "gpus": lambda v: is_counts([v], 0),
-    "memory_gb": is_amount,
-    "hours": is_amount,
-}
-NEEDS = Kind(
-    "a table of cores (whole number from 1), gpus (whole number from 0), memory_gb and hours "
-    "(numbers above 0), each of which may be left out",
-    is_resources,
-)
-REQUIRED = object()
-# section -> field -> (what it must be, default)
-FIELDS = {
-    "study": {"id": (NAME, REQUIRED), "title": (TEXT, "")},
-    "artefact": {
-        "id": (NAME, REQUIRED),
-        "title": (TEXT, ""),
-        "notebook": (TEXT, REQUIRED),
-        "kind": (one_of("figure", "table"), REQUIRED),
-        "runs": (ANY_TEXTS, []),
-        "params": (TABLE, {}),
-    },
-    "profile": {
-        "model": (TEXT, REQUIRED),
-        "pretrained": (TEXT, None),
-        "device": (TEXT, None),
-        "precision": (one_of("fp32", "amp_bf16", "amp_fp16"), None),
-        "params": (TABLE, {}),
-        "config": (TABLE, {}),
-        "resources": (NEEDS, {}),
-        "method": (Kind("tables of parameters by method", is_tables), {}),
-        "matrix": (Kind("[[profile.<name>.matrix]] sections", lambda v: isinstance(v, list)), []),
-    },
-    "matrix": {
-        "name": (NAME, REQUIRED),
-        "methods": (TEXTS, REQUIRED),
-        "tasks": (TEXTS, REQUIRED),
-        "seeds": (SEEDS, REQUIRED),
-        "shots": (COUNTS, [None]),
-        "protocol": (PROTOCOL, "base_to_new"),
-        "config": (TABLE, {}),
-        "rules": (Kind("a list of strings, or a table of such lists by method", is_rules), None),
-        "method": (Kind("tables of parameters by method", is_tables), {}),
-        "resources": (NEEDS, {}),
-        "presets": (FLAG, False),
-        "variants": (
-            Kind("tables of parameters by the variant's name, letters, digits, - and _", is_variants),
-            {},
-        ),
-    },
-}
-
-
-class Reader:
-    """The text of one study.toml while it is checked; knows where a field stands."""
+class TomlFile:
+    """The text of one TOML file while it is checked; knows where a field stands."""
 
     def __init__(self, path: Path):
         self.path, self.text = path, path.read_text(encoding="utf-8")
@@ -136,33 +108,19 @@ class Reader:
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{path}: not valid TOML: {error}") from error
 
-    def fields(self, kind: str, section: str, nth: int, raw: object) -> dict:
-        """The checked fields of one section with the defaults filled in."""
-        legal = FIELDS[kind]
-        if not isinstance(raw, dict):
-            self.fail(section, nth, None, f"must be a table with the fields {', '.join(legal)}")
-        for key, value in raw.items():
-            if key not in legal:
-                self.fail(section, nth, key, f"unknown field; legal are {', '.join(legal)}")
-            want = legal[key][0]
-            if not want.test(value):
-                self.fail(section, nth, key, f"must be {want.text}; it is {value!r}")
-        for key, (_, default) in legal.items():
-            if default is REQUIRED and key not in raw:
-                self.fail(
-                    section,
-                    nth,
-                    key,
-                    f"is missing; needed are {', '.join(k for k, (_, d) in legal.items() if d is REQUIRED)}",
-                )
-        return {key: raw.get(key, default) for key, (_, default) in legal.items()}
+    def section(self, kind: type[S], section: str, nth: int, raw: object) -> S:
+        """The nth section of a name. ValueError names file, line and field, and what is legal."""
+        try:
+            return convert(raw, kind)
+        except Wrong as error:
+            self.fail(section, nth, error.field, str(error))
 
-    def fail(self, section: str, nth: int, key: str | None, message: str) -> NoReturn:
+    def fail(self, section: str, nth: int, key: str, message: str) -> NoReturn:
         """ValueError: file, line, field, what is wrong."""
         where = f"{section}.{key}" if key else section
         raise ValueError(f"{self.path}, line {self.line(section, nth, key)}, {where}: {message}")
 
-    def line(self, section: str, nth: int, key: str | None) -> int:
+    def line(self, section: str, nth: int, key: str) -> int:
         """The line of a field, of its section's header when it is not written, or 1; tomllib tells none."""
         lines = self.text.splitlines()
         header = re.compile(r"\s*\[\[?\s*([^\[\]=]+?)\s*\]")
@@ -173,6 +131,7 @@ class Reader:
         others = (i for i, name in headers if i > start and not name.startswith(f"{section}."))
         end = next(others, len(lines))
         if key:
-            written = re.compile(rf"\s*([\"']?{key}[\"']?\s*[=.]|\[\[?\s*{re.escape(section)}\.{key}\b)")
+            name = re.escape(key)
+            written = re.compile(rf"\s*([\"']?{name}[\"']?\s*[=.]|\[\[?\s*{re.escape(section)}\.{name}\b)")
             start = next((i for i in range(start, end) if written.match(lines[i])), start)
         return start + 1

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from vlmlab import measures
 from vlmlab.studies.claims import evaluations
 from vlmlab.studies.claims.evaluations import Estimate, estimate, verdict
 
@@ -80,6 +81,24 @@ def test_ratio_level_and_magnitude():
 def test_effect_size_is_cohens_d():
     frame = rows(("a", "x", 1, 1.0), ("a", "x", 1, 3.0), ("b", "x", 1, 2.0), ("b", "x", 1, 6.0))
     assert estimate(frame, claim("effect_size")).effect == pytest.approx((2 - 4) / math.sqrt((2 + 8) / 2))
+
+
+def test_effect_size_is_that_of_the_figures():
+    """Samples of unequal size: the variances are pooled by their degrees of freedom, as in measures."""
+    a, b = [1.0, 2.0, 3.0], [3 - 2**0.5, 3 + 2**0.5]
+    lines = [("a", "x", 1, v) for v in a] + [("b", "x", 1, v) for v in b]
+    found = estimate(rows(*lines), claim("effect_size")).effect
+    assert found == pytest.approx(float(measures.effect_size(b, a))) == pytest.approx(-1 / math.sqrt(2))
+
+
+def test_effect_size_needs_measurements():
+    summaries = rows(
+        ("a", "x", 1.0, 1.0, 3), ("b", "x", 2.0, 1.0, 3), columns=("method", "task", "mean", "sd", "n")
+    )
+    with pytest.raises(LookupError, match="needs single measurements"):
+        estimate(summaries, claim("effect_size"))
+    with pytest.raises(LookupError, match="two samples on each side"):
+        estimate(rows(("a", "x", 1, 1.0), ("b", "x", 1, 2.0)), claim("effect_size"))
 
 
 def test_gap_change():

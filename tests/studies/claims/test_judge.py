@@ -90,7 +90,7 @@ def frame(differences):
         (('holds = "a is above b"\n', ""), "line 1, claim.holds: is missing"),
         (
             ('unit = "points"', 'units = "points"'),
-            "line 12, claim.units: unknown field; legal are id, sentence",
+            "line 12, claim.units: unknown field (did you mean unit?); legal are id, sentence",
         ),
         (
             ('data = ["fig1"]', 'data = ["runs/main"]'),

@@ -77,7 +77,7 @@ def test_limit_for_the_whole_notebook(project, tmp_path):
     source = project.notebook("n", "import time\nfor i in range(20):\n    time.sleep(0.1)", "time.sleep(60)")
     copy = tmp_path / "attempt/n.ipynb"
     with pytest.raises(Failed, match=r"over the limit of 3 s in cell [34]"):
-        notebook.perform(str(source), str(copy), {"epochs": 2}, limit=3)
+        notebook.perform(str(source), str(copy), {"epochs": 2}, limit=3, project=str(project.root))
     assert len(notebook.started(copy)) >= 3
 
 
@@ -85,18 +85,19 @@ def test_limit_for_the_whole_notebook(project, tmp_path):
 def test_a_kernel_that_does_not_start_gets_a_second_chance(project, tmp_path, monkeypatch, failures, calls):
     source, made = project.notebook("n"), []
 
-    def attempt(source, target, values, limit):
+    def attempt(source, target, values, limit, project):
         made.append(source)
         target.write_text(source.read_text())
+        target.with_name(notebook.RECORD).write_text('{"a.py": "1"}')
         return Failed("no port") if len(made) <= failures else None
 
     monkeypatch.setattr(notebook, "attempt", attempt)
-    arguments = (str(source), str(tmp_path / "out/n.ipynb"), {}, 10)
+    arguments = (str(source), str(tmp_path / "out/n.ipynb"), {}, 10, str(project.root))
     if failures > 1:
         with pytest.raises(Failed, match="no port"):
             notebook.perform(*arguments)
     else:
-        assert notebook.perform(*arguments) == "out"
+        assert notebook.perform(*arguments) == {"a.py": "1"}
     assert len(made) == calls
 
 
@@ -104,8 +105,9 @@ def test_an_attempt_starts_in_an_empty_folder(project, tmp_path, monkeypatch):
     left = tmp_path / "out/from_before.csv"
     left.parent.mkdir()
     left.touch()
-    monkeypatch.setattr(notebook, "attempt", lambda *args: None)
-    notebook.perform(str(project.notebook("n")), str(tmp_path / "out/n.ipynb"), {}, 10)
+    monkeypatch.setattr(notebook, "attempt", lambda *args: Failed("no port"))
+    with pytest.raises(Failed):
+        notebook.perform(str(project.notebook("n")), str(tmp_path / "out/n.ipynb"), {}, 10, str(project.root))
     assert not left.exists()
 
 
@@ -123,3 +125,19 @@ def test_a_tidy_copy_holds_no_times_and_no_attempt(tmp_path):
         "source": 'out = "figures/s"',
     }
     assert tidy == {"metadata": {}, "cells": [cell]}
+
+
+def test_the_code_that_a_notebook_loads_is_recorded(project, tmp_path):
+    project.write("notebooks/fake/beside.py", "def value():\n    return 1\n")
+    source = project.notebook("n", "from lab.measures import alpha_of\nimport beside\nbeside.value()")
+    copy = tmp_path / "attempt/n.ipynb"
+    code = notebook.perform(str(source), str(copy), {"epochs": 2}, 60, str(project.root))
+    assert sorted(code) == [
+        "lab/__init__.py",
+        "lab/measures/__init__.py",
+        "lab/measures/alpha.py",
+        "lab/measures/shared.py",
+        "notebooks/fake/beside.py",
+    ]
+    assert [c["id"] for c in notebook.read(copy)["cells"]][-1] == "c1"
+    assert sorted(p.name for p in copy.parent.iterdir()) == ["n.ipynb"]

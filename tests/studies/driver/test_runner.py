@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from vlmlab import cli, studies
+from vlmlab import cli
 from vlmlab.studies.driver import notebook, runner
 from vlmlab.studies.jobs.worker import Request
 
-USES = "if False:\n    from vlmlab.measures import {name}\n    {name}()"
+USES = "from lab.measures import {name}_of\n{name}_of()"
 DIE = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
 
 
@@ -168,25 +168,7 @@ FRESH = {"good": "fresh", "table": "fresh"}
 @pytest.mark.parametrize(
     ("path", "old", "new", "expected"),
     [
-        (
-            "vlmlab/measures/beta.py",
-            "return 2",
-            "return 3",
-            {"table": "stale changed: vlmlab/measures/beta.py"},
-        ),
-        ("vlmlab/measures/beta.py", '"""Doc."""', '"""Doc!"""  # comment', {}),
-        (
-            "vlmlab/measures/shared.py",
-            "one = 1",
-            "one = 2",
-            {"good": "stale changed: vlmlab/measures/shared.py"},
-        ),
-        (
-            "vlmlab/measures/__init__.py",
-            "from .alpha import alpha",
-            "from .alpha import alpha, alpha as a",
-            {},
-        ),
+        ("lab/measures/beta.py", "return 2", "return 3", {"table": "stale changed: lab/measures/beta.py"}),
         ("notebooks/fake/good.ipynb", "# title", "# Title", {"good": "stale changed: notebook"}),
         ("notebooks/fake/study.toml", "epochs = 3", "epochs = 4", {"good": "stale changed: parameters"}),
         ("notebooks/fake/study.toml", "epochs = 7", "epochs = 8", {"table": "stale changed: parameters"}),
@@ -213,24 +195,6 @@ def test_exactly_what_depends_on_a_change_is_stale(first, module_project, path, 
     assert {n: module_project.states()[n] for n in FRESH} == FRESH
 
 
-def test_only_the_methods_of_its_runs_belong_to_an_artefact(project):
-    project.write(
-        "vlmlab/methods/__init__.py",
-        "import importlib\n\ndef build(name):\n    return importlib.import_module(f'{__name__}.{name}')\n",
-    )
-    for name in ("one", "other", "named"):
-        project.write(f"vlmlab/methods/{name}.py", "a = 1\n")
-    uses = "if False:\n    from vlmlab import methods\n    methods.build('named')"
-    project.study(project.artefact("good", uses))
-    assert project.reproduce().ok
-    project.write("vlmlab/methods/other.py", "a = 2\n")
-    assert project.states()["good"] == "fresh"
-    for name in ("one", "named"):
-        project.write(f"vlmlab/methods/{name}.py", "a = 2\n")
-        assert project.states()["good"] == f"stale changed: vlmlab/methods/{name}.py"
-        project.write(f"vlmlab/methods/{name}.py", "a = 1\n")
-
-
 def test_states_of_the_others(first, module_project):
     states = module_project.states()
     assert states["lacking"].startswith(
@@ -250,7 +214,7 @@ def test_missing_runs_are_trained_again_before_a_figure_counts_as_fresh(first, m
 
 def test_an_edited_measure_is_made_again_and_nothing_else(first, module_project, executed):
     p = module_project
-    text = p.root / "vlmlab/measures/beta.py"
+    text = p.root / "lab/measures/beta.py"
     text.write_text(text.read_text() + "\n\ndef more():\n    return 1\n")
     before = (first.figures / "good.svg").stat().st_mtime_ns
     summary = p.reproduce(only=["good", "table"])
@@ -374,25 +338,6 @@ def test_other_profiles_leave_the_committed_figures_alone(project, monkeypatch):
     fast(monkeypatch)
     summary = project.reproduce(profile="smoke", figures=None)
     assert summary.figures == project.root / "runs/figures/smoke/fake"
-
-
-def test_runs_of_an_artefact_in_a_notebook(project, monkeypatch):
-    project.study(
-        project.artefact("good"),
-        project.artefact("bad", matrix="bad"),
-        tasks={"main": ["toy/a"], "bad": ["toy/raise"]},
-    )
-    monkeypatch.chdir(project.root / "notebooks/fake")  # where Jupyter opens it
-    options = {"train": "fake_train:train", "data": project.root / "data", "package": project.root / "vlmlab"}
-    table = studies.runs_of("fake", "good", runs="runs", **options)
-    assert table[["method", "task", "shots"]].values.tolist() == [["one", "toy/a", 4]] * 2
-    assert table.seed.tolist() == [1, 2]
-    assert all((project.root / path / "run.json").exists() for path in table.path)
-    assert len(project.calls()) == 2
-    assert studies.runs_of("fake", "good", runs="runs", **options).equals(table) and len(project.calls()) == 2
-    with pytest.raises(RuntimeError, match="toy/raise 4-shot seed 1: ValueError: this task cannot be"):
-        studies.runs_of("fake", "bad", runs="runs", **options)
-    assert project.states()["good"] == "missing not made yet"
 
 
 def start(project, task):

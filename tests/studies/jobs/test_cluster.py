@@ -13,7 +13,8 @@ import pytest
 
 from vlmlab import cli
 from vlmlab.studies.jobs import cluster, cluster_check
-from vlmlab.studies.jobs.worker import Request, Resources, environment
+from vlmlab.studies.jobs.worker import Request, environment
+from vlmlab.studies.sections import Resources
 
 pytest.importorskip("distributed")
 JOBS = '''
@@ -261,7 +262,10 @@ def test_check_of_a_cluster_file_runs_a_job(tmp_path, monkeypatch, capsys):
         ("a: [", "is not valid YAML"),
         ("slurm: {}", "needs `jobqueue:` with one of slurm, pbs"),
         ("jobqueue: {slurm: {cores: 1, memroy: 1GB}}", "slurm has no option 'memroy'; it has name, cores"),
-        ("jobqueue: {slurm: {cores: 1}}", "slurm needs memory, per job of the batch system"),
+        (
+            "jobqueue: {slurm: {cores: 1}}",
+            "slurm.memory is missing; needed are cores, memory, per job of the batch system",
+        ),
     ],
 )
 def test_check_of_a_wrong_file(tmp_path, text, words):

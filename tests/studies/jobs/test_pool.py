@@ -3,7 +3,8 @@
 import pytest
 
 from vlmlab.studies.jobs import pool
-from vlmlab.studies.jobs.worker import Request, Resources
+from vlmlab.studies.jobs.worker import Request
+from vlmlab.studies.sections import Resources
 
 
 def requests(tmp_path, tasks, **resources):

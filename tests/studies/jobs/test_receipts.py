@@ -15,7 +15,7 @@ from vlmlab.studies.places import Places
 def trained(project):
     """A project with two trained runs; returns a function that tells how many of them are done."""
     project.study(project.artefact("good"))
-    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data", "package")})
+    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data")})
     wanted = studies.load("fake", project.places["notebooks"]).jobs("demo", ("main",))
     index = jobs.Index("fake", places, "fake_train:train")
     assert jobs.train_missing(wanted, index, functools.partial(pool.answers, slots=1)) == jobs.Outcome()
@@ -58,7 +58,7 @@ def test_a_lost_receipt_only_asks_again(trained, project, text):
 
 def again(project):
     """Train what is missing."""
-    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data", "package")})
+    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data")})
     wanted = studies.load("fake", project.places["notebooks"]).jobs("demo", ("main",))
     return jobs.train_missing(wanted, jobs.Index("fake", places, "fake_train:train"), pool.answers)
 
@@ -75,7 +75,7 @@ def test_a_run_that_was_damaged_later_is_trained_again(trained, project, name, t
 
 def test_a_job_that_is_done_returns_at_once(trained, project):
     job, _ = studies.load("fake", project.places["notebooks"]).jobs("demo", ("main",))
-    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data", "package")})
+    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "notebooks", "data")})
     request = jobs.Index("fake", places, "fake_train:train").request(job)
     calls = len(project.calls())
     assert jobs.perform(**request.arguments) == job.id and len(project.calls()) == calls
@@ -96,23 +96,3 @@ def test_data_and_model_files_belong_to_a_job(trained, project):
     assert trained() == 2
     project.write("data/models/none/config.json", "{}")
     assert trained() == 0
-
-
-def test_code_of_the_method_belongs_to_a_job(project, monkeypatch):
-    for name in ("one", "two"):
-        project.write(f"vlmlab/methods/{name}.py", "a = 1\n")
-    project.write(
-        "vlmlab/methods/__init__.py",
-        "import importlib\n\ndef build(name):\n    return importlib.import_module(f'{__name__}.{name}')\n",
-    )
-    project.write("vlmlab/train.py", "from . import methods\n\ndef fit(n):\n    return methods.build(n)\n")
-    project.write("vlmlab/__init__.py", 'TABLE = {"fit": "vlmlab.train"}\n')
-    places = Places.of("demo", **{k: project.places[k] for k in ("runs", "data", "package")})
-
-    def code(method):
-        return jobs.Index("fake", places).code(method)
-
-    before = {m: code(m) for m in ("one", "two")}
-    assert sorted(before["one"]) == ["vlmlab/methods/__init__.py", "vlmlab/methods/one.py", "vlmlab/train.py"]
-    project.write("vlmlab/methods/one.py", "a = 2\n")
-    assert code("one") != before["one"] and code("two") == before["two"]

@@ -46,7 +46,10 @@ def test_first_call(first, forty):
     named = {name: row.detail for name, row in rows.items() if name not in GOOD}
     assert named["raise"] == "one toy/raise 4-shot seed 1: ValueError: this task cannot be"
     assert named["kill_twice"].endswith("killed by SIGKILL, perhaps out of memory, twice, then retried")
-    assert "wrote a damaged result" in named["corrupt"] and "line 1 measured nan" in named["corrupt"]
+    assert (
+        "wrote a damaged result" in named["corrupt"]
+        and "line 1, value must be a finite number; it is nan" in named["corrupt"]
+    )
     assert [rows[name].state for name in TROUBLE] == ["missing runs", "made", "missing runs"]
     assert [tries(forty, name) for name in TROUBLE] == [1, 3, 1]
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 import vlmlab
-from vlmlab.studies import manifest
 from vlmlab.studies.jobs import train
+from vlmlab.studies.profiles import Job
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def verbs(monkeypatch, tmp_path):
 
     def evaluate(run, task, rule):
         calls.append(("evaluate", rule))
-        return pd.DataFrame({"rule": [*rule], "split": ["base", "new"], "value": [state.value, 1 / 3]})
+        return pd.DataFrame({"rule": [*rule], "value": [state.value / (i + 1) for i in range(len(rule))]})
 
     verbs = {
         "load": lambda **k: calls.append(("load", k)) or "vlm",
@@ -34,14 +34,12 @@ def verbs(monkeypatch, tmp_path):
     }
     for name, verb in verbs.items():
         monkeypatch.setattr(vlmlab, name, verb, raising=False)
-    train.model.cache_clear()
-    yield calls, state
-    train.model.cache_clear()
+    return calls, state
 
 
-JOB = manifest.Job(
+JOB = Job(
     "s",
-    {"name": "tiny", "device": "cpu"},
+    {"vlm": {"name": "tiny", "device": "cpu"}},
     "mmrlpp",
     "emoji/food",
     "base_to_new",
@@ -53,7 +51,7 @@ JOB = manifest.Job(
 
 
 def job(**changes):
-    return {**vars(JOB), **changes}
+    return JOB.spec | changes
 
 
 def test_what_a_job_asks_for(verbs, tmp_path):
@@ -67,8 +65,6 @@ def test_what_a_job_asks_for(verbs, tmp_path):
     ]
     del result["digest"]
     assert result == {"run": "s/m/t/k1", "key": "k1", "status": "finished"}
-    train.train(job(seed=3), str(tmp_path))
-    assert [c[0] for c in calls].count("load") == 1  # once per process
 
 
 def test_presets_stand_under_the_settings_of_the_study(verbs, tmp_path):
@@ -86,3 +82,31 @@ def test_digest_is_of_numbers_and_weights(verbs, tmp_path):
     other = train.train(job(), str(tmp_path))["digest"]
     state.weights = b"x"
     assert len({first, other, train.train(job(), str(tmp_path))["digest"]}) == 3
+
+
+def test_models_go_by_role_and_runs_fill_the_roles_they_follow(verbs, tmp_path, monkeypatch):
+    calls, _ = verbs
+    monkeypatch.setattr(vlmlab, "Run", lambda path: f"run {path.relative_to(tmp_path)}", raising=False)
+    models = {"student": {"name": "tiny"}, "teacher": {"name": "small"}}
+    train.train(job(models=models), str(tmp_path))
+    train.train(job(models={}), str(tmp_path))
+    train.train(job(models={"language": {"name": "words"}}, after={"vision": "s/vit/t/k0"}), str(tmp_path))
+    given = [c[1][1] for c in calls if c[0] == "fit"]
+    vlm = "vlm"  # what `load` gives here
+    assert given == [{"student": vlm, "teacher": vlm}, {}, {"language": vlm, "vision": "run s/vit/t/k0"}]
+
+
+@pytest.mark.parametrize(
+    ("method", "protocol", "rules"),
+    [
+        ("mmrlpp", "base_to_new", ("unified", "decoupled")),
+        ("mmrlpp", "few_shot", ("unified",)),
+        ("aligned_norm", "base_to_new", ("unified",)),
+    ],
+)
+def test_rules_that_a_study_leaves_out_are_those_that_the_method_reports(
+    verbs, tmp_path, method, protocol, rules
+):
+    calls, _ = verbs
+    train.train(job(method=method, protocol=protocol, rules=None), str(tmp_path))
+    assert calls[-1] == ("evaluate", rules)

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from vlmlab.studies.jobs.worker import Request, Resources, Worker, environment
+from vlmlab.studies.jobs.worker import Request, Worker, environment
+from vlmlab.studies.sections import Resources
 
 USUAL = Resources()
 JOBS = """
@@ -139,7 +140,7 @@ def test_a_job_that_nobody_wants_any_more_is_ended(worker, request_for, tmp_path
 def test_a_job_dies_with_the_process_that_waits_for_it(tmp_path):
     started = tmp_path / "started"
     code = f"""
-        from vlmlab.studies.worker import Request, Worker
+        from vlmlab.studies.jobs.worker import Request, Worker
         Worker().ask(Request("a", "some_jobs:sleep", {{"started": {str(started)!r}}}, "job.log"))
     """
     driver = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], cwd=tmp_path, env=environment())

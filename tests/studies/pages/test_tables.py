@@ -60,6 +60,14 @@ def test_methods_are_called_as_in_the_published_tables():
     assert set(few["method"]) == {"mmrlpp"}  # few-shot has no other rule, and its table one MMRL++
 
 
+def test_variants_of_a_method_are_told_apart():
+    rows = results(one__unified__a__1=(80, 60), two__unified__a__1=(70, 50)).assign(method="one")
+    rows["variant"] = [""] * 3 + ["long"] * 3
+    found = tables.per_seed(rows, "none")
+    assert set(found["method"]) == {"one", "one_long"}
+    assert tables.measured(found, ["method", "task", "split"])["n"].tolist() == [1] * len(found)
+
+
 def test_the_average_is_that_of_papers():
     """The harmonic mean of the means, not the mean of the harmonic means."""
     found = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
@@ -138,6 +146,14 @@ def test_published_numbers_have_no_spread():
         tables.stated(found, "measured")
     with pytest.raises(FileNotFoundError):
         tables.published("alignednorm", "table99")
+
+
+def test_a_published_line_without_a_number_is_named(tmp_path):
+    path = tmp_path / "published/fake/table1.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text("method,dataset,value,note\na,x,1.5,\nb,x,,\n")
+    with pytest.raises(ValueError, match=r"table1\.csv, line 3, value: must be a finite number; it is nan"):
+        tables.published("fake", "table1", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,30 +10,19 @@ does not; `undecided` when it reaches across the threshold or there is one seed 
 runs or files are missing. They say what these runs show, at the scale of their profile.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable
 
 import pandas as pd
 
+from ... import measures
+from ..pages.intervals import Estimate, over_seeds, quantile
+
 SUPPORTED, REFUTED, UNDECIDED = "supported", "refuted", "undecided"
 NOT_TESTABLE = "not testable here"
 VERDICTS = (SUPPORTED, REFUTED, UNDECIDED, NOT_TESTABLE)
-LEVEL = 0.95
 # how files name their summaries: mean, standard deviation over seeds, what its divisor lacks from n
 SUMMARIES = (("mean", "sd", 1), ("measured_mean", "measured_sd", 1), ("mean", "sd_over_seeds", 0))
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """An effect. sd: over seeds; low, high: the 95 % interval; n: seeds. None where nothing tells."""
-
-    effect: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int | None = None
-    note: str = ""
 
 
 def select(rows: pd.DataFrame, where: dict) -> pd.DataFrame:
@@ -51,20 +40,21 @@ def select(rows: pd.DataFrame, where: dict) -> pd.DataFrame:
 
 
 def cells(rows: pd.DataFrame, where: dict, units: list[str], value: str) -> pd.DataFrame:
-    """Per unit: mean, var (of the rows in it), se2 (squared standard error) and q (se2 squared / its df).
+    """Per unit: mean, values (of the rows in it, unless they are summaries), se2 (squared standard error) and q (se2 squared / its df).
 
     Rows of one seed have no error of their own: their seeds are compared later.
     """
     chosen = select(rows, where)
     if value in chosen:
         group = chosen.groupby(units)[value] if units else chosen.assign(all=0).groupby("all")[value]
-        return pd.DataFrame({"mean": group.mean(), "var": group.var(), "se2": 0.0, "q": 0.0})
+        values = group.agg(lambda of_unit: of_unit.to_numpy())
+        return pd.DataFrame({"mean": group.mean(), "values": values, "se2": 0.0, "q": 0.0})
     mean, sd, lacks = next(s for s in SUMMARIES if {*s[:2]} <= set(chosen))
     frame = chosen.set_index(units) if units else chosen.reset_index(drop=True)
     if not frame.index.is_unique:
         raise LookupError(f"{where} leaves several summaries per {' and '.join(units) or 'claim'}")
     se2 = frame[sd] ** 2 / (frame["n"] - 1 + lacks)
-    return pd.DataFrame({"mean": frame[mean], "var": math.nan, "se2": se2, "q": se2**2 / (frame["n"] - 1)})
+    return pd.DataFrame({"mean": frame[mean], "se2": se2, "q": se2**2 / (frame["n"] - 1)})
 
 
 def minus(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -90,9 +80,15 @@ def combined(mean: pd.Series, se2: pd.Series, q: pd.Series) -> pd.DataFrame:
 
 
 def effect_size(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Cohen's d of the rows in a unit: (mean a - mean b) / sqrt of the mean variance."""
-    d = (a["mean"] - b["mean"]) / ((a["var"] + b["var"]) / 2) ** 0.5
-    return combined(d, a["se2"] + b["se2"], a["q"] + b["q"])
+    """Cohen's d of the rows in a unit (measures.effect_size). LookupError without two rows on each side."""
+    if "values" not in a:
+        raise LookupError("an effect size needs single measurements; these rows are means and spreads")
+    units = a.index.intersection(b.index)
+    try:
+        d = [float(measures.effect_size(b["values"][unit], a["values"][unit])) for unit in units]
+    except ValueError as error:
+        raise LookupError(str(error)) from error
+    return combined(pd.Series(d, units, dtype=float), a["se2"] + b["se2"], a["q"] + b["q"])
 
 
 def gap_change(side: Callable, claim) -> pd.DataFrame:
@@ -159,19 +155,6 @@ def correlations(rows: pd.DataFrame, claim) -> pd.Series:
     return means.groupby("seed").apply(lambda g: g[claim.value].corr(g[claim.by], method="spearman"))
 
 
-def over_seeds(values: pd.Series, note: str = "") -> Estimate:
-    """Mean, standard deviation and t-interval of one number per seed."""
-    values, n = values.dropna(), values.count()
-    if not n:
-        raise LookupError("no seed has a value")
-    mean = float(values.mean())
-    if n == 1:
-        return Estimate(mean, n=1, note=note)
-    sd = float(values.std())
-    half = quantile(n - 1) * sd / math.sqrt(n)
-    return Estimate(mean, sd, mean - half, mean + half, int(n), note)
-
-
 def summarised(units: pd.DataFrame, reduce: str, n: int | None) -> Estimate:
     """The same from units with errors: their mean, or the smallest or largest with its own error.
 
@@ -190,13 +173,6 @@ def summarised(units: pd.DataFrame, reduce: str, n: int | None) -> Estimate:
     half = quantile(se2**2 / q) * math.sqrt(se2) if se2 else 0.0
     note = "not paired: from means and spreads"
     return Estimate(mean, math.sqrt(se2 * n), mean - half, mean + half, n, note)
-
-
-def quantile(freedom: float) -> float:
-    """Of Student's t, so that `LEVEL` of it lies within plus and minus this."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + LEVEL) / 2, freedom))
 
 
 def verdict(found: Estimate, direction: str, threshold: float | list[float], exact: bool) -> tuple[str, str]:

@@ -1,34 +1,4 @@
-"""claims.toml: the sentences of a paper that can be tested, and `judge`, which tests them.
-
-One file per study, `notebooks/<study>/claims.toml`, one section per sentence:
-
-    [[claim]]
-    id = "new_above_unified"
-    sentence = "AlignedNorm raises the accuracy on new classes."  # a paraphrase or a short quotation
-    source = "Section 5.2, Table 1"                # where the paper says so
-    holds = "its accuracy is above that of MMRL++" # what must be so, in words
-    data = ["runs/main/balanced_accuracy", "table1"]  # the first of these that is there is read
-    where = { task = "average", split = "new" }    # only these rows; a value or a list per column
-    measurement = "difference"                     # see evaluations.py
-    of = { method = "aligned_norm" }               # the rows that the sentence is about
-    against = { method = "mmrlpp_unified" }        # those it compares with
-    direction = "above"                            # above | below one number, within two
-    threshold = 0
-
-    value = "value"       # the column with the numbers (the default); summaries use mean, sd and n
-    over = ["task"]       # columns whose values are compared one by one, before seeds (the default)
-    reduce = "mean"       # mean (the default), min or max over them
-    magnitude = false     # true: without sign, before reducing
-    gap = { split = ["new", "base"] }  # gap_change: the two selections whose difference is compared
-    to = { method = "zero_shot" }      # closer: the rows that of and against are compared with
-    by = "column"         # correlation: with what
-    unit = "points"
-    exact = false         # true: no seed plays a part (a count, a bound)
-
-`data` names runs of a matrix and their metric (`runs/<matrix>/<metric>`), the CSV of an artefact of the
-same profile, or `published/<table>`. A claim read from published numbers asks whether the paper's own table
-says what its text says; such verdicts have kind "published" and never mix with measured ones.
-"""
+"""`judge`: a paper's sentences (claims.toml, read by claim.py) tested on what runs and artefacts measured."""
 
 import dataclasses
 import json
@@ -38,100 +8,13 @@ from pathlib import Path
 import pandas as pd
 
 from ...files import write_json
-from .. import manifest, schema
+from .. import manifest
 from ..jobs.receipts import TRAIN, Index
 from ..manifest import Study
 from ..pages.provenance import read_provenance, record
 from ..places import Places, need_writable
-from .evaluations import MEASURES, NOT_TESTABLE, VERDICTS, estimate, verdict
-
-SELECTION = schema.Kind("a table, not empty", lambda v: isinstance(v, dict) and bool(v))
-FLAG = schema.Kind("true or false", lambda v: isinstance(v, bool))
-COLUMNS = schema.Kind("a list of columns", lambda v: v == [] or schema.is_texts(v))
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def is_pair(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value)) and value[0] <= value[1]
-
-
-def is_gap(value: object) -> bool:
-    return (
-        isinstance(value, dict)
-        and len(value) == 1
-        and all(isinstance(v, list) and len(v) == 2 for v in value.values())
-    )
-
-
-TABLE, TEXT, REQUIRED = schema.TABLE, schema.TEXT, schema.REQUIRED
-BOUND = schema.Kind("a number, or two in rising order", lambda v: is_number(v) or is_pair(v))
-schema.FIELDS["claim"] = {  # claims.toml is read and complained about as study.toml is
-    "id": (schema.NAME, REQUIRED),
-    "sentence": (TEXT, REQUIRED),
-    "source": (TEXT, REQUIRED),
-    "holds": (TEXT, REQUIRED),
-    "data": (schema.TEXTS, REQUIRED),
-    "where": (TABLE, {}),
-    "measurement": (schema.one_of(*MEASURES), REQUIRED),
-    "of": (TABLE, {}),
-    "against": (SELECTION, {}),
-    "gap": (schema.Kind('one column with two values, as { split = ["new", "base"] }', is_gap), {}),
-    "to": (SELECTION, {}),
-    "by": (TEXT, ""),
-    "value": (TEXT, "value"),
-    "over": (COLUMNS, ["task"]),
-    "reduce": (schema.one_of("mean", "min", "max"), "mean"),
-    "magnitude": (FLAG, False),
-    "direction": (schema.one_of("above", "below", "within"), REQUIRED),
-    "threshold": (BOUND, REQUIRED),
-    "unit": (TEXT, ""),
-    "exact": (FLAG, False),
-}
-Claim = dataclasses.make_dataclass("Claim", list(schema.FIELDS["claim"]), frozen=True)
-Claim.__doc__ = "One [[claim]]; its fields are those of the file."
-
-
-class Builder(schema.Reader):
-    """Turns the checked sections into claims."""
-
-    def claims(self) -> list:
-        for section in self.raw:
-            if section != "claim":
-                self.fail(section, 0, None, "unknown; legal is [[claim]]")
-        if not isinstance(self.raw.get("claim"), list):
-            self.fail("claim", 0, None, "needs at least one [[claim]]")
-        found = {}
-        for nth, raw in enumerate(self.raw["claim"]):
-            claim = Claim(**self.fields("claim", "claim", nth, raw))
-            if claim.id in found:
-                self.fail("claim", nth, "id", f"{claim.id!r} is there twice")
-            self.check(nth, claim)
-            found[claim.id] = claim
-        return list(found.values())
-
-    def check(self, nth: int, claim) -> None:
-        for field in MEASURES[claim.measurement][0]:
-            if not getattr(claim, field):
-                self.fail("claim", nth, field, f"is missing; the measurement {claim.measurement} needs it")
-        if isinstance(claim.threshold, list) != (claim.direction == "within"):
-            wanted = "two numbers" if claim.direction == "within" else "one number"
-            self.fail("claim", nth, "threshold", f"must be {wanted} for the direction {claim.direction}")
-        for name in claim.data:
-            if name.startswith("runs/") and name.count("/") != 2:
-                self.fail("claim", nth, "data", f"{name!r} must be runs/<matrix>/<metric>")
-
-
-def load(study: str, notebooks: str | Path = "notebooks") -> list:
-    """The claims of a study. FileNotFoundError when it has none, ValueError with file, line and field."""
-    path = manifest.load(study, notebooks).path.with_name("claims.toml")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}; vlmlab/studies/claims/judge.py shows how one is written"
-        )
-    return Builder(path).claims()
+from .claim import Claim, load
+from .evaluations import NOT_TESTABLE, VERDICTS, estimate, verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +77,8 @@ class Evidence:
                 f"{len(jobs) - len(done)} of {len(jobs)} runs of {matrix} are missing, or of "
                 "other code or data"
             )
-        rows = pd.concat([Run(self.places.runs / d.run).results for d in done], ignore_index=True)
+        frames = [Run(self.places.runs / d.run).results.assign(variant=j.variant) for j, d in zip(jobs, done)]
+        rows = pd.concat(frames, ignore_index=True)
         seeds = tuple(job.seed for job in jobs)
         frame = per_seed(rows[rows["metric"] == metric], self.study.id, data=self.places.data)
         return Rows(frame, f"runs/{matrix}: {len(done)} runs, {metric}", tuple(d.key for d in done), seeds)
@@ -254,7 +138,7 @@ def judge(
     return result
 
 
-def one(claim, evidence: Evidence, use: Callable[[Rows], None]) -> dict:
+def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None]) -> dict:
     """A claim with its verdict, as plain values."""
     bound = claim.threshold
     text = f"{bound[0]:g} to {bound[1]:g}" if claim.direction == "within" else f"{claim.direction} {bound:g}"

@@ -1,17 +1,22 @@
 """Execute one notebook with checked parameters, and say in one line what went wrong."""
 
 import ast
+import contextlib
 import dataclasses
 import json
 import logging
+import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from ...files import read_json, write_json
 from ..jobs.worker import Failed, Killed
 
 LIMIT = 1800  # seconds for a whole notebook
 START = 180  # seconds for a kernel to start, on a busy machine
+RECORD = "vlmlab-code"  # the cell and the file of the record of code
 TYPES = {t.__name__: t for t in (str, int, float, bool, list, tuple, dict)}
 
 
@@ -102,25 +107,58 @@ def fits(value: object, kind: type) -> bool:
     return isinstance(value, (kind, also))
 
 
-def perform(source: str, copy: str, values: dict, limit: float) -> str:
+def perform(source: str, copy: str, values: dict, limit: float, project: str) -> dict[str, str]:
     """Execute a notebook into `copy`, in a process of its own; the folder of `copy` starts empty.
 
-    values: papermill parameters. limit: seconds for the whole notebook. `Failed` says in one line what went
-    wrong and in which cell; the partly executed copy stays. `Killed` when the kernel was.
+    values: papermill parameters. limit: seconds for the whole notebook. project: the folder that holds
+    notebooks/. Returns the record of the code that the notebook loaded (code.py). `Failed` says in one line what
+    went wrong and in which cell; the partly executed copy stays. `Killed` when the kernel was.
     """
     target = Path(copy)
     shutil.rmtree(target.parent, ignore_errors=True)
     target.parent.mkdir(parents=True)
-    problem = attempt(Path(source), target, values, limit)
+    problem = attempt(Path(source), target, values, limit, project)
     if isinstance(problem, Failed) and not started(target):  # ports of kernels race, rarely
-        problem = attempt(Path(source), target, values, limit)
+        problem = attempt(Path(source), target, values, limit, project)
+    if target.exists():
+        executed = read(target)
+        executed["cells"] = [c for c in executed["cells"] if c.get("id") != RECORD]
+        write_json(target, executed)
     if problem:
         raise problem
-    return target.parent.name
+    code = read_json(target.with_name(RECORD))
+    target.with_name(RECORD).unlink()
+    return code
 
 
-def attempt(source: Path, target: Path, values: dict, limit: float) -> Failed | None:
+def recording(source: Path, target: Path, project: str) -> dict:
+    """The notebook with one more cell, which writes down what code its kernel has loaded by then."""
+    notebook = read(source)
+    text = (
+        "import sys as _sys\n"
+        "_files = [f for m in list(_sys.modules.values()) if (f := getattr(m, '__file__', None))]\n"
+        "from vlmlab.studies.code import save as _save\n"
+        f"_save({str(target.with_name(RECORD))!r}, {project!r}, _files)"
+    )
+    cell = {"cell_type": "code", "id": RECORD, "metadata": {}, "source": text, "outputs": []}
+    return notebook | {"cells": [*notebook["cells"], cell | {"execution_count": None}]}
+
+
+@contextlib.contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let kernels find modules that lie beside a notebook, as they do when Jupyter opens it."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder.absolute()), before]))
+    try:
+        yield
+    finally:
+        os.environ.pop("PYTHONPATH")
+        os.environ.update({"PYTHONPATH": before} if before is not None else {})
+
+
+def attempt(source: Path, target: Path, values: dict, limit: float, project: str) -> Failed | None:
     """One execution by papermill; what went wrong."""
+    import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -128,16 +166,17 @@ def attempt(source: Path, target: Path, values: dict, limit: float) -> Failed | 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # failures are reported here, once
     end = time.monotonic() + limit
     try:
-        papermill.execute_notebook(
-            str(source),
-            str(target),
-            parameters=values,
-            progress_bar=False,
-            start_timeout=START,
-            shutdown_kernel="immediate",
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-            timeout_func=lambda cell: max(1, end - time.monotonic()),
-        )
+        with importable(source.parent):
+            papermill.execute_notebook(
+                nbformat.from_dict(recording(source, target, project)),
+                str(target),
+                parameters=values,
+                progress_bar=False,
+                start_timeout=START,
+                shutdown_kernel="immediate",
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                timeout_func=lambda cell: max(1, end - time.monotonic()),
+            )
     except PapermillExecutionError as error:
         first = next(iter(str(error.evalue).splitlines()), "")
         return Failed(f"{error.ename} in {place(target)}: {first}")

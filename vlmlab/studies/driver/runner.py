@@ -10,19 +10,19 @@ from pathlib import Path
 from ...files import hold, write, write_json
 from .. import manifest
 from ..jobs import cluster, damage, pool
-from ..jobs.receipts import TRAIN, Done, Index, Outcome, train_missing
-from ..jobs.worker import Request, Resources
-from ..manifest import Artefact, Job, Study
+from ..jobs.receipts import TRAIN, Done, Index, Outcome, lacking, train_missing
+from ..jobs.worker import Request
+from ..manifest import Artefact, Study
 from ..pages import gallery
-from ..places import Places, folder, need_writable
+from ..pages.state import FILES, State
+from ..places import Places, need_writable
+from ..profiles import Job
 from . import notebook
-from .modules import Modules
-from .staleness import FILES, State, parts
+from .staleness import parts
 
 STANDARD = ("study", "artefact", "profile", "runs", "out")  # every artefact notebook declares these
 BAD = ("failed", "missing runs")
 COPY = "notebook.ipynb"  # an executed notebook in its attempt
-COLUMNS = ("method", "task", "protocol", "shots", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,6 @@ class Plan:
         self.study, self.profile, self.places = study, study.profile(profile), places
         self.artefacts = study.choose(only, profile)
         self.index = Index(study.id, places, train)
-        self.modules = Modules(places.package)
         self.state = State(places.figures / study.id)
         self.check()
 
@@ -122,12 +121,11 @@ class Plan:
             artefact,
             self.study.id,
             self.values(artefact),
-            self.profile.model,
+            self.profile.models,
             runs,
             self.places.data,
-            self.modules,
         )
-        return self.state.why_stale(artefact, now), now, missing
+        return self.state.why_stale(artefact, now, self.index.sources), now, missing
 
     def attempt(self, artefact: Artefact) -> Path:
         """Where a notebook writes until it has ended well."""
@@ -135,14 +133,16 @@ class Plan:
 
     def request(self, artefact: Artefact, limit: float | None) -> Request:
         """The execution of a notebook for a worker process; limit: seconds."""
-        hours = self.profile.resources.get("hours", notebook.LIMIT / 3600)
+        needs = self.profile.section.resources
+        hours = needs.hours or notebook.LIMIT / 3600
         limit, attempt = limit or hours * 3600, self.attempt(artefact)
         spare = 2 * notebook.START  # the notebook's own limit comes first: it knows the cell
-        resources = Resources(**{**self.profile.resources, "hours": (limit + spare) / 3600})
+        resources = self.profile.resources({"hours": (limit + spare) / 3600})
         arguments = {
             "source": str(artefact.notebook),
             "copy": str(attempt / COPY),
             "limit": limit,
+            "project": str(self.places.project),
             "values": self.values(artefact) | {"out": attempt.as_posix()},
         }
         log = self.index.folder / "logs" / f"{artefact.id}.log"
@@ -168,8 +168,7 @@ def reproduce(
     figures: by default figures/ for demo and <runs>/figures/<profile> for other profiles. jobs: cores of
     this machine that trainings and notebooks may use together. scheduler: address or scheduler file of a dask
     scheduler whose workers do them instead. train: "module:function" that does one training job. limit:
-    seconds per notebook, instead of those in study.toml. others: `data` and `package`, folders used instead
-    of vlmlab's own.
+    seconds per notebook, instead of those in study.toml. others: `data`, a folder used instead of vlmlab's own.
 
     A job or notebook that fails is named in the summary and does not stop the others. After a new artefact
     the study's claims are judged again, for the gallery. Raises ValueError, FileNotFoundError or another
@@ -235,7 +234,7 @@ def settle(plan: Plan, artefact: Artefact, why: str, now: dict[str, str], answer
         if path.is_file() and path != copy:
             put(path, state.folder / path.relative_to(attempt))
     failed.unlink(missing_ok=True)
-    state.record(artefact, now)
+    state.record(artefact, now, answer["result"])
     return Row(artefact.id, "made", answer["seconds"], "; ".join(filter(None, [why, pool.retried(answer)])))
 
 
@@ -252,13 +251,6 @@ def unusable(artefact: Artefact, attempt: Path) -> str:
         return f"the notebook wrote no {' or '.join(lacks)}; its last cell needs save_{artefact.kind}"
     table = attempt / f"{artefact.id}.csv"
     return damage.of_table(table) if table.exists() else ""
-
-
-def lacking(missing: list[Job], failed: dict[str, str]) -> str:
-    """The jobs that an artefact lacks, the first with its error."""
-    first = next((job for job in missing if job.id in failed), missing[0])
-    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-    return f"{first.label}: {failed.get(first.id, 'not finished')}{more}"
 
 
 def states(
@@ -300,48 +292,3 @@ def states(
         for id in plan.study.artefacts
         if id not in there
     ]
-
-
-def model_of(study: str, profile: str = "demo"):
-    """The frozen model of a profile (a `VLM`), loaded as its runs were: name, weights, device, precision."""
-    from ...models.load import load
-
-    return load(**manifest.load(study, folder("notebooks")).profile(profile).model)
-
-
-def runs_of(
-    study: str,
-    artefact: str,
-    profile: str = "demo",
-    runs: str | Path = "runs",
-    *,
-    jobs: int = 1,
-    train: str = TRAIN,
-    **others,
-):
-    """The runs that an artefact needs, as a DataFrame: method, task, protocol, shots, seed, name, key, path.
-
-    name: the method, or method_variant where the matrix names a variant of its settings.
-    For notebooks, wherever they are opened. Runs that are missing are trained first; when
-    `vlmlab reproduce` executes the notebook, none is. RuntimeError names a run that failed.
-    """
-    import pandas as pd
-
-    found = manifest.load(study, folder("notebooks"))
-    (chosen,) = found.choose([artefact], profile)
-    index = Index(study, Places.of(profile, folder(runs), **others), train)
-    wanted = found.jobs(profile, chosen.runs)
-    if failed := train_missing(wanted, index, functools.partial(pool.answers, slots=jobs)).failed:
-        raise RuntimeError(lacking([job for job in wanted if job.id in failed], failed))
-    rows = []
-    for job in wanted:
-        done = index.done(job)
-        rows.append(
-            {
-                **{c: getattr(job, c) for c in COLUMNS},
-                "key": done.key,
-                "name": job.name,
-                "path": (index.places.runs / done.run).as_posix(),
-            }
-        )
-    return pd.DataFrame(rows, columns=[*COLUMNS, "name", "key", "path"])

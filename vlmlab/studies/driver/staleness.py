@@ -1,22 +1,15 @@
-"""Whether an artefact is fresh: everything that shapes it, by content, as named digests.
-
-`figures/<study>/.state.json` holds the digests with which each artefact was made, and those of its files.
-A comparison tells not only that an artefact is stale but why. Times, paths and the git commit play no part.
-"""
+"""What shapes an artefact besides the code that its notebook loads: named digests, by content."""
 
 import ast
+import re
 from pathlib import Path
 
 from ... import __version__
-from ...files import write_json
 from ..jobs.receipts import Done
 from ..manifest import Artefact, Job
-from ..places import data_digests, digest, file_digest, known
+from ..places import data_digests, digest
 from . import notebook
-from .modules import Modules, python_of
 
-FILES = {"figure": ("svg", "png"), "table": ("csv", "tex")}  # what each kind must write
-SUFFIXES = ("svg", "png", "csv", "tex", "pdf", "html")  # what may lie beside that
 PLACES = ("runs", "out")  # parameters that are only places
 
 
@@ -24,31 +17,26 @@ def parts(
     artefact: Artefact,
     study: str,
     values: dict,
-    model: dict,
+    models: dict[str, dict],
     runs: list[tuple[Job, Done]],
     data: Path,
-    modules: Modules,
 ) -> dict[str, str]:
     """Everything that shapes an artefact: name -> digest.
 
-    values: the notebook's parameters; model: the profile's; runs: its training jobs with their finished runs.
+    values: the notebook's parameters; models: the profile's; runs: its training jobs with their finished runs.
     Of the embedded data and models, those count that the notebook, a parameter or the profile names:
-    'emoji/food' is of data/emoji. Of the methods, those of its runs and those that it names.
+    'emoji/food' is of data/emoji.
     """
     cells = notebook.read(artefact.notebook)["cells"]
     source = [[c["cell_type"], "".join(c["source"])] for c in cells if c["cell_type"] != "raw"]
     code = python_of([text for kind, text in source if kind == "code"])
-    texts = [*texts_in(code), *texts_of(values), *texts_of(model)]
+    texts = [*texts_in(code), *texts_of(values), *texts_of(models)]
     folders = [f"published/{study}", *named(data, texts)]
-    if methods := {job.method for job, _ in runs}:
-        methods |= {t for t in texts if t.isidentifier() and modules.file(f"vlmlab.methods.{t}")}
-        modules = modules.narrowed({"vlmlab.methods": sorted(methods)})
     return {
         "notebook": digest(source),
         "parameters": digest({k: v for k, v in values.items() if k not in PLACES}),
-        "model": digest(model),
+        "model": digest(models),
         "version of vlmlab": __version__,
-        **modules.digests(code),
         **{f"data/{name}": value for name, value in data_digests(data, folders).items()},
         **{f"run {job.label} ({job.id[:6]})": f"{done.key} {done.digest}" for job, done in runs},
     }
@@ -74,45 +62,17 @@ def texts_of(value: object) -> list[str]:
     return [value] if isinstance(value, str) else [text for item in inner for text in texts_of(item)]
 
 
-class State:
-    """What is known about the artefacts in `figures/<study>/`."""
+def python_of(cells: list[str]) -> str:
+    """The code cells of a notebook as one Python text, without IPython's own lines (%magic, !command).
 
-    def __init__(self, folder: Path):
-        self.folder, self.path = folder, folder / ".state.json"
-        self.made = known(self.path)
-
-    def why_stale(self, artefact: Artefact, now: dict[str, str]) -> str:
-        """ "" for a fresh artefact, else the reason in a few words."""
-        entry = self.made.get(artefact.id)
-        if not isinstance(entry, dict) or not {"parts", "files"} <= entry.keys():
-            return "not made yet"
-        before = entry["parts"]
-        changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
-        if changed:
-            more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-            return f"changed: {', '.join(changed[:3])}{more}"
-        for name, value in entry["files"].items():
-            if not (path := self.folder / name).is_file():
-                return f"{name} is missing"
-            if file_digest(path) != value:
-                return f"{name} was changed by hand"
-        return ""
-
-    def record(self, artefact: Artefact, now: dict[str, str]) -> None:
-        """Remember an artefact that was just made."""
-        files = {p.relative_to(self.folder).as_posix(): file_digest(p) for p in self.files(artefact)}
-        self.made = {**known(self.path), artefact.id: {"parts": now, "files": files}}
-        write_json(self.path, self.made)
-
-    def files(self, artefact: Artefact) -> list[Path]:
-        """The files that an artefact has now."""
-        paths = [self.folder / f"{artefact.id}.{suffix}" for suffix in SUFFIXES]
-        return [path for path in (*paths, self.executed(artefact)) if path.is_file()]
-
-    def executed(self, artefact: Artefact) -> Path:
-        """Its executed notebook."""
-        return self.folder / "notebooks" / f"{artefact.id}.ipynb"
-
-    def failed(self, artefact: Artefact) -> Path:
-        """The partly executed notebook of its last failure, if any."""
-        return self.executed(artefact).with_suffix(".failed.ipynb")
+    Cells that are no Python are left out: they fail when they run, which is where that is reported.
+    """
+    kept = []
+    for cell in cells:
+        lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in cell.splitlines()]
+        try:
+            ast.parse(text := "\n".join(lines))
+        except SyntaxError:
+            continue
+        kept.append(text)
+    return "\n".join(kept)

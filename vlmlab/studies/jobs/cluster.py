@@ -20,8 +20,9 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from ... import __version__
+from ..sections import Resources
 from .pool import Answers
-from .worker import RETRIES, Request, Resources, Worker
+from .worker import RETRIES, Request, Worker
 
 PATIENCE = 30  # seconds for the first worker to connect
 SILENCE = 60  # seconds without any news after which the workers are looked at

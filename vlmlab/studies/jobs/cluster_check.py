@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
+from ..schema import Count, Record, Text, Wrong, convert, described
 from .cluster import answers
 from .worker import Request
 
@@ -37,6 +39,24 @@ SYSTEMS = {  # name in the file -> (class of dask-jobqueue, the command it submi
     "local": ("LocalCluster", "bash"),
 }
 QUEUES = {"slurm": ["squeue", "-h", "-o", "%T, %r", "-j"], "pbs": ["qstat"], "sge": ["qstat", "-j"]}
+
+
+class JobQueue(Record):
+    """What is read of a dask configuration: one batch system with its options."""
+
+    jobqueue: described(
+        dict[Literal[tuple(SYSTEMS)], dict[str, object] | None],
+        f"a table of one of {', '.join(SYSTEMS)}",
+        min_length=1,
+        max_length=1,
+    )
+
+
+class PerJob(Record):
+    """The options that every batch system needs."""
+
+    cores: Count
+    memory: Text
 
 
 def check(path: Path, wait: float) -> bool:
@@ -77,19 +97,21 @@ def read(path: Path) -> tuple[str, dict]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from error
-    systems = found.get("jobqueue") if isinstance(found, dict) else None
-    if not isinstance(systems, dict) or len(systems) != 1 or not {*systems} <= {*SYSTEMS}:
+    try:
+        ((system, options),) = convert(found, JobQueue).jobqueue.items()
+    except Wrong as error:
         raise ValueError(
             f"{path} needs `jobqueue:` with one of {', '.join(SYSTEMS)} below it, as in "
-            "`jobqueue: {slurm: {cores: 1, memory: 8GB}}`"
-        )
-    ((system, options),) = systems.items()
+            f"`jobqueue: {{slurm: {{cores: 1, memory: 8GB}}}}`; {error.field or 'the file'} {error}"
+        ) from error
     legal = dask.config.get(f"jobqueue.{system}")
     options = {key.replace("_", "-"): value for key, value in (options or {}).items()}
     if unknown := [key for key in options if key not in legal]:
         raise ValueError(f"{path}: {system} has no option {unknown[0]!r}; it has {', '.join(legal)}")
-    if lacks := [key for key in ("cores", "memory") if not options.get(key)]:
-        raise ValueError(f"{path}: {system} needs {' and '.join(lacks)}, per job of the batch system")
+    try:
+        convert(options, PerJob)
+    except Wrong as error:
+        raise ValueError(f"{path}: {system}.{error.field} {error}, per job of the batch system") from error
     return system, options
 
 

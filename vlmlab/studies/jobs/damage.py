@@ -2,9 +2,10 @@
 
 import csv
 import json
-import math
 import os
 from pathlib import Path
+
+from ..schema import Finite, Record, Wrong, convert
 
 RUN_FILES = ("run.json", "results.jsonl", "trainables.safetensors")  # the last is not there for every method
 
@@ -19,8 +20,10 @@ def of_run(run: Path) -> str:
         path = run / name
         try:
             wrong = look(path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            wrong = str(error) or type(error).__name__
+        except Wrong as error:
+            wrong = f"{error.field or 'it'} {error}"
+        except (ValueError, AttributeError) as error:
+            wrong = str(error)
         except OSError as error:
             wrong = error.strerror or str(error)
         if wrong:
@@ -28,31 +31,50 @@ def of_run(run: Path) -> str:
     return ""
 
 
-def of_info(path: Path) -> str:
-    info = json.loads(path.read_text(encoding="utf-8"))
-    wrong = [key for key in ("key", "status") if not isinstance(info.get(key), str)]
-    return f"no {' and '.join(wrong)} is recorded" if wrong else ""
+class Info(Record):
+    """Of run.json."""
+
+    key: str
+    status: str
 
 
-def of_results(path: Path) -> str:
+class Measured(Record):
+    """Of a line of results.jsonl."""
+
+    value: Finite
+
+
+class Tensor(Record):
+    """Of the header of a safetensors file."""
+
+    data_offsets: tuple[int, int]
+
+
+def of_info(path: Path) -> None:
+    convert(json.loads(path.read_text(encoding="utf-8")), Info)
+
+
+def of_results(path: Path) -> str | None:
     """At least one row, each with a finite value."""
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
-        if not math.isfinite(value := json.loads(line)["value"]):
-            return f"line {number} measured {value}"
-    return "" if lines else "no row is measured"
+        try:
+            convert(json.loads(line), Measured)
+        except Wrong as error:
+            return f"line {number}, {error.field or 'row'} {error}"
+    return None if lines else "no row is measured"
 
 
-def of_tensors(path: Path) -> str:
+def of_tensors(path: Path) -> str | None:
     """The header of a safetensors file says how long the file is."""
     if not path.exists():
-        return ""
+        return None
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(min(length, 100_000_000)))
     header.pop("__metadata__", None)
-    expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    return "" if path.stat().st_size == expected else f"has {path.stat().st_size} of {expected} bytes"
+    expected = 8 + length + max((convert(t, Tensor).data_offsets[1] for t in header.values()), default=0)
+    return None if path.stat().st_size == expected else f"has {path.stat().st_size} of {expected} bytes"
 
 
 def of_table(path: Path) -> str:

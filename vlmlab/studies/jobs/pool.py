@@ -11,7 +11,8 @@ from queue import SimpleQueue
 
 from tqdm.auto import tqdm
 
-from .worker import Request, Resources, Worker
+from ..sections import Resources
+from .worker import Request, Worker
 
 Answers = Iterator[tuple[int, dict | None]]
 Runner = Callable[[list[Request]], Answers]

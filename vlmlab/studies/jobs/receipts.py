@@ -1,22 +1,23 @@
 """Training jobs of a study: which are done, and doing the rest.
 
 Each job leaves a receipt, `runs/<study>/jobs/<id>.json`: the run folder that it ended in, with digests of
-what went in (model and data files, the code that trains) and of what came out. While nothing changed, no
-torch is needed to find that everything is there. Any doubt only means that the job is handed to `vlmlab.fit`
-again, whose own key decides whether there is something to train; receipts can be deleted at any time. The
-process that trains writes the receipt itself, so a driver that was killed meanwhile loses nothing.
+what went in (model and data files, the runs it builds on, the code that it loaded) and of what came out. While
+nothing changed, no torch is needed to find that everything is there. Any doubt only means that the job is handed
+to `vlmlab.fit` again, whose own key decides whether there is something to train; receipts can be deleted at any
+time. The process that trains writes the receipt itself, so a driver that was killed meanwhile loses nothing.
 """
 
 import dataclasses
+import functools
 import importlib
-import importlib.util
 from pathlib import Path
 
 from ...files import write_json
-from ..driver.modules import Modules
-from ..manifest import Job
+from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
-from . import damage
+from ..profiles import Job, with_followed
+from ..schema import Record, Wrong, convert
+from . import damage, pool
 from .pool import Runner, follow, retried
 from .worker import Failed, Request
 
@@ -33,17 +34,33 @@ class Done:
     digest: str
 
 
-def finished(receipt: dict, inputs: str, runs: Path) -> Done | None:
-    """The run of a receipt; None when it is of other inputs, missing, unfinished or damaged."""
-    if receipt.get("inputs") != inputs or not {*RESULT, "files"} <= receipt.keys():
+class Receipt(Record):
+    """What a finished job leaves. files: those that its run folder holds; code: module -> digest."""
+
+    run: str
+    key: str
+    status: str
+    digest: str
+    inputs: str
+    files: list[str]
+    code: dict[str, str]
+
+
+def finished(found: dict, inputs: str, runs: Path, sources: Sources) -> Done | None:
+    """The run of a receipt; None when it is of other inputs or code, missing, unfinished or damaged."""
+    try:
+        receipt = convert(found, Receipt)
+    except Wrong:
         return None
-    path = runs / receipt["run"]
+    if receipt.inputs != inputs or sources.changed(receipt.code):
+        return None
+    path = runs / receipt.run
     info = known(path / "run.json")
-    if any(info.get(k) != receipt[k] for k in ("key", "status")) or damage.of_run(path):
+    if any(info.get(k) != getattr(receipt, k) for k in ("key", "status")) or damage.of_run(path):
         return None
-    if not all((path / name).exists() for name in receipt["files"]):
+    if not all((path / name).exists() for name in receipt.files):
         return None
-    return Done(receipt["run"], receipt["key"], receipt["digest"])
+    return Done(receipt.run, receipt.key, receipt.digest)
 
 
 class Index:
@@ -52,61 +69,66 @@ class Index:
     def __init__(self, study: str, places: Places, train: str = TRAIN):
         self.places, self.train = places, train
         self.folder = places.runs / study
-        self.codes = {}
+        self.sources = Sources(places.project)
 
     def receipt(self, job: Job) -> Path:
         return self.folder / "jobs" / f"{job.id}.json"
 
     def done(self, job: Job) -> Done | None:
-        """The finished run of a job; None when it is missing, damaged, or of other code or data."""
-        receipt = known(self.receipt(job))
-        return finished(receipt, self.inputs(job), self.places.runs) if receipt else None
+        """The finished run of a job; None when it, or one that it builds on, is missing, damaged or outdated."""
+        if not (receipt := known(self.receipt(job))):
+            return None
+        before = self.before(job)
+        if before is None:
+            return None
+        return finished(receipt, self.inputs(job, before), self.places.runs, self.sources)
+
+    def before(self, job: Job) -> dict[str, Done] | None:
+        """Role -> the finished run that fills it; None when one is not done."""
+        found = {role: self.done(other) for role, other in job.follows.items()}
+        return found if all(found.values()) else None
 
     def error(self, job: Job) -> str:
         """How its last attempt failed, if it did."""
         return known(self.receipt(job)).get("error", "")
 
     def request(self, job: Job) -> Request:
-        """A job for a worker process."""
+        """A job for a worker process; what it builds on is done."""
+        before = self.before(job)
         arguments = {
             "train": self.train,
-            "job": job.spec,
+            "job": job.spec | {"after": {role: done.run for role, done in before.items()}},
             "runs": str(self.places.runs),
             "receipt": str(self.receipt(job)),
-            "inputs": self.inputs(job),
+            "inputs": self.inputs(job, before),
+            "project": str(self.places.project),
         }
         log = self.folder / "logs" / f"{job.id}.log"
         return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources)
 
-    def inputs(self, job: Job) -> str:
-        """Digest of what a job reads: embedded model and data, code. Others go by their names."""
-        data = self.places.data
-        files = data_digests(data, ["models/" + job.model["name"], job.task.split("/")[0]])
-        for name in (job.model["name"], job.model.get("pretrained", "")):
+    def inputs(self, job: Job, before: dict[str, Done]) -> str:
+        """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.
+
+        Data sets that are not embedded go by their names.
+        """
+        names = [model["name"] for model in job.models.values()]
+        folders = [*(f"models/{name}" for name in names), job.task.split("/")[0]]
+        files = data_digests(self.places.data, folders)
+        for name in (*names, *(model.get("pretrained", "") for model in job.models.values())):
             if name and (path := Path(name)).is_file():
                 files[name] = f"{path.stat().st_size} {path.stat().st_mtime_ns}"  # may be gigabytes
-        return digest([files, self.code(job.method)])
-
-    def code(self, method: str) -> dict[str, str]:
-        """The modules that train and evaluate a method."""
-        if method not in self.codes:
-            name = self.train.partition(":")[0]
-            spec = importlib.util.find_spec(name)
-            text = Path(spec.origin).read_text(encoding="utf-8") if spec and spec.origin else ""
-            modules = Modules(self.places.package, {"vlmlab.methods": [method]})
-            self.codes[method] = modules.digests(text, name if name.startswith("vlmlab.") else "")
-        return self.codes[method]
+        return digest([files, {role: done.digest for role, done in before.items()}])
 
 
-def perform(train: str, job: dict, runs: str, receipt: str, inputs: str) -> str:
+def perform(train: str, job: dict, runs: str, receipt: str, inputs: str, project: str) -> str:
     """One training job, in a process of its own; at once where its receipt says that it is done.
 
     Returns the name of the receipt. `Failed` when what it wrote cannot be used; that is set aside, and the
     next call trains it again.
     """
-    path, root = Path(receipt), Path(runs)
+    path, root, sources = Path(receipt), Path(runs), Sources(Path(project))
     before = known(path)
-    if finished(before, inputs, root):
+    if finished(before, inputs, root, sources):
         return path.stem
     if "run" in before and damage.of_run(root / before["run"]):
         damage.set_aside(root / before["run"])
@@ -117,7 +139,8 @@ def perform(train: str, job: dict, runs: str, receipt: str, inputs: str) -> str:
         damage.set_aside(run)
         raise Failed(f"wrote a damaged result, kept as {run}/*.damaged; the next call repeats it ({wrong})")
     files = [name for name in damage.RUN_FILES if (run / name).exists()]
-    write_json(path, {"inputs": inputs, "files": files, **{k: result[k] for k in RESULT}})
+    code = sources.record(loaded_files())
+    write_json(path, {"inputs": inputs, "files": files, "code": code, **{k: result[k] for k in RESULT}})
     return path.stem
 
 
@@ -130,9 +153,25 @@ class Outcome:
 
 
 def train_missing(jobs: list[Job], index: Index, runner: Runner) -> Outcome:
-    """Do the jobs that are not done, with `runner` (pool.answers or cluster.answers)."""
-    todo = [job for job in jobs if index.done(job) is None]
-    outcome = Outcome()
+    """Do the jobs that are not done, and first those that they build on, with `runner` (pool or cluster)."""
+    outcome, left = Outcome(), with_followed(jobs)
+    while left:
+        waiting = {job.id for job in left}
+        ready = [job for job in left if not waiting & {*job.after.values()}]
+        left = [job for job in left if waiting & {*job.after.values()}]
+        todo = []
+        for job in ready:
+            if why := next((w for j in job.follows.values() if (w := outcome.failed.get(j.id))), ""):
+                other = next(j for j in job.follows.values() if j.id in outcome.failed)
+                outcome.failed[job.id] = f"it builds on {other.label}, which failed: {why}"
+            elif index.done(job) is None:
+                todo.append(job)
+        train_all(todo, index, runner, outcome)
+    return outcome
+
+
+def train_all(todo: list[Job], index: Index, runner: Runner, outcome: Outcome) -> None:
+    """Do jobs of which none waits for another."""
     for number, answer in follow(runner, [index.request(job) for job in todo], "training", "run"):
         job = todo[number]
         if "error" in answer:
@@ -141,4 +180,21 @@ def train_missing(jobs: list[Job], index: Index, runner: Runner) -> Outcome:
             write_json(index.receipt(job), remembered)
         elif note := retried(answer):
             outcome.retried[job.id] = f"{job.label}: {note}"
-    return outcome
+
+
+def lacking(missing: list[Job], failed: dict[str, str]) -> str:
+    """The jobs that are missing, the first with its error."""
+    first = next((job for job in missing if job.id in failed), missing[0])
+    more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+    return f"{first.label}: {failed.get(first.id, 'not finished')}{more}"
+
+
+def need_runs(
+    jobs: list[Job], study: str, places: Places, slots: int = 1, train: str = TRAIN
+) -> list[tuple[Job, Done]]:
+    """Jobs with their finished runs; those that are missing are trained. RuntimeError names one that failed."""
+    index = Index(study, places, train)
+    failed = train_missing(jobs, index, functools.partial(pool.answers, slots=slots)).failed
+    if lost := [job for job in jobs if job.id in failed]:
+        raise RuntimeError(lacking(lost, failed))
+    return [(job, index.done(job)) for job in jobs]

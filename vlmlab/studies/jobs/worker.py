@@ -23,21 +23,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...paths import PACKAGE
+from ..code import Sources
+from ..sections import Resources
 
 RETRIES = 2  # of a job that a signal ended; an error of its own would only come again
 POLL = 0.5  # seconds between looks at whether the job is still wanted
 LINUX = sys.platform == "linux"
 START = "from vlmlab.studies.jobs.worker import main; main()"
-
-
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """What one job needs. memory_gb limits each process of the job (Linux only); hours is wall time."""
-
-    cores: int = 1
-    gpus: int = 0
-    memory_gb: float | None = None
-    hours: float = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +43,7 @@ class Request:
     call: str
     arguments: dict
     log: str
-    resources: Resources = Resources()
+    resources: Resources = dataclasses.field(default=Resources())
     cwd: str = dataclasses.field(default_factory=os.getcwd)
     settings: dict = dataclasses.field(
         default_factory=lambda: {
@@ -182,13 +174,18 @@ class Worker:
                 process.wait()
 
 
-def handle(call: str, arguments: dict, log: str) -> dict:
-    """Call the function that a request names; what it prints goes to its log."""
+def handle(call: str, arguments: dict, log: str, kept: set[str]) -> dict:
+    """Call the function that a request names; what it prints goes to its log.
+
+    kept: the modules of this process itself; what other jobs have loaded is forgotten, so that a job's own
+    record of code (code.py) does not depend on what ran before it.
+    """
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     try:
+        Sources(Path(arguments.get("project", PACKAGE.parent))).forget(kept)
         module, _, function = call.partition(":")
         return {"result": getattr(importlib.import_module(module), function)(**arguments)}
     except Failed as error:
@@ -212,6 +209,7 @@ def main() -> None:
     with open(os.devnull) as nothing:  # what a job reads or prints is neither a request nor an answer
         os.dup2(nothing.fileno(), 0)
     requests = queue.SimpleQueue()
+    kept = {name for name in sys.modules if name.startswith("vlmlab.studies")}
 
     def read() -> None:
         for line in lines:
@@ -220,7 +218,7 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        out.write(json.dumps(handle(**requests.get())) + "\n")
+        out.write(json.dumps(handle(**requests.get(), kept=kept)) + "\n")
         out.flush()
 
 

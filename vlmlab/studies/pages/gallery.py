@@ -18,11 +18,11 @@ from urllib.parse import quote
 from ...files import write
 from ...names_and_colours import label
 from .. import manifest
-from ..driver.staleness import FILES, SUFFIXES, State
 from ..manifest import Artefact, Study
 from ..places import known
 from .gallery_table import comparison, minus
 from .provenance import DPI, read_provenance
+from .state import FILES, SUFFIXES, State
 
 HERE = Path(__file__).parent
 INCH = 135  # CSS pixels; a figure as wide as the page, 6.9 inches, fills the column

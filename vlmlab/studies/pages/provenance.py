@@ -19,10 +19,23 @@ from pathlib import Path
 
 from ...files import write
 from ...git import git_state
+from ..schema import Record, convert
 
 LIBRARIES = ("torch", "open_clip_torch", "numpy", "pandas", "xarray", "matplotlib")
 DPI = 200
 DESCRIPTION = "{http://purl.org/dc/elements/1.1/}description"
+
+
+class Provenance(Record):
+    """What stands in a file that `save_figure` or `save_table` wrote."""
+
+    study: str
+    artefact: str
+    profile: str
+    run_keys: list[str]
+    seeds: list[int]
+    git: dict[str, object]
+    versions: dict[str, str]
 
 
 def save_figure(
@@ -40,7 +53,7 @@ def save_figure(
     """Write `<out>/<artefact>.svg`, `.png` (200 dpi), `.pdf` and, with `data`, `.csv`; returns their paths.
 
     fig: matplotlib figure. data: DataFrame of the numbers that the figure shows, in long form. trained: the
-    rows of `runs_of` that it was made from, or run_keys and seeds by themselves.
+    rows of `Opened.runs` that it was made from, or run_keys and seeds by themselves.
     An empty `out` writes nothing: a notebook that somebody opens by hand only shows its figure.
     """
     if not out:
@@ -80,13 +93,12 @@ def read_provenance(path: str | Path) -> dict:
         raise ValueError(f"{path}: only {', '.join(READERS)} say where they came from")
     try:
         found = json.loads(READERS[path.suffix](path) or "")
-    except (ValueError, OSError, SyntaxError):  # ElementTree.ParseError is a SyntaxError
-        found = None
-    if not isinstance(found, dict) or "artefact" not in found:
+        convert(found, Provenance)
+    except (ValueError, OSError, SyntaxError) as error:  # ElementTree.ParseError is a SyntaxError
         raise ValueError(
             f"{path} does not say where it came from; vlmlab did not write it, "
             "or a program that saved it again dropped the record"
-        )
+        ) from error
     return found
 
 

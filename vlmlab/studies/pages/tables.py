@@ -19,6 +19,7 @@ from pathlib import Path
 
 from ...files import write
 from ...paths import data_dir
+from ..schema import Finite, Record, Wrong, convert
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
@@ -55,11 +56,17 @@ p {{ max-width: 60em; color: #444; }}
 """
 
 
+class Stated(Record):
+    """One line of a published table."""
+
+    value: Finite
+
+
 def per_seed(results, study: str, table: str = "methods", data: str | Path = DATA):
     """Measured numbers one by one: columns method, task, protocol, split, shots, seed, value.
 
     results: rows as `vlmlab.results` gives them, of one metric. A method is called as in the study's
-    published `table` (or in any of them): with a rule that stands there on its own it is `<method>_<rule>`,
+    published `table` (or in any of them): a variant of its settings is `<method>_<variant>`; with a rule that stands there on its own it is `<method>_<rule>`,
     as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. The task `average`
     is added: the mean over tasks, and for the split `hm` the harmonic mean of the means, as papers print it.
     ValueError for several metrics, or a method that lacks a task that others have.
@@ -71,9 +78,10 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     path = Path(data) / "published" / study / f"{table}.csv"
     named = pd.read_csv(path) if path.is_file() else {"id": ()}
     known = set(named["id" if "id" in named else "method"])
+    variants = results["variant"] if "variant" in results else [""] * len(results)
+    methods = [f"{m}_{v}" if v else m for m, v in zip(results["method"], variants)]
     pairs = [
-        (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_"))
-        for m, r in zip(results["method"], results["rule"])
+        (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_")) for m, r in zip(methods, results["rule"])
     ]
     names = [with_rule if with_rule in known else short for with_rule, short in pairs]
     columns = ["method", "task", "protocol", "split", "shots", "seed", "value"]
@@ -129,7 +137,7 @@ def compared(rows, of: str, against: str) -> str:
     seeds' mean differences. Pairs of a seed share a training draw or a model and pairs of a task its test
     images, so that only the two together count as a gain or a loss. KeyError for an unknown method.
     """
-    from ..claims.evaluations import over_seeds
+    from .intervals import over_seeds
 
     units = [c for c in rows if c not in ("method", "value")]
     wide = rows.set_index(["method", *units])["value"].unstack("method")
@@ -160,10 +168,20 @@ def stated(rows, kind: str):
 
 
 def published(study: str, table: str, data: str | Path = DATA):
-    """`data/published/<study>/<table>.csv` in tidy form. FileNotFoundError when there is none."""
+    """`data/published/<study>/<table>.csv` in tidy form.
+
+    FileNotFoundError when there is none, ValueError for a line whose value is no number.
+    """
     import pandas as pd
 
-    return stated(pd.read_csv(Path(data) / "published" / study / f"{table}.csv"), "published")
+    path = Path(data) / "published" / study / f"{table}.csv"
+    frame = pd.read_csv(path)
+    for line, row in enumerate(frame.to_dict("records"), start=2):
+        try:
+            convert(row, Stated)
+        except Wrong as error:
+            raise ValueError(f"{path}, line {line}, {error.field}: {error}") from error
+    return stated(frame, "published")
 
 
 def together(*parts):

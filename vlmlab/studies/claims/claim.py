@@ -1,0 +1,105 @@
+"""claims.toml: the sentences of a paper that can be tested.
+
+One file per study, `notebooks/<study>/claims.toml`, one section per sentence:
+
+    [[claim]]
+    id = "new_above_unified"
+    sentence = "AlignedNorm raises the accuracy on new classes."  # a paraphrase or a short quotation
+    source = "Section 5.2, Table 1"                # where the paper says so
+    holds = "its accuracy is above that of MMRL++" # what must be so, in words
+    data = ["runs/main/balanced_accuracy", "table1"]  # the first of these that is there is read
+    where = { task = "average", split = "new" }    # only these rows; a value or a list per column
+    measurement = "difference"                     # see evaluations.py
+    of = { method = "aligned_norm" }               # the rows that the sentence is about
+    against = { method = "mmrlpp_unified" }        # those it compares with
+    direction = "above"                            # above | below one number, within two
+    threshold = 0
+
+    value = "value"       # the column with the numbers (the default); summaries use mean, sd and n
+    over = ["task"]       # columns whose values are compared one by one, before seeds (the default)
+    reduce = "mean"       # mean (the default), min or max over them
+    magnitude = false     # true: without sign, before reducing
+    gap = { split = ["new", "base"] }  # gap_change: the two selections whose difference is compared
+    to = { method = "zero_shot" }      # closer: the rows that of and against are compared with
+    by = "column"         # correlation: with what
+    unit = "points"
+    exact = false         # true: no seed plays a part (a count, a bound)
+
+`data` names runs of a matrix and their metric (`runs/<matrix>/<metric>`), the CSV of an artefact of the
+same profile, or `published/<table>`. A claim read from published numbers asks whether the paper's own table
+says what its text says; such verdicts have kind "published" and never mix with measured ones.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from .. import manifest
+from ..schema import Name, Section, Strings, Table, Text, Texts, TomlFile, Wrong, described
+from .evaluations import MEASURES
+
+Selection = described(dict[str, object], "a table, not empty", min_length=1)
+Pair = described(tuple[object, object], "two values")
+Gap = described(
+    dict[str, Pair], 'one column with two values, as { split = ["new", "base"] }', min_length=1, max_length=1
+)
+Bound = described(float | tuple[float, float], "a number, or two in rising order")
+
+
+class Claim(Section, kw_only=True):
+    """One [[claim]]."""
+
+    id: Name
+    sentence: Text
+    source: Text
+    holds: Text
+    data: Texts
+    where: Table = {}
+    measurement: Literal[tuple(MEASURES)]
+    of: Table = {}
+    against: Selection = {}
+    gap: Gap = {}
+    to: Selection = {}
+    by: Text = ""
+    value: Text = "value"
+    over: Strings = ("task",)
+    reduce: Literal["mean", "min", "max"] = "mean"
+    magnitude: bool = False
+    direction: Literal["above", "below", "within"]
+    threshold: Bound
+    unit: str = ""
+    exact: bool = False
+
+    def __post_init__(self):
+        for field in MEASURES[self.measurement][0]:
+            if not getattr(self, field):
+                raise Wrong(field, f"is missing; the measurement {self.measurement} needs it")
+        if isinstance(self.threshold, tuple) != (self.direction == "within"):
+            wanted = "two numbers" if self.direction == "within" else "one number"
+            raise Wrong("threshold", f"must be {wanted} for the direction {self.direction}")
+        if self.direction == "within" and not self.threshold[0] <= self.threshold[1]:
+            raise Wrong("threshold", f"must be two numbers in rising order; it is {list(self.threshold)}")
+        for name in self.data:
+            if name.startswith("runs/") and name.count("/") != 2:
+                raise Wrong("data", f"{name!r} must be runs/<matrix>/<metric>")
+
+
+def load(study: str, notebooks: str | Path = "notebooks") -> list[Claim]:
+    """The claims of a study. FileNotFoundError when it has none, ValueError with file, line and field."""
+    path = manifest.load(study, notebooks).path.with_name("claims.toml")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}; vlmlab/studies/claims/claim.py shows how one is written"
+        )
+    file = TomlFile(path)
+    for section in file.raw:
+        if section != "claim":
+            file.fail(section, 0, "", "unknown; legal is [[claim]]")
+    if not isinstance(file.raw.get("claim"), list):
+        file.fail("claim", 0, "", "needs at least one [[claim]]")
+    found = {}
+    for nth, raw in enumerate(file.raw["claim"]):
+        claim = file.section(Claim, "claim", nth, raw)
+        if claim.id in found:
+            file.fail("claim", nth, "id", f"{claim.id!r} is there twice")
+        found[claim.id] = claim
+    return list(found.values())

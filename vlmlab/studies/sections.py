@@ -1,0 +1,169 @@
+"""The sections of study.toml: their fields, legal values and defaults (manifest.py shows a whole file)."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from .schema import (
+    NAME_RULE,
+    Amount,
+    Count,
+    Counts,
+    Name,
+    Section,
+    Strings,
+    Table,
+    Text,
+    Texts,
+    Whole,
+    Wholes,
+    Wrong,
+    described,
+)
+
+Precision = Literal["fp32", "amp_bf16", "amp_fp16"]
+Protocol = Literal[
+    "zero_shot",
+    "few_shot",
+    "base_to_new",
+    "cross_dataset",
+    "domain_shift",
+    "retrieval",
+    "vqa",
+    "label_distribution",
+]
+ByMethod = described(dict[str, Table], "tables of parameters by method")
+Rules = described(Texts | dict[str, Texts], "a list of strings, or a table of such lists by method")
+ByVariant = described(
+    dict[Annotated[str, Meta(pattern=NAME_RULE)], Table],
+    "tables of parameters by the variant's name, letters, digits, - and _",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What one job needs. memory_gb limits each process of the job (Linux only); hours is wall time."""
+
+    cores: int = 1
+    gpus: int = 0
+    memory_gb: float | None = None
+    hours: float = 24
+
+
+class Needs(Section):
+    """Resources as they are written: what is left out is None."""
+
+    cores: Count | None = None
+    gpus: Whole | None = None
+    memory_gb: Amount | None = None
+    hours: Amount | None = None
+
+    @property
+    def given(self) -> dict:
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+
+class Model(Section):
+    """A model as `vlmlab.load` takes it."""
+
+    name: Text
+    pretrained: Text | None = None
+    device: Text | None = None
+    precision: Precision | None = None
+
+
+NeedsTable = described(
+    Needs,
+    "a table of cores (whole number from 1), gpus (whole number from 0), memory_gb and hours "
+    "(numbers above 0), each of which may be left out",
+)
+Models = described(
+    dict[Annotated[str, Meta(pattern=NAME_RULE)], Text | Model],
+    "a table of models by role, each a name or a table of name, pretrained, device and precision",
+)
+After = described(
+    dict[Annotated[str, Meta(pattern=NAME_RULE)], Text], "a table of matrices of this profile by role"
+)
+
+
+class Head(Section):
+    """[study]"""
+
+    id: Name
+    title: str = ""
+
+
+class Entry(Section):
+    """[[artefact]]"""
+
+    id: Name
+    notebook: Text
+    kind: Literal["figure", "table"]
+    title: str = ""
+    runs: Strings = ()
+    params: Table = {}
+
+
+class Matrix(Section):
+    """[[profile.<name>.matrix]]: every method on every task with every number of shots and seed."""
+
+    name: Name
+    methods: Texts
+    tasks: Texts
+    seeds: Wholes
+    shots: Counts | None = None
+    protocol: Protocol = "base_to_new"
+    models: Models | None = None
+    after: After = {}
+    config: Table = {}
+    rules: Rules | None = None
+    method: ByMethod = {}
+    resources: NeedsTable = Needs()
+    presets: bool = False
+    variants: ByVariant = {}
+
+    def __post_init__(self):
+        for key in ("method", "rules"):
+            among(key, getattr(self, key), self.methods)
+        if both := sorted({*(self.models or ())} & {*self.after}):
+            raise Wrong("after", f"{both[0]!r} is also among the models; a role is filled once")
+
+    def rules_of(self, method: str) -> tuple[str, ...] | None:
+        """What is reported; None leaves it to the method."""
+        return self.rules.get(method) if isinstance(self.rules, dict) else self.rules
+
+    def configs(self, method: str, below: dict) -> dict[str, dict]:
+        """Variant ("" where there is none) -> keywords of `vlmlab.fit`; `below` is what the profile says."""
+        config = below | self.config | self.method.get(method, {})
+        return {variant: config | over for variant, over in (self.variants or {"": {}}).items()}
+
+
+class ProfileSection(Section):
+    """[profile.<name>], with its matrices still unread."""
+
+    model: Text | None = None
+    models: Models | None = None
+    pretrained: Text | None = None
+    device: Text | None = None
+    precision: Precision | None = None
+    params: Table = {}
+    config: Table = {}
+    resources: NeedsTable = Needs()
+    method: ByMethod = {}
+    matrix: described(tuple[object, ...], "[[profile.<name>.matrix]] sections") = ()
+
+    def __post_init__(self):
+        if (self.model is None) == (self.models is None):
+            message = "is missing; needed is model, or models by role ({} for what starts from nothing)"
+            raise Wrong("model", message if self.model is None else "goes without models by role")
+        if self.pretrained and self.model is None:
+            raise Wrong("pretrained", "belongs to model; write it into the table of one of the models")
+
+
+def among(key: str, table: object, methods: tuple[str, ...]) -> None:
+    """`Wrong` unless the keys of a table by method are methods there are; anything but a table is right."""
+    unknown = [name for name in table if name not in methods] if isinstance(table, dict) else []
+    if unknown:
+        raise Wrong(key, f"{unknown[0]!r} is not among the methods {', '.join(methods)}")
