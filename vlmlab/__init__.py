@@ -11,10 +11,11 @@ _ROOMS = {
     "evaluate": "vlmlab.train.evaluate",
     "results": "vlmlab.train.run",
     "Run": "vlmlab.train.run",
+    "open_run": "vlmlab.train.run",
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
 }
-_SUBMODULES = ("capturing", "measures", "methods", "plots", "models", "tasks", "studies")
+_SUBMODULES = ("capturing", "measures", "methods", "plots", "models", "tasks", "scores", "studies")
 __all__ = [*_ROOMS, *_SUBMODULES]
 
 

@@ -15,7 +15,7 @@ def test_a_name_loads_its_own_module():
         "sorted(m for m in sys.modules if m.startswith('vlmlab.plots.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    modules = [f"vlmlab.plots.{name}" for name in ("checks", "lines", "strokes", "style", "sweep")]
+    modules = [f"vlmlab.plots.{name}" for name in ("checks", "lines", "marks", "style", "sweep")]
     assert done.stdout.strip() == f"True True {modules}"
 
 

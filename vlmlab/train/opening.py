@@ -1,5 +1,7 @@
 """From a run folder to the trained learner: models, task, settings, tensors."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from .. import registry
@@ -71,22 +73,31 @@ def check_weights(run: Run, role: str, wanted: dict, model) -> None:
         )
 
 
-def opened(run: Run, device: str | None) -> Run:
-    """A run attached to the models and the task that its run.json names."""
-    from ..models.load import load
-    from ..tasks.task import task
+def models_of(run: Run, device: str | None = None, load: Callable | None = None) -> dict:
+    """Models by role that run.json names. load: role -> model, instead of loading each anew."""
+    from ..models import load as door
 
-    info, models = run.info, {}
-    for role, model in info["models"].items():
+    models = {}
+    for role, model in run.info["models"].items():
         if "run" in model:
             models[role] = open_run(run.path / model["run"], device)
+        elif load is not None:
+            models[role] = load(role)
         elif model["source"] is None:
             raise ValueError(
                 f"{run.path} was trained on a {role} that was handed over as an object ({model['name']}); "
                 "open it with Run(path).attach(models, task)"
             )
         else:
-            models[role] = load(**model["source"], device=device)
+            models[role] = door.load(**model["source"], device=device)
+    return models
+
+
+def opened(run: Run, device: str | None) -> Run:
+    """A run attached to the models and the task that its run.json names."""
+    from ..tasks.task import task
+
+    info, models = run.info, models_of(run, device)
     if info["task"] is None:
         raise ValueError(
             f"{run.path} was trained on a task made by hand; open it with Run(path).attach(models, task)"
@@ -99,8 +110,6 @@ def opened(run: Run, device: str | None) -> Run:
 
 def described(models: dict, path: Path) -> dict:
     """Models as run.json names them, so that `opened` finds them again."""
-    import os
-
     found = {}
     for role, model in models.items():
         if isinstance(model, Run):

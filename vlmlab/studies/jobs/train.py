@@ -10,7 +10,6 @@ import vlmlab
 from ... import methods
 
 PRESET_OF = ("method", "task", "protocol", "shots")
-REPORTS = {"mmrlpp": {"base_to_new": ("unified", "decoupled")}}  # of methods that do not say it themselves
 
 
 def train(job: dict, runs: str) -> dict:
@@ -19,12 +18,12 @@ def train(job: dict, runs: str) -> dict:
     Returns its folder below `runs`, its key and status, and a digest of what it produced.
     """
     models = {role: vlmlab.load(**model) for role, model in job["models"].items()}
-    models |= {role: vlmlab.Run(Path(runs, run)) for role, run in job["after"].items()}
+    models |= {role: vlmlab.open_run(Path(runs, run)) for role, run in job["after"].items()}
     task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
     usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}
     about = {"out": runs, "study": job["study"], "variant": job["variant"]}
-    run = fit(job["method"], models, task, **about, **(usual | job["config"]))
-    rows = vlmlab.evaluate(run, task, rule=job["rules"] or reported(job["method"], job["protocol"]))
+    run = vlmlab.fit(job["method"], models, task, **about, **(usual | job["config"]))
+    rows = vlmlab.evaluate(run, task, rule=job["rules"])
     path = Path(run.path)
     return {
         "run": path.relative_to(runs).as_posix(),
@@ -32,19 +31,6 @@ def train(job: dict, runs: str) -> dict:
         "status": run.status,
         "digest": digest(rows, path / "trainables.safetensors"),
     }
-
-
-def fit(method: str, models: dict, task, *, variant: str, **settings):
-    """`vlmlab.fit` with models by role; the one model of most methods goes without its role."""
-    models = models["vlm"] if models.keys() == {"vlm"} else models
-    return vlmlab.fit(method, models, task, **settings)
-
-
-def reported(method: str, protocol: str) -> tuple[str, ...]:
-    """The rules of inference that a method reports under a protocol: what it says, or the first it has."""
-    learner = methods.find(method)
-    reports = getattr(learner, "reports", REPORTS.get(method, {}))
-    return tuple(reports.get(protocol, getattr(learner, "rules", ("unified",))[:1]))
 
 
 def digest(rows: pd.DataFrame, weights: Path) -> str:

@@ -107,11 +107,14 @@ class Opened:
         One after the other, so that only the run at hand is in memory. ValueError for other frozen weights.
         """
         from ...tasks.task import task
+        from ...train.opening import models_of
         from ...train.run import Run
 
         for row in self.runs.itertuples():
-            data = task(row.task, protocol=row.protocol, shots=whole(row.shots), seed=row.seed)
-            yield row, Run(row.path).attach(self.model, data), data
+            run = Run(row.path)
+            asked = {"id": row.task, "protocol": row.protocol, "shots": whole(row.shots), "seed": row.seed}
+            data = task(**(run.info["task"] | asked))
+            yield row, run.attach(models_of(run, load=self.opener), data), data
 
     def images(self, split, limit: int | None = None) -> tuple:
         """(images, labels), (sample, 3, height, width) and (sample,): a split as the model takes it, on its device.
@@ -120,12 +123,12 @@ class Opened:
         """
         import numpy as np
 
-        from ...train.data import test_loader
+        from ...feeds import in_order
 
         if limit is not None and limit < len(split):
             split = split.select(np.linspace(0, len(split) - 1, limit).astype(int))
-        images, labels = next(iter(test_loader(split, self.model, batch_size=len(split))))
-        return images.to(self.model.device), labels.to(self.model.device)
+        batch = next(iter(in_order(split, self.model, len(split))))
+        return batch["image"].to(self.model.device), batch["label"].to(self.model.device)
 
     def save(self, picture, **options) -> list[Path]:
         """Write a matplotlib figure or a table (DataFrame) as the artefact's files, with the runs in its record.
