@@ -1,0 +1,205 @@
+"""A run knows itself: what its key is made of, what its rows say, how it is opened from its folder alone."""
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_learners import Distil, Numbers, models_of
+
+import vlmlab
+from vlmlab import methods
+from vlmlab.train.run import results
+
+FAST = dict(epochs=1, batch_size=4, max_steps=1, rep_dim=8)
+
+
+@pytest.fixture(scope="module")
+def vlm():
+    return vlmlab.load("tiny", device="cpu")
+
+
+def food(**changes):
+    return vlmlab.task(
+        "emoji/food", **{"protocol": "base_to_new", "shots": 2, "seed": 1, "backgrounds": 1} | changes
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def run(vlm, root):
+    found = vlmlab.fit("mmrlpp", vlm, food(), out=root, **FAST)
+    vlmlab.evaluate(found, food())
+    return found
+
+
+CHANGES = {
+    "config": dict(token_mix=0.5),
+    "options": dict(lr=1e-2),
+    "seed": dict(seed=7),
+    "shots": dict(task=dict(shots=3)),
+    "drawn images": dict(task=dict(seed=2), seed=1),
+    "classes": dict(task=dict(protocol="few_shot")),
+    "precision": dict(load=dict(precision="amp_bf16")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_shapes_weights_is_in_the_key(run, vlm, root, change, monkeypatch):
+    asked = dict(CHANGES[change])
+    model = vlmlab.load("tiny", device="cpu", **asked.pop("load")) if "load" in asked else vlm
+    other = vlmlab.fit("mmrlpp", model, food(**asked.pop("task", {})), out=root, **FAST | asked)
+    assert other.key != run.key and other.path != run.path
+
+
+def test_other_weights_are_another_run(run, root):
+    other = vlmlab.load("tiny", device="cpu")
+    with torch.no_grad():
+        other.clip.visual.proj[0, 0] += 1
+    assert vlmlab.fit("mmrlpp", other, food(), out=root, **FAST).key != run.key
+
+
+def test_test_data_is_not_in_the_key_and_its_rows_stay_apart(run, vlm, root):
+    more = food(backgrounds=2)
+    again = vlmlab.fit("mmrlpp", vlm, more, out=root, **FAST)
+    assert again.path == run.path
+    before = run.results
+    shown = vlmlab.evaluate(again, more)
+    after = run.results
+    assert len(after) == 2 * len(before) and after["test"].nunique() == 2 * before["test"].nunique()
+    assert set(shown["test"]).isdisjoint(before["test"]) and len(shown) == len(before)
+    first = after[after["test"].isin(before["test"])]["value"].tolist()
+    assert first == before["value"].tolist()
+
+
+def test_a_file_that_the_config_names_counts_by_its_content(vlm, tmp_path):
+    task, names = food(), food().classes.names
+    texts = tmp_path / "one.json"
+    texts.write_text(
+        json.dumps({n.replace("_", " "): ["a drawing"] for s in food().tests.values() for n in s.classnames})
+    )
+    settings = dict(epochs=1, batch_size=4, max_steps=1, tokens=4)
+    first = vlmlab.fit("hicropl", vlm, task, out=tmp_path, descriptions=texts, **settings)
+    moved = shutil.copy(texts, tmp_path / "two.json")
+    assert vlmlab.fit("hicropl", vlm, task, out=tmp_path, descriptions=moved, **settings).key == first.key
+    texts.write_text(texts.read_text().replace("a drawing", "a photo"))
+    assert (
+        names
+        and vlmlab.fit("hicropl", vlm, task, out=tmp_path, descriptions=texts, **settings).key != first.key
+    )
+    with pytest.raises(ValueError, match="trained with other content of descriptions"):
+        vlmlab.open_run(first.path, device="cpu")
+    with pytest.raises(FileNotFoundError, match=r"descriptions names .*none.json, and there is no such file"):
+        vlmlab.fit("hicropl", vlm, task, out=tmp_path, descriptions=tmp_path / "none.json", **settings)
+
+
+def test_settings_can_be_told_apart_in_results(vlm, tmp_path):
+    for variant, mix in (("linear", 1.0), ("half", 0.5)):
+        one = vlmlab.fit("mmrlpp", vlm, food(), out=tmp_path, variant=variant, token_mix=mix, **FAST)
+        vlmlab.evaluate(one, food())
+    frame = results(tmp_path, config=["token_mix", "lr"])
+    assert frame.groupby("variant")["token_mix"].unique().map(list).to_dict() == {
+        "linear": [1.0],
+        "half": [0.5],
+    }
+    assert frame["lr"].eq(1e-3).all()
+    assert set(results(tmp_path, variant="half")["variant"]) == {"half"}
+    with pytest.raises(ValueError, match=r"no run has a setting 'tokn_mix'; there are .*token_mix"):
+        results(tmp_path, config=["tokn_mix"])
+
+
+def test_a_run_opens_from_its_folder_alone(run):
+    opened = vlmlab.open_run(run.path, device="cpu")
+    images = torch.stack([opened.model.vlm.preprocess(opened.task.base.image(i)) for i in range(3)])
+    with torch.no_grad():
+        assert torch.equal(opened.model.logits(images), run.model.logits(images))
+    assert opened.task.fingerprint() == food().fingerprint()
+
+
+def test_what_cannot_be_opened_alone_says_why(run, tmp_path, vlm):
+    by_hand = dataclasses.replace(food(), arguments=None)
+    made = vlmlab.fit("zero_shot", vlm, by_hand, out=tmp_path)
+    with pytest.raises(ValueError, match="a task made by hand; open it with Run"):
+        vlmlab.open_run(made.path, device="cpu")
+    handed = vlmlab.fit(Distil, models_of(Distil), Numbers(), out=tmp_path)
+    with pytest.raises(ValueError, match="a student that was handed over as an object"):
+        vlmlab.open_run(handed.path)
+    other = vlmlab.Run(shutil.copytree(run.path, tmp_path / "copy"))
+    info = json.loads((other.path / "run.json").read_text())
+    info["task"]["shots"] = 3
+    (other.path / "run.json").write_text(json.dumps(info))
+    with pytest.raises(ValueError, match="was trained on other data than emoji/food holds now"):
+        vlmlab.open_run(other.path, device="cpu")
+
+
+def test_a_captured_record_below_the_runs_is_left_alone(run, vlm, root):
+    before = len(results(root))
+    vlmlab.capture(vlm, food().new, "image.final", out=root / "records/new", progress=False)
+    (root / "other").mkdir(exist_ok=True)
+    (root / "other/run.json").write_text('{"of": "another program"}')
+    assert len(results(root)) == before > 0
+
+
+def test_two_processes_that_measure_keep_all_rows(run, tmp_path):
+    copy = vlmlab.Run(shutil.copytree(run.path, tmp_path / "run"))
+    row = {"task": "t", "protocol": "p", "split": "s", "rule": "r", "test": "x", "value": 1.0}
+    import os
+
+    children = []
+    for number in range(2):
+        if not (child := os.fork()):
+            for i in range(20):
+                copy.save_results([row | {"metric": f"{number} {i}"}])
+            os._exit(0)
+        children.append(child)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    assert len(copy.results.query("protocol == 'p'")) == 40
+
+
+class Norms(methods.find("zero_shot")):
+    """LayerNorms of its own copy of the image tower."""
+
+    def __init__(self, vlm, *args):
+        super().__init__(vlm, *args)
+        self.vlm = vlm.thaw("visual.*ln_*")
+
+
+class Careless(methods.find("zero_shot")):
+    """Would train LayerNorms of the model that it was given."""
+
+    def __init__(self, vlm, *args):
+        super().__init__(vlm, *args)
+        for name, p in vlm.clip.visual.named_parameters():
+            p.requires_grad_("ln_" in name)
+
+
+def test_a_method_trains_its_own_copy_of_the_layer_norms(vlm, tmp_path):
+    image, before = torch.randn(2, 3, 64, 64), vlm.fingerprint()
+    with torch.no_grad():
+        features = vlm.encode_image(image)
+    settings = dict(epochs=1, batch_size=4, max_steps=2, warmup_epochs=0, lr=1e-2)
+    run = vlmlab.fit(Norms, vlm, food(), out=tmp_path, **settings)
+    kept = load_file(run.path / "trainables.safetensors")
+    assert kept and all("ln_" in name for name in kept)
+    with torch.no_grad():
+        assert vlm.fingerprint() == before and torch.equal(vlm.encode_image(image), features)
+        assert not torch.equal(run.model.vlm.encode_image(image), features)
+        again = vlmlab.Run(run.path).attach(vlm, food())
+        assert torch.equal(again.model.vlm.encode_image(image), run.model.vlm.encode_image(image))
+    assert not vlmlab.fit("zero_shot", vlm, food(), out=tmp_path).model.trainable()
+
+
+def test_a_method_cannot_train_the_model_it_was_given(vlm, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"Careless would train \d+ parameters of a model that it was given.*thaw"
+    ):
+        vlmlab.fit(Careless, vlm, food(), out=tmp_path)
+    assert not any(p.requires_grad for p in vlm.parameters()) and not list(tmp_path.glob("**/run.json"))
+    with pytest.raises(ValueError, match="the vlm is thawed; give fit the frozen model"):
+        vlmlab.fit("zero_shot", vlm.thaw("*"), food(), out=tmp_path)
