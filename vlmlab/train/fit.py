@@ -59,10 +59,12 @@ def fit(
         path = safe(path, Path(out))
         with alone(path):
             if not (path / "run.json").exists() or Run(path).status != "finished":
-                learner = built(cls, models, task, config, seed, device, precision)
-                learner.workers = workers
                 about = {"job": job, "labels": labels, "config": registry.plain(config)}
-                Training(path, learner, task, options, about | {"models": described(models, path)}).run()
+                about |= {"models": described(models, path)}
+                with resting(models):
+                    learner = built(cls, models, task, config, seed, device, precision)
+                    learner.workers = workers
+                    Training(path, learner, task, options, about).run()
         processes.wait()
         return Run(path).attach(models, task, cls)
 
@@ -95,6 +97,20 @@ def alone(path: Path):
         yield
 
 
+@contextlib.contextmanager
+def resting(models: dict):
+    """What finished runs trained stands still meanwhile, like any other model that is given."""
+    trained = [m.model for m in models.values() if isinstance(m, Run)]
+    parameters = [p for learner in trained for p in learner.trainable().values()]
+    try:
+        for p in parameters:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
 def built(cls, models: dict, task: Task, config, seed: int, device, precision) -> Learner:
     """The learner before its first step, in training mode."""
     seed_all(seed)
@@ -105,7 +121,10 @@ def built(cls, models: dict, task: Task, config, seed: int, device, precision) -
     elif device or precision:
         raise ValueError("device and precision are those of the models; give them to vlmlab.load")
     learner.check_given()
-    return learner.train()
+    learner.train()
+    for model in learner.loaded:
+        model.eval()  # what a run trained; other models stay so by themselves
+    return learner
 
 
 class Training:
