@@ -34,8 +34,8 @@ art.save(fig, data=found.drop(columns="path"))""",
 }
 # Learners, scores and tasks that vlmlab.fit trains here, each as a matrix of its own: name -> lines of study.toml
 LEARNERS = {
-    "zero_shot": 'methods = ["zero_shot"]\ntasks = ["emoji/travel"]\nseeds = [1]',
-    "mmrlpp": 'methods = ["mmrlpp"]\ntasks = ["emoji/travel"]\nseeds = [1]\nshots = [1]',
+    "zero_shot": 'methods = ["zero_shot"]\ntasks = ["emoji/activities"]\nseeds = [1]',
+    "mmrlpp": 'methods = ["mmrlpp"]\ntasks = ["emoji/activities"]\nseeds = [1]\nshots = [1]',
 }
 
 
@@ -143,6 +143,6 @@ def test_a_failure_is_named_by_what_follows_it(first, root):
         (root / "notebooks/ground/study.toml").write_text(text)
     assert (
         row.state == "missing runs"
-        and "reader_short emoji/travel seed 1: it builds on from_less" in row.detail
+        and "reader_short emoji/activities seed 1: it builds on from_less" in row.detail
     )
     assert "which failed: ValueError: unknown method 'from_less'" in row.detail
