@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import pkgutil
+import sys
 import typing
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -13,22 +14,30 @@ from pathlib import Path
 
 import msgspec
 
+from . import source_code
 from .learner import Learner
 
 WHOLE = typing.Annotated[int, msgspec.Meta(ge=0)]
 ROOMS = ("methods", "distill", "decode", "mini")
 
 
+def exists(room: str) -> bool:
+    return importlib.util.find_spec(f"vlmlab.{room}") is not None
+
+
+def shared_by(room: str) -> tuple[str, ...]:
+    """The modules of a room that are no learners but what they share."""
+    return getattr(importlib.import_module(f"vlmlab.{room}"), "SHARED", ()) if exists(room) else ()
+
+
 def modules(rooms: Iterable[str] = ROOMS) -> dict[str, str]:
     """Learner -> the module of vlmlab that holds it. A room lists in `SHARED` what its learners share."""
     found = {}
     for room in rooms:
-        if importlib.util.find_spec(f"vlmlab.{room}") is None:
+        if not exists(room):
             continue
-        package = importlib.import_module(f"vlmlab.{room}")
-        shared = getattr(package, "SHARED", ())
-        names = (m.name for m in pkgutil.iter_modules(package.__path__))
-        found |= {name: f"vlmlab.{room}.{name}" for name in names if name not in shared}
+        names = (m.name for m in pkgutil.iter_modules(importlib.import_module(f"vlmlab.{room}").__path__))
+        found |= {name: f"vlmlab.{room}.{name}" for name in names if name not in shared_by(room)}
     return found
 
 
@@ -109,6 +118,15 @@ def settings(name: str | type[Learner], values: dict) -> tuple[object, object]:
     except ValueError as e:
         raise ValueError(f"{e}; its training takes {', '.join(sorted(training)) or 'nothing'}") from e
     return found, configure(cls, {k: v for k, v in values.items() if k in training}, "Options")
+
+
+def code(learner: type[Learner]) -> dict[str, str]:
+    """Module -> digest of its code, of a learner and of those that it extends; not of what all learners share,
+    nor of classes that stand in no file."""
+    shared = {f"vlmlab.{room}.{name}" for room in ROOMS for name in shared_by(room)} | {Learner.__module__}
+    modules = {c.__module__ for c in learner.__mro__ if issubclass(c, Learner)} - shared
+    paths = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)}
+    return {name: source_code.digest(Path(path)) for name, path in paths.items() if path}
 
 
 def plain(values: object) -> dict:

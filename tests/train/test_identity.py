@@ -1,8 +1,10 @@
 """A run knows itself: what its key is made of, what its rows say, how it is opened from its folder alone."""
 
 import dataclasses
+import importlib
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from safetensors.torch import load_file
 from small_learners import Distil, Numbers, models_of
 
 import vlmlab
-from vlmlab import methods
+from vlmlab import methods, registry
 from vlmlab.train.run import results
 
 FAST = dict(epochs=1, batch_size=4, max_steps=1, rep_dim=8)
@@ -56,6 +58,31 @@ def test_what_shapes_weights_is_in_the_key(run, vlm, root, change, monkeypatch):
     model = vlmlab.load("tiny", device="cpu", **asked.pop("load")) if "load" in asked else vlm
     other = vlmlab.fit("mmrlpp", model, food(**asked.pop("task", {})), out=root, **FAST | asked)
     assert other.key != run.key and other.path != run.path
+
+
+def test_the_code_of_a_method_is_in_the_key_but_not_its_words(vlm, tmp_path, monkeypatch):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    text = '"""A method of one\'s own."""\nfrom vlmlab.methods.zero_shot import ZeroShot\n\n\nclass Own(ZeroShot):\n    """It."""\n'
+    monkeypatch.syspath_prepend(str(folder))
+    keys = []
+    for name, code in (
+        ("a", text),
+        ("b", text.replace("It.", "It, in other words.") + "    # so\n"),
+        ("c", text + "    x = 1\n"),
+    ):
+        (folder / "own_method.py").write_text(code)
+        sys.modules.pop("own_method", None)
+        importlib.invalidate_caches()
+        module = importlib.import_module("own_method")
+        module = importlib.reload(module)
+        keys.append(vlmlab.fit("own_method:Own", vlm, food(), out=tmp_path / name).key)
+    assert keys[0] == keys[1] != keys[2]
+    assert set(methods_code := registry.code(methods.find("aligned_norm"))) == {
+        "vlmlab.methods.aligned_norm",
+        "vlmlab.methods.mmrlpp",
+        "vlmlab.methods.mmrl",
+    } and all(methods_code.values())
 
 
 def test_other_weights_are_another_run(run, root):

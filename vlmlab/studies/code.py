@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..files import write_json
 from ..paths import PACKAGE
+from ..source_code import without_words
 from .places import file_digest
 
 CONTENT = "pages"  # the wing of studies whose code shapes what an artefact holds
@@ -118,11 +119,7 @@ def digest(path: Path, loaded: frozenset[Path]) -> str:
 @functools.cache
 def read_code(path: Path, mtime: int, size: int, loaded: frozenset[Path] | None) -> tuple[str, list[str]]:
     """The code of a file without comments, docstrings and layout, and the texts in it that could name files."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:]
+    tree = without_words(path.read_text(encoding="utf-8"))
     if loaded is not None:
         leave_out_unused(tree, path.parent, loaded)
     strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and type(n.value) is str}

@@ -13,7 +13,8 @@ def job_of(learner: type, config: object, options: object, seed: int, models: di
     """Everything that shapes a run's weights, as plain values.
 
     Models by their weights and precision, runs by their keys and what they trained, data by its content (of
-    training, not of tests), files that the config names by their content, not their paths.
+    training, not of tests), files that the config names by their content, not their paths, and the code of the
+    learner itself. What all learners share is told by `FORMAT`.
     """
     named = registry.files(config)
     return {
@@ -24,6 +25,7 @@ def job_of(learner: type, config: object, options: object, seed: int, models: di
         "models": {role: identity(model) for role, model in sorted(models.items())},
         "data": task.training_fingerprint(),
         "files": named,
+        "code": registry.code(learner),
     }
 
 
