@@ -26,7 +26,14 @@ def split():
         noise = np.random.default_rng(int(id)).integers(0, 256, (80, 70, 3), dtype=np.uint8)
         return Image.fromarray(noise)
 
-    return Split([str(i) for i in range(11)], np.arange(11) % 3, ("a", "b", "c"), "a {}.", read, str.encode)
+    return Split(
+        [str(i) for i in range(11)],
+        np.arange(11) % 3,
+        ("a", "b", "c"),
+        "a {}.",
+        read=read,
+        content=str.encode,
+    )
 
 
 def batches(split, vlm, seed=1, first=0, stop=4, workers=0, batch_size=4):
@@ -103,7 +110,7 @@ def test_soft_labels_and_texts_come_along(split):
                 "answers": ["a"],
             }
 
-    images = Captioned(*(getattr(split, f.name) for f in dataclasses.fields(split)))
+    images = Captioned(**{f.name: getattr(split, f.name) for f in dataclasses.fields(split)})
     batch = next(feeds.epochs(images, {}, 4, 1, 1)(0))
     assert batch["distribution"].shape == (4, 3) and batch["distribution"].dtype == torch.float32
     assert batch["distribution"].argmax(1).tolist() == batch["label"].tolist()

@@ -55,7 +55,10 @@ def find(name: str | type[Learner]) -> type[Learner]:
         return name
     if isinstance(name, str) and ":" in name:
         module, _, attribute = name.partition(":")
-        return find(getattr(importlib.import_module(module), attribute))
+        try:
+            return find(getattr(importlib.import_module(module), attribute))
+        except (ImportError, AttributeError) as e:
+            raise ValueError(f"unknown method {name!r}: {e}") from e
     there = modules()
     if name not in there:
         near = get_close_matches(str(name).lower().replace("-", "_"), there, 1)

@@ -29,7 +29,9 @@ def batch(vlm):
 def descend(method, lr=0.05):
     """One step; gradients by name."""
     named = method.trainable()
-    grads = torch.autograd.grad(method.losses(*batch(method.vlm))["ce"], list(named.values()))
+    grads = torch.autograd.grad(
+        method.losses(dict(zip(("image", "label"), batch(method.vlm))))["ce"], list(named.values())
+    )
     with torch.no_grad():
         for p, g in zip(named.values(), grads):
             p -= lr * g

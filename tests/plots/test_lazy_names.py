@@ -23,5 +23,5 @@ def test_names():
     assert all(callable(getattr(plots, name)) for name in plots.__all__) and dir(plots) == sorted(
         plots.__all__
     )
-    with pytest.raises(AttributeError, match=r"vlmlab\.plots has no 'line'; it has colour"):
+    with pytest.raises(AttributeError, match=r"No vlmlab\.plots attribute line"):
         plots.line  # noqa: B018

@@ -16,7 +16,7 @@ SUBGROUPS = [n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotion
 
 
 def test_names():
-    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 2 + 15
+    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 3 + 15
     assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions", "caltech101"} <= set(tasks.names())
 
 

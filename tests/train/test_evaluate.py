@@ -156,7 +156,7 @@ def test_logits_that_are_not_finite_are_an_error(zero_shot, monkeypatch):
 
 def test_a_run_without_its_model_says_what_to_do(zero_shot):
     run, task = zero_shot
-    with pytest.raises(RuntimeError, match=r"call run.attach\(vlm, task\)"):
+    with pytest.raises(RuntimeError, match=r"call run.attach\(models, task\)"):
         vlmlab.evaluate(vlmlab.Run(run.path), task)
 
 

@@ -61,8 +61,8 @@ notebook 0.5). They change where and when a job runs, not which run it is.
 import dataclasses
 from pathlib import Path
 
+from ..schema import TomlFile, Wrong
 from .profiles import Job, Profile, reached
-from .schema import TomlFile, Wrong
 from .sections import Entry, Head, Matrix, ProfileSection, among
 
 

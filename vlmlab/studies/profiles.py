@@ -7,7 +7,7 @@ import json
 
 import msgspec
 
-from .schema import Wrong
+from ..schema import Wrong
 from .sections import Matrix, Model, ProfileSection, Resources
 
 

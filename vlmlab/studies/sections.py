@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from .schema import (
+from ..schema import (
     NAME_RULE,
     Amount,
     Count,

@@ -65,7 +65,7 @@ class Split(Images):
 
     def about(self, i: int, rng: np.random.Generator | None = None) -> dict[str, object]:
         """{"label": int} and, where there are soft labels, {"distribution": float32 (class,)}."""
-        soft = {} if self.distributions is None else {"distribution": self.distributions[i]}
+        soft = {} if self.distributions is None else {"distribution": self.distributions[i].copy()}
         return {"label": int(self.labels[i]), **soft}
 
     def counts(self) -> np.ndarray:

@@ -74,22 +74,20 @@ def check_weights(run: Run, role: str, wanted: dict, model) -> None:
 
 
 def models_of(run: Run, device: str | None = None, load: Callable | None = None) -> dict:
-    """Models by role that run.json names. load: role -> model, instead of loading each anew."""
+    """Models by role that run.json names. load: what opens one, by default `vlmlab.load`."""
     from ..models import load as door
 
-    models = {}
+    models, load = {}, load or door.load
     for role, model in run.info["models"].items():
         if "run" in model:
             models[role] = open_run(run.path / model["run"], device)
-        elif load is not None:
-            models[role] = load(role)
         elif model["source"] is None:
             raise ValueError(
                 f"{run.path} was trained on a {role} that was handed over as an object ({model['name']}); "
                 "open it with Run(path).attach(models, task)"
             )
         else:
-            models[role] = door.load(**model["source"], device=device)
+            models[role] = load(**model["source"], device=device)
     return models
 
 

@@ -12,13 +12,15 @@ Reading needs no torch until tensors are asked for.
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from ..files import write, write_json
+from ..schema import Finite, Record, Wrong, convert
 
 INFO, METRICS, TRAINABLES = "run.json", "metrics.jsonl", "trainables.safetensors"
 STATE, RESULTS = "state.safetensors", "results.jsonl"
-NEEDED = {"key": str, "status": str, "job": dict, "labels": dict}  # of run.json
+KEPT = (INFO, RESULTS, TRAINABLES)  # what a finished run consists of
 
 
 @dataclasses.dataclass
@@ -42,10 +44,11 @@ class RunFolder:
         path = self.path / INFO
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
+            convert(info, Info)
+        except Wrong as e:
+            raise damaged(path, f"{e.field or 'it'} {e}") from e
         except ValueError as e:
             raise damaged(path, e) from e
-        if wrong := of_info(info):
-            raise damaged(path, wrong)
         return info
 
     def write_info(self, info: dict) -> None:
@@ -118,12 +121,75 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     write(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8"))
 
 
-def of_info(info: object) -> str:
-    """What is wrong with the content of run.json; "" for nothing."""
-    if not isinstance(info, dict):
-        return "it holds no record"
-    wrong = [name for name, kind in NEEDED.items() if not isinstance(info.get(name), kind)]
-    return f"no {', '.join(wrong)} is recorded" if wrong else ""
+class Info(Record):
+    """Of run.json."""
+
+    key: str
+    status: str
+    job: dict
+    labels: dict
+
+
+class Measured(Record):
+    """Of a line of results.jsonl."""
+
+    value: Finite
+
+
+class Tensors(Record):
+    """Of the header of a safetensors file."""
+
+    data_offsets: tuple[int, int]
+
+
+def damage(run: Path) -> str:
+    """What is wrong with a finished run, in a few words that name the file; "" for nothing."""
+    for name, look in ((INFO, of_info), (RESULTS, of_results), (TRAINABLES, of_tensors)):
+        try:
+            wrong = look(run / name)
+        except Wrong as error:
+            wrong = f"{error.field or 'it'} {error}"
+        except (ValueError, AttributeError) as error:
+            wrong = str(error)
+        except OSError as error:
+            wrong = error.strerror or str(error)
+        if wrong:
+            return f"{name}: {' '.join(wrong.split())}"
+    return ""
+
+
+def of_info(path: Path) -> None:
+    convert(json.loads(path.read_text(encoding="utf-8")), Info)
+
+
+def of_results(path: Path) -> str | None:
+    """At least one row, each with a finite value."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            convert(json.loads(line), Measured)
+        except Wrong as error:
+            return f"line {number}, {error.field or 'row'} {error}"
+    return None if lines else "no row is measured"
+
+
+def of_tensors(path: Path) -> str | None:
+    """The header of a safetensors file says how long the file is."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(min(length, 100_000_000)))
+    header.pop("__metadata__", None)
+    expected = 8 + length + max((convert(t, Tensors).data_offsets[1] for t in header.values()), default=0)
+    return None if path.stat().st_size == expected else f"has {path.stat().st_size} of {expected} bytes"
+
+
+def set_aside(run: Path) -> None:
+    """Keep the files of a damaged run under other names, so that the run is trained again."""
+    for name in KEPT:
+        if (path := run / name).exists():
+            os.replace(path, path.with_name(f"{name}.damaged"))
 
 
 def is_run(path: Path) -> bool:

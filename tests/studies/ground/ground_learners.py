@@ -39,7 +39,8 @@ class Words(Learner):
         ]
 
     def losses(self, batch, stage=None):
-        a, b = F.normalize(self.encode_image(batch["image"])), F.normalize(self.encode_text(batch["text"]))
+        texts = batch["text"] if "text" in batch else batch["question"]
+        a, b = F.normalize(self.encode_image(batch["image"])), F.normalize(self.encode_text(texts))
         return {"clip": F.cross_entropy(10 * a @ b.T, torch.arange(len(a), device=a.device))}
 
     def encode_image(self, images):
@@ -71,6 +72,12 @@ class Student(Learner):
 
     models_needed = ("student", "teacher", "words")
 
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        """Of its only stage."""
+
+        lr: float = 1e-3
+
     def __init__(self, models, config):
         super().__init__(models, config)
         self.student, self.teacher, self.words = (models[role] for role in self.models_needed)
@@ -83,7 +90,9 @@ class Student(Learner):
 
     def stages(self, task, options, seed):
         views = {"image": self.teacher.preprocess, "coarse": PLAIN}
-        return [Stage("distil", 2, feeds.epochs(task.train, views, 4, seed, 2), save=1)]
+        return [
+            Stage("distil", 2, feeds.epochs(task.train, views, 4, seed, 2), (Group(lr=options.lr),), save=1)
+        ]
 
     def losses(self, batch, stage=None):
         with torch.no_grad():
@@ -96,3 +105,43 @@ class Student(Learner):
 
     def encode_text(self, texts):
         return self.teacher.encode_text(texts)
+
+
+class Joined(Learner):
+    """A share between the logits of two runs, of a method and of a student, is all that trains."""
+
+    models_needed = ("vision", "language")
+
+    def __init__(self, models, config):
+        super().__init__(models, config)
+        self.vision, self.language = models["vision"], models["language"]
+        self.share = nn.Parameter(torch.zeros(()))
+
+    @classmethod
+    def build(cls, models, classes, config):
+        learner = cls(models, config)
+        learner.set_classes(*classes)
+        return learner
+
+    @property
+    def preprocess(self):
+        return self.vision.vlm.preprocess
+
+    def set_classes(self, names, template):
+        self.classnames, self.template = list(names), template
+        self.vision.set_classes(names, template)
+
+    def stages(self, task, options, seed):
+        feed = feeds.epochs(task.train, {"image": self.preprocess}, 4, seed, 2)
+        return [Stage("share", 2, feed, (Group(lr=0.1),), save=1)]
+
+    def image_features(self, images):
+        return self.vision.image_features(images) | {"language": self.language.encode_image(images)}
+
+    def classify(self, z, rule="unified", split=None):
+        texts = F.normalize(self.language.encode_text([self.template.format(n) for n in self.classnames]))
+        other = 10 * F.normalize(z["language"]) @ texts.T
+        return torch.lerp(self.vision.classify(z), other, self.share.sigmoid())
+
+    def losses(self, batch, stage=None):
+        return {"ce": F.cross_entropy(self.classify(self.image_features(batch["image"])), batch["label"])}

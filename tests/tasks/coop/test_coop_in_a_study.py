@@ -38,7 +38,11 @@ def test_the_check_profile_trains_and_draws_with_the_papers_model(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "runs/alignednorm/aligned_norm/oxford_pets").glob("*/run.json")
     info = json.loads(path.read_text())
-    assert (info["model"], info["steps"], info["status"]) == ("ViT-B-16-quickgelu", 2, "finished")
+    assert (info["models"]["vlm"]["name"], info["steps"], info["status"]) == (
+        "ViT-B-16-quickgelu",
+        2,
+        "finished",
+    )
     config, options = info["job"]["config"], info["job"]["options"]
     assert (config["w_proj"], config["token_mix"], options["batch_size"]) == (0.1, 0.7, 4)  # the presets
     losses = [json.loads(line)["loss"] for line in (path.parent / "metrics.jsonl").read_text().splitlines()]

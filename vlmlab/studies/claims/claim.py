@@ -33,8 +33,8 @@ says what its text says; such verdicts have kind "published" and never mix with 
 from pathlib import Path
 from typing import Literal
 
+from ...schema import Name, Section, Strings, Table, Text, Texts, TomlFile, Wrong, described
 from .. import manifest
-from ..schema import Name, Section, Strings, Table, Text, Texts, TomlFile, Wrong, described
 from .evaluations import MEASURES
 
 Selection = described(dict[str, object], "a table, not empty", min_length=1)

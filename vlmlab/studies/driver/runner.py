@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ...files import hold, write, write_json
 from .. import manifest
-from ..jobs import cluster, damage, pool
+from ..jobs import cluster, pool
 from ..jobs.receipts import TRAIN, Done, Index, Outcome, lacking, train_missing
 from ..jobs.worker import Request
 from ..manifest import Artefact, Study
 from ..pages import gallery
 from ..pages.state import FILES, State
+from ..pages.table_damage import of_table
 from ..places import Places, need_writable
 from ..profiles import Job
 from . import notebook
@@ -250,7 +251,7 @@ def unusable(artefact: Artefact, attempt: Path) -> str:
     if lacks := [name for name in wanted if not (attempt / name).is_file()]:
         return f"the notebook wrote no {' or '.join(lacks)}; its last cell needs save_{artefact.kind}"
     table = attempt / f"{artefact.id}.csv"
-    return damage.of_table(table) if table.exists() else ""
+    return of_table(table) if table.exists() else ""
 
 
 def states(

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from ..schema import Count, Record, Text, Wrong, convert, described
+from ...schema import Count, Record, Text, Wrong, convert, described
 from .cluster import answers
 from .worker import Request
 

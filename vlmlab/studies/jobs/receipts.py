@@ -13,11 +13,12 @@ import importlib
 from pathlib import Path
 
 from ...files import write_json
+from ...schema import Record, Wrong, convert
+from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
 from ..profiles import Job, with_followed
-from ..schema import Record, Wrong, convert
-from . import damage, pool
+from . import pool
 from .pool import Runner, follow, retried
 from .worker import Failed, Request
 
@@ -56,7 +57,7 @@ def finished(found: dict, inputs: str, runs: Path, sources: Sources) -> Done | N
         return None
     path = runs / receipt.run
     info = known(path / "run.json")
-    if any(info.get(k) != getattr(receipt, k) for k in ("key", "status")) or damage.of_run(path):
+    if any(info.get(k) != getattr(receipt, k) for k in ("key", "status")) or damage(path):
         return None
     if not all((path / name).exists() for name in receipt.files):
         return None
@@ -130,15 +131,15 @@ def perform(train: str, job: dict, runs: str, receipt: str, inputs: str, project
     before = known(path)
     if finished(before, inputs, root, sources):
         return path.stem
-    if "run" in before and damage.of_run(root / before["run"]):
-        damage.set_aside(root / before["run"])
+    if "run" in before and damage(root / before["run"]):
+        set_aside(root / before["run"])
     module, _, function = train.partition(":")
     result = getattr(importlib.import_module(module), function)(job, runs)
     run = root / result["run"]
-    if wrong := damage.of_run(run):
-        damage.set_aside(run)
+    if wrong := damage(run):
+        set_aside(run)
         raise Failed(f"wrote a damaged result, kept as {run}/*.damaged; the next call repeats it ({wrong})")
-    files = [name for name in damage.RUN_FILES if (run / name).exists()]
+    files = [name for name in KEPT if (run / name).exists()]
     code = sources.record(loaded_files())
     write_json(path, {"inputs": inputs, "files": files, "code": code, **{k: result[k] for k in RESULT}})
     return path.stem

@@ -46,6 +46,12 @@ def artefact(
     return Opened(found, profile, artefact, out, pd.DataFrame(rows, columns=[*COLUMNS, "key", "path"]))
 
 
+def load(name: str, pretrained: str | None, precision: str | None, device: str | None = None):
+    from ...models.load import load
+
+    return load(name, pretrained, precision=precision, device=device)
+
+
 class Opened:
     """One artefact in its notebook: `runs` (DataFrame), `model`, `only`, `open`, `images`, `save`.
 
@@ -54,24 +60,20 @@ class Opened:
 
     def __init__(self, study: manifest.Study, profile: str, id: str, out: str | Path, runs, opener=None):
         self.study, self.profile, self.id, self.out, self.runs = study, profile, id, out, runs
-        self.opener = opener or functools.cache(self.load)
+        self.opener = opener or functools.cache(load)  # each model once, whatever it is called
 
     def __repr__(self) -> str:
         return f"{self.id} of study {self.study.id}, profile {self.profile}, with {len(self.runs)} runs"
 
-    def load(self, role: str):
-        from ...models.load import load
-
-        return load(**self.study.profile(self.profile).models[role])
-
     @property
     def model(self):
         """The profile's one model, frozen, loaded once, as its runs were: name, weights, device, precision."""
-        roles = list(self.study.profile(self.profile).models)
+        models = self.study.profile(self.profile).models
+        roles = list(models)
         if len(roles) != 1:
             there = f"models by role ({', '.join(roles)})" if roles else "no model"
             raise ValueError(f"profile {self.profile} has {there}, not one; open its runs instead")
-        return self.opener(roles[0])
+        return self.opener(**({"pretrained": None, "precision": None} | models[roles[0]]))
 
     def only(
         self, methods: Iterable[str] = (), tasks: str | Iterable[str] = (), first: int | None = None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...files import write
 from ...git import git_state
-from ..schema import Record, convert
+from ...schema import Record, convert
 
 LIBRARIES = ("torch", "open_clip_torch", "numpy", "pandas", "xarray", "matplotlib")
 DPI = 200

@@ -8,10 +8,10 @@ stale but why. Times, paths and the git commit play no part.
 from pathlib import Path
 
 from ...files import write_json
+from ...schema import Record, Wrong, convert
 from ..code import Sources
 from ..manifest import Artefact
 from ..places import file_digest, known
-from ..schema import Record, Wrong, convert
 
 FILES = {"figure": ("svg", "png"), "table": ("csv", "tex")}  # what each kind must write
 SUFFIXES = ("svg", "png", "csv", "tex", "pdf", "html")  # what may lie beside that

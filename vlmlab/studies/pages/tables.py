@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ...files import write
 from ...paths import data_dir
-from ..schema import Finite, Record, Wrong, convert
+from ...schema import Finite, Record, Wrong, convert
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()

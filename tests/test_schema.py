@@ -4,8 +4,8 @@ from typing import Literal
 
 import pytest
 
-from vlmlab.studies import schema
-from vlmlab.studies.schema import Wrong, convert
+from vlmlab import schema
+from vlmlab.schema import Wrong, convert
 
 
 class Inner(schema.Section):

@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from vlmlab.studies.jobs import damage
+from vlmlab.train.run_folder import damage, set_aside
 
 TENSORS = json.dumps(
     {"__metadata__": {"a": "b"}, "w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 )
 GOOD = {
-    "run.json": '{"key": "k", "status": "finished"}',
+    "run.json": '{"key": "k", "status": "finished", "job": {}, "labels": {}}',
     "results.jsonl": '{"value": 1.5}\n{"value": 2}\n',
     "trainables.safetensors": len(TENSORS).to_bytes(8, "little") + TENSORS.encode() + b"01234567",
 }
@@ -24,16 +24,16 @@ def run(tmp_path):
 
 
 def test_a_good_run(run):
-    assert damage.of_run(run) == ""
+    assert damage(run) == ""
     (run / "trainables.safetensors").unlink()  # zero-shot
-    assert damage.of_run(run) == ""
+    assert damage(run) == ""
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
         ("run.json", b'{"key": "k", "sta', "run.json: Unterminated string"),
-        ("run.json", b"[]", "run.json: it must be a table with the fields key, status"),
+        ("run.json", b"[]", "run.json: it must be a table with the fields key, status, job, labels"),
         ("run.json", b'{"key": "k"}', "run.json: status is missing"),
         ("run.json", b"\xff\xfe", "run.json: 'utf-8' codec"),
         ("run.json", None, "run.json: No such file"),
@@ -56,29 +56,8 @@ def test_damaged_runs(run, name, content, words):
     if content is not None:
         (run / name).write_bytes(content)
     words = words.replace("98 of 99", f"{len(GOOD[name]) - 1} of {len(GOOD[name])}")
-    assert words in damage.of_run(run)
-    damage.set_aside(run)
+    assert words in damage(run)
+    set_aside(run)
     assert not (run / name).exists()
     if content is not None:
         assert (run / f"{name}.damaged").read_bytes() == content
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"a,b\n1,\n,2\n", ""),
-        (b'a,b\n"x\ny",nanometre\n', ""),
-        (b"", "t.csv has no row"),
-        (b"a,b\n", "t.csv has no row"),
-        (b"a,b\n1,2\n3\n", "t.csv, row 3: 1 cells under 2 names"),
-        (b"a,b\n1,nan\n", "t.csv, row 2: b is nan; a missing value is an empty cell"),
-        (b"a,b\n-inf,1\n", "t.csv, row 2: a is -inf"),
-        (b"\x89PNG\r\n", "t.csv cannot be read: 'utf-8' codec"),
-        (b'a\n"x', "t.csv cannot be read: unexpected end of data"),
-    ],
-)
-def test_tables(tmp_path, content, words):
-    path = tmp_path / "t.csv"
-    path.write_bytes(content)
-    found = damage.of_table(path)
-    assert found.startswith(words) and bool(found) == bool(words)
