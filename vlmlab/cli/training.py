@@ -34,7 +34,7 @@ def card(args: argparse.Namespace) -> int:
 def fit(args: argparse.Namespace) -> int:
     import vlmlab
 
-    from .. import methods, registry
+    from .. import methods, processes, registry
 
     cls = registry.find(args.method)
     given = settings(args.method, args.set)
@@ -47,10 +47,12 @@ def fit(args: argparse.Namespace) -> int:
     if args.presets:
         given = methods.presets(args.method, args.task, args.protocol, shots) | given
         print(f"settings  {', '.join(f'{k}={v}' for k, v in given.items())}")
-    models = by_role(cls, args.model, args.pretrained, args.device)
-    run = vlmlab.fit(args.method, models, task, workers=args.workers, **given)
-    print(vlmlab.evaluate(run, task, rule=args.rule).to_string(index=False))
-    print(f"run       {run.path}")
+    with processes.together():  # under torchrun each process gets its GPU before it loads anything
+        models = by_role(cls, args.model, args.pretrained, args.device)
+        run = vlmlab.fit(args.method, models, task, workers=args.workers, **given)
+        if not processes.rank():
+            print(vlmlab.evaluate(run, task, rule=args.rule).to_string(index=False))
+            print(f"run       {run.path}")
     return 0
 
 
