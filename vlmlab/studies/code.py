@@ -81,6 +81,11 @@ class Sources:
         loaded = frozenset(paths.values())
         return {name: digest(path, loaded) if path.is_file() else "" for name, path in paths.items()}
 
+    def ages(self) -> dict[str, int]:
+        """Of the files of all loaded modules that belong to it: name -> when it was last written."""
+        names = {name: path for path in loaded_files() if (name := self.name(path))}
+        return {name: os.stat(path).st_mtime_ns for name, path in names.items()}
+
     def forget(self, kept: set[str]) -> None:
         """Drop the loaded modules but those in `kept`, so that the next job loads what it needs itself.
 

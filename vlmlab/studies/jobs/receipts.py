@@ -105,7 +105,9 @@ class Index:
             "project": str(self.places.project),
         }
         log = self.folder / "logs" / f"{job.id}.log"
-        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources)
+        models = sorted(model["name"] for model in job.models.values())
+        kind = f"{self.train} {job.method} {models} {job.task.partition('/')[0]} {job.protocol} {sorted(job.after)}"
+        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources, kind=kind)
 
     def inputs(self, job: Job, before: dict[str, Done]) -> str:
         """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.

@@ -1,5 +1,6 @@
 """What one training job does, in its own process: fit, evaluate, say where the run is."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from ... import methods
 PRESET_OF = ("method", "task", "protocol", "shots")
 
 
+@functools.lru_cache(maxsize=2)
+def loaded(spec: tuple):
+    """A model of a study, for all jobs of this process. spec: sorted keywords of `vlmlab.load`."""
+    return vlmlab.load(**dict(spec))
+
+
 def train(job: dict, runs: str) -> dict:
     """Train and evaluate one run; at once where it is finished. job: `Job.spec`, `after` with run folders.
 
     Returns its folder below `runs`, its key and status, and a digest of what it produced.
     """
-    models = {role: vlmlab.load(**model) for role, model in job["models"].items()}
+    models = {role: loaded(tuple(sorted(model.items()))) for role, model in job["models"].items()}
     models |= {role: vlmlab.open_run(Path(runs, run)) for role, run in job["after"].items()}
     task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
     usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}

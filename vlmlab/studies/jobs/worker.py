@@ -36,7 +36,7 @@ START = "from vlmlab.studies.jobs.worker import main; main()"
 class Request:
     """One job: 'module:function', its arguments as plain values, where it prints, what it needs.
 
-    It runs in the folder, and with the VLMLAB_ variables, of the process that made the request.
+    Those of one kind load the same modules and may keep them for each other. It runs in the folder, and with the VLMLAB_ variables, of the process that made the request.
     """
 
     label: str
@@ -50,6 +50,7 @@ class Request:
             name: value for name, value in os.environ.items() if name.startswith("VLMLAB_")
         }
     )
+    kind: str = ""
 
 
 class Failed(Exception):
@@ -106,7 +107,7 @@ class Worker:
         process = self.ready(request, gpus)
         if process is None:
             return {"error": "stopped"}
-        text = json.dumps({k: getattr(request, k) for k in ("call", "arguments", "log")})
+        text = json.dumps({k: getattr(request, k) for k in ("call", "arguments", "log", "kind")})
         end = time.monotonic() + request.resources.hours * 3600
         try:
             process.stdin.write(text + "\n")
@@ -174,20 +175,41 @@ class Worker:
                 process.wait()
 
 
-def handle(call: str, arguments: dict, log: str, kept: set[str]) -> dict:
-    """Call the function that a request names; what it prints goes to its log.
+@dataclasses.dataclass
+class Memory:
+    """What a process knows of the job before: its kind, and the files of the modules it loaded, with their age.
 
-    kept: the modules of this process itself; what other jobs have loaded is forgotten, so that a job's own
-    record of code (code.py) does not depend on what ran before it.
+    kept: the modules of the process itself. What jobs of another kind have loaded, or code that was edited
+    since, is forgotten, so that a job's own record of code (code.py) does not depend on what ran before it.
     """
+
+    kept: set[str]
+    kind: str = ""
+    ages: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    def make_ready(self, kind: str, project: Path) -> None:
+        sources = Sources(project)
+        if not kind or kind != self.kind or self.ages != sources.ages():
+            sources.forget(self.kept)
+        self.kind = kind
+
+    def remember(self, project: Path) -> None:
+        self.ages = Sources(project).ages()
+
+
+def handle(call: str, arguments: dict, log: str, kind: str, memory: Memory) -> dict:
+    """Call the function that a request names; what it prints goes to its log."""
     Path(log).parent.mkdir(parents=True, exist_ok=True)
     with open(log, "a", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     try:
-        Sources(Path(arguments.get("project", PACKAGE.parent))).forget(kept)
+        project = Path(arguments.get("project", PACKAGE.parent))
+        memory.make_ready(kind, project)
         module, _, function = call.partition(":")
-        return {"result": getattr(importlib.import_module(module), function)(**arguments)}
+        result = getattr(importlib.import_module(module), function)(**arguments)
+        memory.remember(project)
+        return {"result": result}
     except Failed as error:
         return {"killed" if isinstance(error, Killed) else "error": str(error)}
     except Exception as error:
@@ -200,16 +222,16 @@ def handle(call: str, arguments: dict, log: str, kept: set[str]) -> dict:
 
 def main() -> None:
     """Answer requests until the input ends. Arguments: the process that waits, the limit of memory in GB."""
-    parent, memory = int(sys.argv[1]), float(sys.argv[2])
-    if memory:
-        limit_memory(int(memory * 1e9))
+    parent, limit = int(sys.argv[1]), float(sys.argv[2])
+    if limit:
+        limit_memory(int(limit * 1e9))
     if LINUX:
         die_with(parent)
     lines, out = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     with open(os.devnull) as nothing:  # what a job reads or prints is neither a request nor an answer
         os.dup2(nothing.fileno(), 0)
     requests = queue.SimpleQueue()
-    kept = {name for name in sys.modules if name.startswith("vlmlab.studies")}
+    memory = Memory({name for name in sys.modules if name.startswith("vlmlab.studies")})
 
     def read() -> None:
         for line in lines:
@@ -218,7 +240,7 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        out.write(json.dumps(handle(**requests.get(), kept=kept)) + "\n")
+        out.write(json.dumps(handle(**requests.get(), memory=memory)) + "\n")
         out.flush()
 
 
