@@ -16,6 +16,7 @@ from .check_towers import check_images, check_text, check_visual, pool_type
 from .ends import ends, own_tokens
 from .families import FAMILIES
 from .partial_blocks import all_tokens, can_run_in_parts, first_tokens
+from .remembered import Remembered
 from .shared_text import SharedText, arrange
 from .tokens import Edit, Observer, Tokens, leading
 
@@ -198,6 +199,7 @@ class TextTower(Tower):
         self.text = text
         self.causal = text.attn_mask is not None
         self.read_at = pool_type(text)
+        self.arranged = Remembered(arrange)
 
     def embedding(self) -> list[nn.Parameter]:
         return [self.text.token_embedding.weight, self.text.positional_embedding]
@@ -254,7 +256,7 @@ class TextTower(Tower):
     def share(self, ids: Tensor, edit: Edit | None) -> SharedText | None:
         """`embed` of what the texts have in common and of the rest; None where that is not exact."""
         self.check_ids(ids)
-        texts = arrange(ids)
+        texts = self.arranged(ids)
         if texts is not None:
             texts = dataclasses.replace(texts, x=self.text.token_embedding(texts.x)).edited(edit)
         if texts is None:

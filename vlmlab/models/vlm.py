@@ -7,6 +7,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from torch import Tensor, nn
 
 from .model import Model
+from .remembered import Remembered
 from .timm_tower import TimmTower
 from .towers import ImageTower, TextTower
 
@@ -34,13 +35,14 @@ class VLM(Model):
         pixels = PreprocessCfg(**getattr(clip.visual, "preprocess_cfg", {"size": clip.visual.image_size}))
         self.mean, self.std = pixels.mean, pixels.std
         self.preprocess = image_transform_v2(pixels, is_train=False)
+        self._scale = Remembered(lambda scale: scale.exp().item())
         self.freeze(device)
 
     @property
     def logit_scale(self) -> float | Tensor:
         """exp of the stored parameter: 100 for OpenAI's CLIP. A tensor () where it trains."""
         scale = self.clip.logit_scale
-        return scale.exp().squeeze() if scale.requires_grad else scale.exp().item()
+        return scale.exp().squeeze() if scale.requires_grad else self._scale(scale)
 
     @property
     def logit_bias(self) -> float | Tensor:
