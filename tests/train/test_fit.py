@@ -176,6 +176,17 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(vlm, task, tmp_path):
         fit("zero_shot", vlm, task, out=tmp_path / "file")
 
 
+def test_what_went_wrong_first_is_said_also_where_nothing_is_stepped(vlm, task, tmp_path, monkeypatch):
+    def full(self, *args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vlmlab.train.run_folder.RunFolder.write_own", full)
+    with pytest.raises(OSError, match="No space left"):
+        fit("zero_shot", vlm, task, out=tmp_path)
+    (path,) = tmp_path.glob("**/run.json")
+    assert json.loads(path.read_text())["status"] == "failed"
+
+
 def test_a_run_refuses_other_weights(whole, task):
     other = vlmlab.load("tiny", device="cpu")
     with torch.no_grad():

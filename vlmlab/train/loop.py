@@ -235,7 +235,9 @@ class Loop:
         return self.progress()
 
     def progress(self) -> str:
-        """ "2 of 3 epochs", "stage 1 of 2, 40 of 100 steps"."""
+        """Such as "2 of 3 epochs" or "stage 1 of 2, 40 of 100 steps"."""
+        if not self.stages:
+            return "0 steps"
         position = self.folder.position()
         number, step = position.get("stage", 0), position.get("step", 0)
         stage = self.stages[number]

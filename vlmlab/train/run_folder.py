@@ -56,6 +56,8 @@ class RunFolder:
 
     def append_log(self, rows: list[dict]) -> None:
         """Add rows to metrics.jsonl."""
+        if not rows:
+            return
         try:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)

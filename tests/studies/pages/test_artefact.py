@@ -57,8 +57,8 @@ def test_a_name_without_runs_is_named():
 
 def test_the_one_model_is_loaded_once_and_several_are_named():
     loaded = []
-    art = opened(opener=lambda role: loaded.append(role) or role)
-    assert art.model == "vlm" and art.only(["mmrlpp"]).model == "vlm" and loaded == ["vlm", "vlm"]
+    art = opened(opener=lambda name, **more: loaded.append(name) or name)
+    assert art.model == "tiny" and art.only(["mmrlpp"]).model == "tiny" and loaded == ["tiny", "tiny"]
     with pytest.raises(ValueError, match=r"profile demo has models by role \(student, teacher\), not one"):
         opened(student={"name": "tiny"}, teacher={"name": "small"}).model  # noqa: B018
 
@@ -86,7 +86,7 @@ def test_runs_are_opened_on_the_data_they_were_trained_on(vlm, tmp_path):
         }
         for m, shots, seed, run in (("mmrlpp", 2, 3, runs[0]), ("zero_shot", None, 1, runs[1]))
     ]
-    found = list(opened(pd.DataFrame(rows), lambda role: vlm).open())
+    found = list(opened(pd.DataFrame(rows), lambda **model: vlm).open())
     assert [row.key for row, _, _ in found] == [run.key for run in runs]
     assert found[0][2].fingerprint() == data.fingerprint() and found[1][2].shots is None
     trained = runs[0].attach(vlm, data).model.trainable()
@@ -95,7 +95,7 @@ def test_runs_are_opened_on_the_data_they_were_trained_on(vlm, tmp_path):
 
 
 def test_images_are_spread_over_the_split(vlm):
-    art = opened(opener=lambda role: vlm)
+    art = opened(opener=lambda **model: vlm)
     split = task("emoji/activities", protocol="base_to_new", seed=1).new
     images, labels = art.images(split)
     assert images.shape == (len(split), 3, *vlm.clip.visual.image_size)
