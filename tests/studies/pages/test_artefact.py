@@ -11,6 +11,7 @@ import torch
 from vlmlab import studies, task
 from vlmlab.models.load import load
 from vlmlab.studies.pages.artefact import Opened
+from vlmlab.train.evaluate import evaluate
 from vlmlab.train.fit import fit
 
 ROWS = pd.DataFrame({"name": ["mmrlpp", "mmrlpp", "aligned_norm_proj", "mmrlpp"], "task": list("babc")})
@@ -92,6 +93,21 @@ def test_runs_are_opened_on_the_data_they_were_trained_on(vlm, tmp_path):
     trained = runs[0].attach(vlm, data).model.trainable()
     same = found[0][1].model.trainable()
     assert same and all(torch.equal(same[k], trained[k]) for k in trained)
+
+
+def test_a_run_that_two_matrices_share_is_read_under_each_protocol(vlm, tmp_path):
+    """Few-shot and cross-dataset matrices train alike: one run, whose rows must not be mixed."""
+    settings = {"out": tmp_path, "max_steps": 1, "warmup_epochs": 0, "rep_dim": 8}
+    rows = []
+    for protocol, variant in (("few_shot", ""), ("domain_shift", "short")):
+        data = task("emoji/activities", protocol=protocol, shots=1, seed=1)
+        run = fit("mmrlpp", vlm, data, variant=variant, **settings)
+        evaluate(run, data, rule="unified")
+        rows.append({"name": "mmrlpp", "protocol": protocol, "variant": variant, "path": run.path})
+    assert rows[0]["path"] == rows[1]["path"]
+    few, shifted = (opened(pd.DataFrame([row])).results for row in rows)
+    assert set(few["split"]) == {"test"} and few["variant"].eq("").all()
+    assert "noise" in set(shifted["split"]) and shifted["variant"].eq("short").all()
 
 
 def test_images_are_spread_over_the_split(vlm):

@@ -11,6 +11,7 @@ from ...files import write_json
 from .. import manifest
 from ..jobs.receipts import TRAIN, Index
 from ..manifest import Study
+from ..pages.artefact import measured_by
 from ..pages.provenance import read_provenance, record
 from ..places import Places, need_writable
 from .claim import Claim, load
@@ -64,7 +65,6 @@ class Evidence:
 
     def runs(self, matrix: str, metric: str) -> Rows:
         """One row per run, task and split, with averages over tasks; all runs of the matrix or none."""
-        from ...train.run import Run
         from ..pages.tables import per_seed
 
         if matrix not in self.study.profile(self.profile).matrices:
@@ -77,7 +77,7 @@ class Evidence:
                 f"{len(jobs) - len(done)} of {len(jobs)} runs of {matrix} are missing, or of "
                 "other code or data"
             )
-        frames = [Run(self.places.runs / d.run).results.assign(variant=j.variant) for j, d in zip(jobs, done)]
+        frames = [measured_by(self.places.runs / d.run, j.protocol, j.variant) for j, d in zip(jobs, done)]
         rows = pd.concat(frames, ignore_index=True)
         seeds = tuple(job.seed for job in jobs)
         frame = per_seed(rows[rows["metric"] == metric], self.study.id, data=self.places.data)

@@ -75,6 +75,14 @@ class Opened:
             raise ValueError(f"profile {self.profile} has {there}, not one; open its runs instead")
         return self.opener(**({"pretrained": None, "precision": None} | models[roles[0]]))
 
+    @property
+    def results(self):
+        """What its runs measured, rows as in `vlmlab.results`: see `measured_by`."""
+        import pandas as pd
+
+        rows = zip(self.runs["path"], self.runs["protocol"], self.runs["variant"])
+        return pd.concat([measured_by(*row) for row in rows], ignore_index=True)
+
     def only(
         self, methods: Iterable[str] = (), tasks: str | Iterable[str] = (), first: int | None = None
     ) -> "Opened":
@@ -143,6 +151,17 @@ class Opened:
         if not {"run_keys", "seeds"} & options.keys():
             about["trained"] = self.runs
         return save(picture, self.out, self.id, **about, **options)
+
+
+def measured_by(path: str | Path, protocol: str, variant: str = ""):
+    """The rows of one run under one protocol, called by the variant's name in its matrix.
+
+    Matrices whose training is the same share a run, under other protocols and maybe other names.
+    """
+    from ...train.run import Run
+
+    rows = Run(path).results
+    return rows[rows["protocol"] == protocol].assign(variant=variant)
 
 
 def whole(value) -> int | None:
