@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .precision import autocast
+
 Batch = Mapping[str, object]  # tensors by what they are: image, label, distribution, text, view ...
 Feed = Callable[[int], Iterator[Batch]]  # from step n on; batch n is a function of (seed, n) alone
 
@@ -90,9 +92,7 @@ class Learner(nn.Module):
         """The mixed-precision context in which its losses are computed."""
         if self.loaded:
             return self.loaded[0].autocast()
-        kinds = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
-        kind = kinds.get(self.precision)
-        return torch.autocast(self.device.type, kind) if kind else contextlib.nullcontext()
+        return autocast(self.device, self.precision)
 
     def stages(self, task, options: object, seed: int) -> list[Stage]:
         """What `fit` does, in order; none for what is only run."""

@@ -17,7 +17,6 @@ import msgspec
 from . import source_code
 from .learner import Learner
 
-WHOLE = typing.Annotated[int, msgspec.Meta(ge=0)]
 ROOMS = ("methods", "distill", "decode", "mini")
 
 

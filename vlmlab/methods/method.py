@@ -12,11 +12,11 @@ from .. import feeds
 from ..learner import Batch, Group, Learner, Stage
 from ..models.load import VLM
 from ..models.towers import Edit
+from ..schema import Count, Whole
 from .schedule import learning_rates
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # NaN and infinity are none
-Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Method(Learner):
@@ -35,7 +35,7 @@ class Method(Learner):
         lr: Amount = 1e-3
         weight_decay: Amount = 5e-4
         optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
-        warmup_epochs: Annotated[int, msgspec.Meta(ge=0)] = 1
+        warmup_epochs: Whole = 1
         crop: tuple[Share, Share] = (0.5, 1.0)
         max_steps: Count | None = None
         eps: Amount = 1e-8  # of Adam and AdamW

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from ..paths import data_dir
+from ..precision import PRECISIONS
 from .files import clip_tokenizer, from_folder, from_state_dict
 from .huggingface import LanguageModel, from_pretrained, is_folder, is_language_model
-from .model import PRECISIONS, Model
+from .model import Model
 from .open_clip_names import from_open_clip, is_architecture
 from .vlm import VLM
 

@@ -6,10 +6,9 @@ from typing import Self
 import torch
 from torch import nn
 
+from ..precision import autocast
 from .fingerprint import fingerprint
 from .thaw import matching, thawed_copy
-
-PRECISIONS = {"fp32": None, "amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 
 
 class Model(nn.Module):
@@ -60,8 +59,7 @@ class Model(nn.Module):
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The mixed-precision context of this model's precision; does nothing for fp32."""
-        dtype = PRECISIONS[self.precision]
-        return contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
+        return autocast(self.device, self.precision)
 
     def fingerprint(self) -> str:
         """sha256 of all weights as they are now, with names and shapes; computed again after a write to one.

@@ -12,6 +12,7 @@ from .. import processes, registry
 from ..files import hold
 from ..git import git_state
 from ..learner import Learner
+from ..schema import Whole
 from ..tasks.task import Task
 from .key import job_of, key_of
 from .loop import Loop, seed_all
@@ -49,8 +50,8 @@ def fit(
     cls = registry.find(method)
     config, options = registry.settings(cls, settings)
     models = by_role(cls, models)
-    seed = registry.checked("seed", task.seed if seed is None else seed, registry.WHOLE)
-    workers = registry.checked("workers", workers, registry.WHOLE)
+    seed = registry.checked("seed", task.seed if seed is None else seed, Whole)
+    workers = registry.checked("workers", workers, Whole)
     with processes.together():
         job = job_of(cls, config, options, seed, models, task)
         labels = {"study": study, "method": job["method"], "variant": variant, "task": task.id}
