@@ -43,10 +43,12 @@ def build(name, vlm, tensors: dict[str, torch.Tensor], **config):
     return m.train()
 
 
-def five_steps(method, optimiser, gradients: dict[str, torch.Tensor], tolerance: float = 1e-4) -> list[float]:
-    """Losses of five steps; the gradients of the first are compared."""
+def five_steps(
+    method, optimiser, gradients: dict[str, torch.Tensor], tolerance: float = 1e-4, steps: int = 5
+) -> list[float]:
+    """Losses of the first of five steps; the gradients of the first one are compared."""
     losses = []
-    for step in range(5):
+    for step in range(steps):
         loss = sum(method.losses({"image": small_clip.images(), "label": small_clip.LABELS}).values())
         optimiser.zero_grad()
         loss.backward()
