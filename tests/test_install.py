@@ -58,7 +58,7 @@ def site(sdist, tmp_path_factory):
 
 @pytest.fixture
 def call(site, tmp_path, monkeypatch):
-    """Runs Python in an empty folder, where vlmlab is the installed one and there is no program git."""
+    """Runs Python, for its stdout and then its stderr, in an empty folder, where vlmlab is the installed one and there is no program git."""
     for name in [name for name in os.environ if name.startswith("VLMLAB_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
@@ -85,7 +85,7 @@ def test_what_there_is(call):
 
 
 def test_a_session(call, site):
-    rows, package = call("-W", "ignore", "-c", SESSION).splitlines()[-2:]
+    rows, package = call("-W", "ignore", "-c", SESSION).splitlines()[:2]
     assert int(rows.split()[0]) >= 3 and rows.endswith("('sample',) {'commit': None, 'dirty': None}")
     assert Path(package) == site / "vlmlab"
 
