@@ -29,7 +29,10 @@ from ..sections import Resources
 RETRIES = 2  # of a job that a signal ended; an error of its own would only come again
 POLL = 0.5  # seconds between looks at whether the job is still wanted
 LINUX = sys.platform == "linux"
-START = "from vlmlab.studies.jobs.worker import main; main()"
+START = f"""import sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})  # not a vlmlab/ in the folder where the job runs
+from vlmlab.studies.jobs.worker import main
+main()"""
 
 
 @dataclasses.dataclass(frozen=True)
