@@ -1,5 +1,6 @@
 """A wheel, built and installed: it works in an empty folder, without the checkout, git or a place to write in."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -90,11 +91,16 @@ def test_a_session(call, site):
     assert Path(package) == site / "vlmlab"
 
 
-def test_a_study_from_an_empty_folder_and_from_a_copy(call, tmp_path):
+def test_a_study_from_an_empty_folder_and_from_a_copy(call, site, tmp_path):
+    (tmp_path / "vlmlab").mkdir()
+    (tmp_path / "vlmlab/__init__.py").write_text("raise RuntimeError('a folder that only has the name')")
     figure = ["--profile", "smoke", "--only", "fig3a"]
-    said = call("-m", "vlmlab", "reproduce", "alignednorm", *figure)
+    said = call(str(site / "bin/vlmlab"), "reproduce", "alignednorm", *figure)
     assert "fig3a     made" in said and "those that come with vlmlab" in said
-    assert (tmp_path / "runs/figures/smoke/alignednorm/fig3a.svg").is_file()
+    made = tmp_path / "runs/figures/smoke/alignednorm"
+    assert (made / "fig3a.svg").is_file()
+    code = json.loads((made / ".state.json").read_text(encoding="utf-8"))["fig3a"]["code"]
+    assert "vlmlab/measures/norms.py" in code, "another version of vlmlab makes it stale"
     assert not (tmp_path / "notebooks").exists()
     call("-m", "vlmlab", "studies", "--copy", "mine")
     for name in ("tour.ipynb", "gallery_of_measures.ipynb", "alignednorm/study.toml"):

@@ -12,10 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...files import read_json, write_json
+from ...paths import PACKAGE
 from ..jobs.worker import Failed, Killed
 
 LIMIT = 1800  # seconds for a whole notebook
 START = 180  # seconds for a kernel to start, on a busy machine
+# what a kernel runs first: IPython looks for modules in the working folder before where pip installs, and a
+# vlmlab/ may lie there that is another one
+FIRST = (
+    "(lambda path, own: (path.insert(0, own), __import__('vlmlab'), path.remove(own)))"
+    f"(__import__('sys').path, {str(PACKAGE.parent)!r})"
+)
 RECORD = "vlmlab-code"  # the cell and the file of the record of code
 TYPES = {t.__name__: t for t in (str, int, float, bool, list, tuple, dict)}
 
@@ -174,7 +181,7 @@ def attempt(source: Path, target: Path, values: dict, limit: float, project: str
                 progress_bar=False,
                 start_timeout=START,
                 shutdown_kernel="immediate",
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={FIRST}"],
                 timeout_func=lambda cell: max(1, end - time.monotonic()),
             )
     except PapermillExecutionError as error:
