@@ -12,17 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...files import read_json, write_json
-from ...paths import PACKAGE
 from ..jobs.worker import Failed, Killed
 
 LIMIT = 1800  # seconds for a whole notebook
 START = 180  # seconds for a kernel to start, on a busy machine
-# what a kernel runs first: IPython looks for modules in the working folder before where pip installs, and a
-# vlmlab/ may lie there that is another one
-FIRST = (
-    "(lambda path, own: (path.insert(0, own), __import__('vlmlab'), path.remove(own)))"
-    f"(__import__('sys').path, {str(PACKAGE.parent)!r})"
-)
+# what a kernel runs first: IPython looks in the working folder before it looks where pip installs, and there a
+# vlmlab/ may lie that is another one
+FIRST = "(lambda path: '' in path and path.append(path.pop(path.index(''))))(__import__('sys').path)"
 RECORD = "vlmlab-code"  # the cell and the file of the record of code
 TYPES = {t.__name__: t for t in (str, int, float, bool, list, tuple, dict)}
 
