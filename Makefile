@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env figures test lint notebooks clean
+.PHONY: help env figures lab test test-lowest lint notebooks clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,13 +14,17 @@ DIGEST := $(shell $(PYTHON) -c 'import hashlib, os, sys; \
   text = open("pyproject.toml", "rb").read() + sys.version.encode() + os.getcwd().encode(); \
   print(hashlib.sha256(text).hexdigest()[:16])' 2>/dev/null)
 STAMP := $(VENV)/.vlmlab-$(or $(DIGEST),none)
+LAB_STAMP := $(STAMP)-lab
 
 help:
 	@echo "vlmlab"
 	@echo
 	@echo "  make figures    train what is missing and draw the figures into figures/ (start here)"
 	@echo "                  JOBS=n cores for trainings and notebooks (default: one per core, at most 8)"
+	@echo "  make lab        open JupyterLab here, with this environment as the kernel of the notebooks"
+	@echo "                  (installs it the first time; LAB='--no-browser --port 8889' passes options on)"
 	@echo "  make test       run the fast tests, then every notebook with tiny settings"
+	@echo "  make test-lowest  the fast tests at the lowest versions of pyproject.toml, in an environment of its own"
 	@echo "  make lint       check the style of code and notebooks"
 	@echo "  make notebooks  clean the notebooks before a commit: no outputs, stable cell ids"
 	@echo "  make env        install everything into $(VENV); the others do this when needed"
@@ -48,12 +52,27 @@ $(STAMP): | pyproject.toml
 figures: $(STAMP)
 	$(VENV)/bin/vlmlab reproduce --jobs $(JOBS)
 
+# The notebooks ask for a kernel `python3`: in this environment that is its own interpreter, whatever others
+# of that name lie elsewhere.
+$(LAB_STAMP): $(STAMP)
+	@echo "installing JupyterLab into $(VENV)"
+	@$(PY) -m pip install -qq --disable-pip-version-check -e '.[lab]'
+	@$(PY) -m ipykernel install --sys-prefix --name python3 --display-name "vlmlab ($(VENV))" >/dev/null
+	@touch "$@"
+
+lab: export JUPYTER_PREFER_ENV_PATH := 1
+lab: $(LAB_STAMP)
+	$(PY) -m jupyterlab $(LAB)
+
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
 	$(PY) -m pytest
 	@if [ -n "$$(find notebooks -name '*.ipynb' -print -quit 2>/dev/null)" ]; then \
 	  set -x; VLMLAB_PROFILE=smoke $(PY) -m pytest --nbmake --nbmake-timeout=600 notebooks; \
 	fi
+
+test-lowest:
+	.ci/lowest
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

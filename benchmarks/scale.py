@@ -96,7 +96,7 @@ def start_dask(workers: int, folder: Path) -> tuple[str, list[subprocess.Popen]]
     ]
     with cluster.connect(str(file)) as client:
         client.wait_for_workers(workers, timeout=120)
-    return json.loads(file.read_text())["address"], started
+    return json.loads(file.read_text(encoding="utf-8"))["address"], started
 
 
 def measure(name: str, one, two, args: argparse.Namespace, folder: Path) -> None:
@@ -131,7 +131,7 @@ def main() -> None:
         folder, started = Path(name), []
         measure("local pool", pool.answers, functools.partial(pool.answers, slots=2), args, folder)
         if not importlib.util.find_spec("distributed"):
-            raise SystemExit("dask is not installed: pip install 'vlmlab[cluster]'")
+            raise SystemExit("dask is not installed: pip install distributed")
         try:
             runners = []
             for workers in (1, 2):

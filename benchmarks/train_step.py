@@ -177,7 +177,7 @@ def extra_memory(variant: str, args: argparse.Namespace, classes: int) -> float:
     """MiB that two steps of a variant need at their peak, in a fresh process; NaN where it is not known."""
     options = {"--model": args.model, "--classes": classes, "--batch": args.batch, "--threads": args.threads}
     command = [sys.executable, __file__, "--only", variant, *map(str, itertools.chain(*options.items()))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
         sys.exit(f"measuring the memory of {variant!r} failed: {done.stderr.strip().splitlines()[-1]}")
     return float(done.stdout)
@@ -190,12 +190,12 @@ def print_extra_memory(variant: str, bench: Bench) -> None:
     """
 
     def occupied(field):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
     try:
         before = occupied("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak starts anew
     except OSError:
         print("nan")
         return

@@ -133,8 +133,21 @@ def test_faults_of_the_program_keep_their_traceback(monkeypatch, error):
 def test_outside_a_project(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for argv in (["studies"], ["reproduce", "alignednorm"]):
-        assert cli.main(argv) == 2
+        assert cli.main([*argv, "--notebooks", "nowhere"]) == 2
         assert "run this in the folder that holds notebooks/" in capsys.readouterr().err
+    assert cli.main(["studies"]) == 0
+    assert "alignednorm: " in capsys.readouterr().out  # the studies that come with vlmlab
+    assert cli.main(["studies", "nope"]) == 2
+    assert "Studies there: alignednorm" in capsys.readouterr().err
+
+
+def test_copying_the_studies_that_come_with_vlmlab(tmp_path, capsys):
+    target = tmp_path / "mine"
+    assert cli.main(["studies", "alignednorm", "--copy", str(target)]) == 0
+    assert f"cd {target}" in capsys.readouterr().out
+    assert (target / "notebooks/alignednorm/study.toml").is_file()
+    assert cli.main(["studies", "nope", "--copy", str(target)]) == 2
+    assert "there are alignednorm" in capsys.readouterr().err
 
 
 def test_studies_are_listed_with_states(tmp_path, monkeypatch, capsys):
@@ -156,6 +169,8 @@ def test_studies_are_listed_with_states(tmp_path, monkeypatch, capsys):
     assert "fake: A title (profiles demo)" in out and "fig1      missing        -  not made yet" in out
     assert cli.main(["studies", "nope"]) == 2
     assert "Studies there: fake" in capsys.readouterr().err
+    assert cli.main(["studies", "alignednorm"]) == 2
+    assert "`vlmlab studies alignednorm --copy .`" in capsys.readouterr().err
 
 
 def test_explain(tmp_path, capsys):

@@ -22,11 +22,11 @@ dependencies:
 
 
 def render(pyproject: str) -> str:
-    """The text of environment.yml: every dependency, then vlmlab itself, all from pip."""
+    """The text of environment.yml: every dependency once, then vlmlab itself, all from pip."""
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(r for extra in EXTRAS for r in extras[extra])]
-    lines = "\n".join(f"      - {r}" for r in wanted)
+    lines = "\n".join(f"      - {r}" for r in dict.fromkeys(wanted))
     return TEMPLATE.format(name=project["name"], python=PYTHON, requirements=lines)
 
 

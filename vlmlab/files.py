@@ -8,6 +8,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Let `fill` write a temporary file beside `path`, then put it in place; the folder is made.
@@ -46,14 +51,13 @@ def hold(folder: Path, wait: bool = False) -> Iterator[None]:
     """Keep other calls out of a folder meanwhile. BlockingIOError says which process is in it, unless one
     may wait.
 
-    The system itself ends the lock of a process that was killed. Where a file system has no locks, nobody
-    is kept out.
+    The system itself ends the lock of a process that was killed. Where a file system or a system (Windows)
+    has no such locks, nobody is kept out.
     """
-    import fcntl
-
     with (folder / ".lock").open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             file.seek(0)
             owner = file.read().strip() or "another process"

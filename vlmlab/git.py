@@ -4,20 +4,22 @@ import functools
 import subprocess
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from .paths import HOME
+
 SOURCES = ("vlmlab", "notebooks", "data", "pyproject.toml")  # figures/ itself may differ while it is made
 
 
 @functools.cache
-def git_state(root: Path = ROOT) -> dict:
+def git_state(root: Path = HOME) -> dict:
     """Commit of the repository that the package lives in, and whether its sources differ from it.
 
     Both are None without git, without a commit, or when the package is installed elsewhere.
     """
 
     def git(*words: str) -> str:
+        text = {"encoding": "utf-8", "errors": "replace"}
         return subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=60
+            ["git", "-C", str(root), *words], capture_output=True, check=True, timeout=60, **text
         ).stdout.strip()
 
     try:

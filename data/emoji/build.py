@@ -43,7 +43,7 @@ NAMES = {"emojibase-data": "17.0.0", "emojilib": "4.0.3", "emoji-datasource": "1
 def install(folder: Path) -> Path:
     """Fetch the pinned packages into `folder`; returns its node_modules."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "package.json").write_text("{}")
+    (folder / "package.json").write_text("{}", encoding="utf-8")
     wanted = [f"{p}@{v}" for p, v, _ in STYLES.values()] + [f"{p}@{v}" for p, v in NAMES.items()]
     subprocess.run(["npm", "install", "--ignore-scripts", "--silent", *wanted], cwd=folder, check=True)
     return folder / "node_modules"
@@ -56,9 +56,9 @@ def bare(hexcode: str) -> str:
 
 def load_concepts(modules: Path) -> pd.DataFrame:
     """One row per emoji: no components, no skin tones, no gender variants."""
-    data = json.loads((modules / "emojibase-data/en/data.json").read_text())
-    meta = json.loads((modules / "emojibase-data/meta/groups.json").read_text())
-    extra = json.loads((modules / "emojilib/dist/emoji-en-US.json").read_text())
+    data = json.loads((modules / "emojibase-data/en/data.json").read_text(encoding="utf-8"))
+    meta = json.loads((modules / "emojibase-data/meta/groups.json").read_text(encoding="utf-8"))
+    extra = json.loads((modules / "emojilib/dist/emoji-en-US.json").read_text(encoding="utf-8"))
     extra = {k.replace("\ufe0f", ""): v for k, v in extra.items()}
     rows = []
     for e in data:
@@ -104,9 +104,9 @@ def match(style: str, modules: Path, concepts: pd.DataFrame) -> dict[str, str]:
     if how == "webp":
         files = {bare(p.stem): str(p) for p in (root / "assets").glob("*.webp")}
         return {h: files[h] for h in concepts.hexcode if h in files}
-    icons = json.loads((root / "icons.json").read_text())
+    icons = json.loads((root / "icons.json").read_text(encoding="utf-8"))
     if how == "chars":
-        chars = {bare(k): v for k, v in json.loads((root / "chars.json").read_text()).items()}
+        chars = {bare(k): v for k, v in json.loads((root / "chars.json").read_text(encoding="utf-8")).items()}
         known = set(icons["icons"]) | set(icons.get("aliases", {}))
         return {h: chars[h] for h in concepts.hexcode if chars.get(h) in known}
     return match_by_slug(icons, concepts, modules)
@@ -115,7 +115,7 @@ def match(style: str, modules: Path, concepts: pd.DataFrame) -> dict[str, str]:
 def match_by_slug(icons: dict, concepts: pd.DataFrame, modules: Path) -> dict[str, str]:
     """Match by CLDR name first, then Unicode name, then short names; no icon serves two concepts."""
     short = {}
-    for e in json.loads((modules / "emoji-datasource/emoji.json").read_text()):
+    for e in json.loads((modules / "emoji-datasource/emoji.json").read_text(encoding="utf-8")):
         short[bare(e["unified"])] = [slug(s) for s in e["short_names"]]
     plain = {k.replace("-", ""): k for k in [*icons.get("aliases", {}), *icons["icons"]]}
     parent = {k: v["parent"] for k, v in icons.get("aliases", {}).items()}
@@ -179,7 +179,11 @@ def jobs_of(modules: Path, concepts: pd.DataFrame) -> list[tuple[str, str, str]]
     jobs = []
     fluent = set(match("fluent-flat", modules, concepts))
     for style, (package, _, how) in STYLES.items():
-        icons = json.loads((modules / package / "icons.json").read_text()) if how != "webp" else {}
+        icons = (
+            json.loads((modules / package / "icons.json").read_text(encoding="utf-8"))
+            if how != "webp"
+            else {}
+        )
         for hexcode, key in match(style, modules, concepts).items():
             # the 3-D package adds country flags that are not Microsoft's art
             if style == "fluent-3d" and hexcode not in fluent:

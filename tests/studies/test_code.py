@@ -86,3 +86,20 @@ def test_what_is_forgotten_is_loaded_again_and_what_is_installed_stays(tmp_path,
 )
 def test_installed_modules(path, installed):
     assert code.is_installed(path) is installed
+
+
+def test_vlmlab_counts_also_where_pip_has_put_it(tmp_path, monkeypatch):
+    """Another version of it must make results stale."""
+    site = tmp_path / "site-packages"
+    package = site / "vlmlab"
+    module = package / "measures/norms.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("x = 1")
+    (site / "other.py").touch()
+    monkeypatch.setattr(code, "PACKAGE", package)
+    monkeypatch.setattr(code, "OWN", f"{package}/")
+    sources = code.Sources(tmp_path)
+    record = sources.record([str(module), str(site / "other.py")])
+    assert [*record] == ["vlmlab/measures/norms.py"] and not sources.changed(record)
+    module.write_text("x = 2 + 1")
+    assert sources.changed(record) == ["vlmlab/measures/norms.py"]

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from vlmlab.paths import shipped_notebooks
 from vlmlab.studies import places
 
 
@@ -15,6 +16,18 @@ def test_folder_from_the_project_and_from_a_notebook(project, monkeypatch, tmp_p
     assert places.folder("/elsewhere") == Path("/elsewhere")
     monkeypatch.chdir(tmp_path_factory.mktemp("outside"))
     assert places.folder("runs") == Path("runs")
+
+
+def test_studies_come_from_here_or_from_vlmlab(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert places.notebooks_folder() == places.Places.of("demo").notebooks == shipped_notebooks()
+    assert places.notebooks_folder("other") == Path("other")
+    study = tmp_path / "notebooks/mine/study.toml"
+    study.parent.mkdir(parents=True)
+    assert places.notebooks_folder() == shipped_notebooks()
+    study.touch()
+    assert places.notebooks_folder() == Path("notebooks")
+    assert places.Places.of("demo").project == tmp_path
 
 
 def test_what_is_missing_or_damaged_is_not_known(tmp_path):

@@ -36,7 +36,7 @@ def percent(value: float, digits: int = 0) -> str:
 
 def recipe(frame: pd.DataFrame, config: Path) -> str:
     """What config.json says about the architecture and the training, and which weights were measured."""
-    record = json.loads(config.read_text())
+    record = json.loads(config.read_text(encoding="utf-8"))
     model, run = record["model_cfg"], record["pretraining"]
     vision, text = model["vision_cfg"], model["text_cfg"]
     seen, planned = run["step"] * run["batch"], run["samples"]

@@ -1,6 +1,7 @@
 """The command line: `vlmlab COMMAND`, each a thin call of the library."""
 
 import argparse
+import io
 import os
 import sys
 
@@ -43,8 +44,17 @@ def is_meant_for_users(error: Exception) -> bool:
     return isinstance(error, (ValueError, OSError, FloatingPointError))
 
 
+def speak_utf8() -> None:
+    """Files and pipes get UTF-8, whatever the locale; a terminal that lacks a letter shows a `?` for it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            encoding = None if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="replace")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 done, 1 something in it failed, 2 it cannot be done as asked, 130 stopped."""
+    speak_utf8()
     args = parser().parse_args(argv)
     try:
         return args.run(args)

@@ -31,9 +31,14 @@ trained, and nothing in FIGURES changes. Exit status 0 when all were compared an
 
 def reproduce(args: argparse.Namespace) -> int:
     from .. import studies
+    from ..studies.places import notebooks_folder
 
     if args.only and not args.study:
         raise ValueError("--only names artefacts of one study; say which: vlmlab reproduce STUDY --only A,B")
+    if (notebooks := notebooks_folder(args.notebooks)) != args.notebooks:
+        print(
+            f"no study in {args.notebooks} here: those that come with vlmlab, in {notebooks}", file=sys.stderr
+        )
     ok = True
     for name in [args.study] if args.study else with_profile(args):
         try:
@@ -81,6 +86,14 @@ def list_studies(args: argparse.Namespace) -> int:
     from .. import studies
     from ..studies.driver.runner import table
 
+    if args.copy is not None:
+        from ..studies import shipped
+
+        copied = shipped.copy(args.copy, args.study)
+        print(
+            f"{len(copied)} files are in {args.copy / 'notebooks'}; `cd {args.copy}` and `vlmlab reproduce`"
+        )
+        return 0
     for name in [args.study] if args.study else every_study(args.notebooks):
         study = studies.load(name, args.notebooks)
         print(f"{name}: {study.title} (profiles {', '.join(study.profiles)})")
@@ -176,6 +189,9 @@ def commands(command) -> None:
         "vlmlab studies alignednorm",
     )
     p.add_argument("study", nargs="?", metavar="STUDY", help="only this one")
+    p.add_argument(
+        "--copy", type=Path, metavar="DIR", help="copy the notebooks that come with vlmlab to DIR/notebooks"
+    )
     places(p)
     p = command(
         "cluster",

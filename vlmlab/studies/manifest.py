@@ -61,7 +61,9 @@ notebook 0.5). They change where and when a job runs, not which run it is.
 import dataclasses
 from pathlib import Path
 
+from ..paths import shipped_notebooks
 from ..schema import TomlFile, Wrong
+from .places import notebooks_folder
 from .profiles import Job, Profile, reached
 from .sections import Entry, Head, Matrix, ProfileSection, among
 
@@ -118,18 +120,21 @@ class Study:
 
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:
-    """The studies below a folder: its subfolders with a study.toml."""
-    return sorted(p.parent.name for p in Path(notebooks).glob("*/study.toml"))
+    """The studies below a folder, its subfolders with a study.toml; where notebooks/ has none, those of vlmlab."""
+    return sorted(p.parent.name for p in notebooks_folder(notebooks).glob("*/study.toml"))
 
 
 def load(study: str, notebooks: str | Path = "notebooks") -> Study:
-    """Read and check `<notebooks>/<study>/study.toml`.
+    """Read and check `<notebooks>/<study>/study.toml`; where notebooks/ has no study, one that comes with vlmlab.
 
     Raises FileNotFoundError with the studies there are, ValueError with file, line, field and legal values.
     """
-    path = Path(notebooks) / study / "study.toml"
+    folder = notebooks_folder(notebooks)
+    path = folder / study / "study.toml"
     if not path.is_file():
-        there = ", ".join(names(notebooks)) or "none; run this in the folder that holds notebooks/"
+        there = ", ".join(names(folder)) or "none; run this in the folder that holds notebooks/"
+        if (shipped_notebooks() / study / "study.toml").is_file():
+            there += f". One comes with vlmlab: `vlmlab studies {study} --copy .` puts it in notebooks/ here"
         raise FileNotFoundError(f"there is no study {study!r}: no {path}. Studies there: {there}")
     return Manifest(path).study()
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ..files import read_json
-from ..paths import data_dir
+from ..paths import data_dir, shipped_notebooks
 
 DATA_FILES = (".parquet", ".csv", ".safetensors", ".json", ".gz")  # not the text that describes them
 
@@ -39,7 +39,15 @@ class Places:
         """`figures` is by default figures/ for demo, which git keeps, and a folder in `runs` for others."""
         figures = figures or (Path("figures") if profile == "demo" else Path(runs) / "figures" / profile)
         others = {name: Path(path) for name, path in others.items()}
-        return cls(Path(notebooks), Path(runs), Path(figures), **others)
+        return cls(notebooks_folder(notebooks), Path(runs), Path(figures), **others)
+
+
+def notebooks_folder(path: str | Path = "notebooks") -> Path:
+    """The folder with the studies: `path`, or those that come with vlmlab where notebooks/ here has none."""
+    path = Path(path)
+    if path == Path("notebooks") and not next(path.glob("*/study.toml"), None):
+        return shipped_notebooks()
+    return path
 
 
 def folder(path: str | Path) -> Path:

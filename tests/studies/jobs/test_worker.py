@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from vlmlab.paths import PACKAGE
 from vlmlab.studies.jobs.worker import Request, Worker, environment
 from vlmlab.studies.sections import Resources
 
@@ -41,6 +42,10 @@ def sleep(started):
 def allocate(gigabytes):
     return len(bytearray(int(gigabytes * 1e9)))
 
+def letters():
+    print("α ± −")
+    return pathlib.Path("text").write_text("α") and __import__("vlmlab").__file__
+
 def settings():
     return [os.getcwd(), os.environ["OMP_NUM_THREADS"], os.environ.get("VLMLAB_X"),
             os.environ.get("CUDA_VISIBLE_DEVICES"), sys.stdin.read()]
@@ -50,7 +55,7 @@ def settings():
 @pytest.fixture(scope="module", autouse=True)
 def find_jobs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs")
-    (folder / "some_jobs.py").write_text(JOBS)
+    (folder / "some_jobs.py").write_text(JOBS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder), prepend=":")
         yield
@@ -120,6 +125,16 @@ def test_where_and_with_what_a_job_runs(worker, request_for, tmp_path, monkeypat
     request = request_for("settings", Resources(cores=3))
     monkeypatch.setenv("VLMLAB_X", "later")
     assert worker.ask(request, gpus=("1", "4"))["result"] == [str(tmp_path), "3", "asked for", "1,4", ""]
+
+
+def test_letters_in_any_locale_and_the_same_vlmlab(worker, request_for, tmp_path, monkeypatch):
+    (tmp_path / "vlmlab").mkdir()
+    (tmp_path / "vlmlab/__init__.py").write_text("raise RuntimeError('another vlmlab')")
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert worker.ask(request_for("letters")).get("result") == str(PACKAGE / "__init__.py")
+    assert (tmp_path / "logs/job.log").read_text(encoding="utf-8") == "α ± −\n"
+    assert (tmp_path / "text").read_text(encoding="utf-8") == "α"
 
 
 @pytest.mark.parametrize(("cores", "given", "threads"), [(1, None, "1"), (1, "2", "2"), (4, "2", "4")])

@@ -16,6 +16,9 @@ from ..jobs.worker import Failed, Killed
 
 LIMIT = 1800  # seconds for a whole notebook
 START = 180  # seconds for a kernel to start, on a busy machine
+# what a kernel runs first: IPython looks in the working folder before it looks where pip installs, and there a
+# vlmlab/ may lie that is another one
+FIRST = "(lambda path: '' in path and path.append(path.pop(path.index(''))))(__import__('sys').path)"
 RECORD = "vlmlab-code"  # the cell and the file of the record of code
 TYPES = {t.__name__: t for t in (str, int, float, bool, list, tuple, dict)}
 
@@ -174,7 +177,7 @@ def attempt(source: Path, target: Path, values: dict, limit: float, project: str
                 progress_bar=False,
                 start_timeout=START,
                 shutdown_kernel="immediate",
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={FIRST}"],
                 timeout_func=lambda cell: max(1, end - time.monotonic()),
             )
     except PapermillExecutionError as error:

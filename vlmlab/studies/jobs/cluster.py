@@ -102,7 +102,7 @@ def connect(scheduler: str) -> Iterator:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ValueError("--scheduler needs dask: pip install 'vlmlab[cluster]'") from error
+        raise ValueError("--scheduler needs dask: pip install distributed dask-jobqueue") from error
     is_file = Path(scheduler).is_file()
     if not is_file and ":" not in scheduler:
         raise FileNotFoundError(

@@ -92,7 +92,7 @@ def read(path: Path) -> tuple[str, dict]:
         import dask_jobqueue  # noqa: F401  (fills dask.config with the options that there are)
         import yaml
     except ImportError as error:
-        raise ValueError("this needs dask-jobqueue: pip install 'vlmlab[cluster]'") from error
+        raise ValueError("this needs dask-jobqueue: pip install distributed dask-jobqueue") from error
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -170,7 +170,8 @@ def start(cluster, system: str, wait: float) -> str:
         return "the batch system took no job and does not say why"
     state = ""
     if system in QUEUES and shutil.which(QUEUES[system][0]):
-        done = subprocess.run([*QUEUES[system], *jobs], capture_output=True, text=True, check=False)
+        text = {"encoding": "utf-8", "errors": "replace"}
+        done = subprocess.run([*QUEUES[system], *jobs], capture_output=True, check=False, **text)
         state = f" The queue says: {(done.stdout or done.stderr).strip() or 'nothing, so it has ended'}."
     return (
         f"job {', '.join(jobs)} was taken, but no worker connected to {cluster.scheduler_address} within "

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -108,7 +109,7 @@ class Room:
         self.slots, self.cores = slots, slots
         self.all_gpus = gpus_here()
         self.gpus = list(self.all_gpus)
-        self.all_memory = self.memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        self.all_memory = self.memory = memory_here()
         self.changed = threading.Condition()
 
     def refusal(self, needs: Resources) -> str:
@@ -149,11 +150,20 @@ class Room:
 ELSEWHERE = "change `resources` in study.toml or use --scheduler"
 
 
+def memory_here() -> float:
+    """GB of memory of this machine; infinite where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return math.inf
+
+
 def gpus_here() -> list[str]:
     """The numbers of the GPUs that jobs may use: CUDA_VISIBLE_DEVICES, else what nvidia-smi lists."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [g for g in given.split(",") if g.strip() not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False).stdout
+    text = {"encoding": "utf-8", "errors": "replace"}
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False, **text).stdout
     return [str(i) for i, _ in enumerate(line for line in listed.splitlines() if line.startswith("GPU"))]

@@ -29,7 +29,10 @@ from ..sections import Resources
 RETRIES = 2  # of a job that a signal ended; an error of its own would only come again
 POLL = 0.5  # seconds between looks at whether the job is still wanted
 LINUX = sys.platform == "linux"
-START = "from vlmlab.studies.jobs.worker import main; main()"
+START = f"""import sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})  # not a vlmlab/ in the folder where the job runs
+from vlmlab.studies.jobs.worker import main
+main()"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +74,7 @@ def environment(cores: int = 1, gpus: tuple[str, ...] = ()) -> dict[str, str]:
         **os.environ,
         "OMP_NUM_THREADS": threads,
         "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUTF8": "1",  # what jobs and kernels print and write, whatever the locale
         "TQDM_DISABLE": "1",
         **devices,
     }
@@ -147,7 +151,7 @@ class Worker:
                 # a session of its own: Ctrl-C reaches the driver only, which then ends its workers
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", START, *arguments],
-                    text=True,
+                    encoding="utf-8",
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,
@@ -223,12 +227,12 @@ def handle(call: str, arguments: dict, log: str, kind: str, memory: Memory) -> d
 def main() -> None:
     """Answer requests until the input ends. Arguments: the process that waits, the limit of memory in GB."""
     parent, limit = int(sys.argv[1]), float(sys.argv[2])
-    if limit:
+    if limit and LINUX:
         limit_memory(int(limit * 1e9))
     if LINUX:
         die_with(parent)
-    lines, out = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    with open(os.devnull) as nothing:  # what a job reads or prints is neither a request nor an answer
+    lines, out = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    with open(os.devnull, "rb") as nothing:  # what a job reads or prints is neither a request nor an answer
         os.dup2(nothing.fileno(), 0)
     requests = queue.SimpleQueue()
     memory = Memory({name for name in sys.modules if name.startswith("vlmlab.studies")})

@@ -19,7 +19,7 @@ from ...files import write
 from ...names_and_colours import label
 from .. import manifest
 from ..manifest import Artefact, Study
-from ..places import known
+from ..places import known, notebooks_folder
 from .gallery_table import comparison, minus
 from .provenance import DPI, read_provenance
 from .state import FILES, SUFFIXES, State
@@ -45,7 +45,7 @@ def build(figures: str | Path = "figures", notebooks: str | Path = "notebooks") 
 
     Raises FileNotFoundError where there is no study, ValueError where a study.toml is not valid.
     """
-    figures, notebooks = Path(figures), Path(notebooks)
+    figures, notebooks = Path(figures), notebooks_folder(notebooks)
     if not (names := manifest.names(notebooks)):
         raise FileNotFoundError(f"no study in {notebooks}; run this in the folder that holds notebooks/")
     found = [section(manifest.load(name, notebooks), figures) for name in names]

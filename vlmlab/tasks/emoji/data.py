@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ...paths import data_dir
+from ...paths import data_dir, how_to_restore
 
 PRETRAIN_STYLES = ("twemoji", "noto-v1", "emojione-v2", "fxemoji", "emojione-mono")
 SOURCE_STYLES = ("noto", "fluent-flat")  # downstream train and test
@@ -39,10 +39,7 @@ FACES = (
 def present(path: Path) -> Path:
     """`path` itself, or FileNotFoundError with the fix."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing; restore it with `git checkout -- data` "
-            "or set VLMLAB_DATA to a folder that has it"
-        )
+        raise FileNotFoundError(f"{path} is missing; {how_to_restore()}")
     return path
 
 
@@ -55,10 +52,7 @@ def read_parquet(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except Exception as e:
-        raise ValueError(
-            f"{path} is not a readable parquet file ({e}); restore it with "
-            "`git checkout -- data` or rebuild it with `python data/emoji/build.py`"
-        ) from e
+        raise ValueError(f"{path} is not a readable parquet file ({e}); {how_to_restore()}") from e
 
 
 @functools.cache
@@ -85,7 +79,7 @@ def images() -> pd.DataFrame:
     unknown = sorted(set(frame["style"].astype(str)) - {*PRETRAIN_STYLES, *SOURCE_STYLES, *SHIFT_STYLES})
     if unknown:
         raise ValueError(
-            f"images.parquet has unknown styles {unknown}; rebuild it with `python data/emoji/build.py`"
+            f"{data_dir() / 'emoji/images.parquet'} has unknown styles {unknown}; {how_to_restore()}"
         )
     return frame
 
@@ -95,7 +89,8 @@ def decode(data: bytes, what: str) -> np.ndarray:
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
     except Exception as e:
-        raise ValueError(f"picture {what} is corrupt ({e}); restore data/emoji/images.parquet") from e
+        path = data_dir() / "emoji/images.parquet"
+        raise ValueError(f"picture {what} in {path} is corrupt ({e}); {how_to_restore()}") from e
 
 
 @functools.cache
