@@ -9,6 +9,7 @@ _HOMES = {
     "names": ".manifest",
     "read_provenance": ".pages.provenance",
     "reproduce": ".driver.runner",
+    "runs_of": ".pages.artefact",
     "save_figure": ".pages.provenance",
     "save_table": ".pages.tables",
     "states": ".driver.runner",

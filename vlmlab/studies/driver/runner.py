@@ -11,7 +11,7 @@ from ...files import hold, write, write_json
 from .. import manifest
 from ..jobs import cluster, pool
 from ..jobs.receipts import TRAIN, Done, Index, Outcome, lacking, train_missing
-from ..jobs.worker import Request
+from ..jobs.worker import Request, settings
 from ..manifest import Artefact, Study
 from ..pages import gallery
 from ..pages.state import FILES, State
@@ -147,7 +147,8 @@ class Plan:
             "values": self.values(artefact) | {"out": attempt.as_posix()},
         }
         log = self.index.folder / "logs" / f"{artefact.id}.log"
-        return Request(artefact.id, f"{notebook.__name__}:perform", arguments, str(log), resources)
+        call, about = f"{notebook.__name__}:perform", settings(self.places.notebooks)
+        return Request(artefact.id, call, arguments, str(log), resources, settings=about)
 
 
 def reproduce(
@@ -176,10 +177,11 @@ def reproduce(
     OSError before anything runs when the study, a folder or the scheduler is not usable, or another call
     works with the same runs.
     """
-    places = Places.of(profile, runs, figures, notebooks, **others)
-    plan = Plan(manifest.load(study, notebooks), profile, places, train, only)
-    need_writable(places.runs / study, "--runs")
-    need_writable(places.figures / study, "--figures")
+    found = manifest.load(study, notebooks)
+    places = Places.of(profile, runs, figures, found.notebooks, **others)
+    plan = Plan(found, profile, places, train, only)
+    need_writable(places.runs / found.id, "--runs")
+    need_writable(places.figures / found.id, "--figures")
     with hold(places.runs):
         if scheduler:
             runner = functools.partial(cluster.answers, scheduler=scheduler, folder=places.runs)
@@ -265,12 +267,8 @@ def states(
     **others,
 ) -> list[Row]:
     """What `reproduce` would find, without doing anything: fresh, stale, missing, failed, missing runs."""
-    plan = Plan(
-        manifest.load(study, notebooks),
-        profile,
-        Places.of(profile, runs, figures, notebooks, **others),
-        train,
-    )
+    found = manifest.load(study, notebooks)
+    plan = Plan(found, profile, Places.of(profile, runs, figures, found.notebooks, **others), train)
     rows = []
     for artefact in plan.artefacts:
         why, _, missing = plan.look(artefact)

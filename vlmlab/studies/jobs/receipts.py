@@ -20,7 +20,7 @@ from ..places import Places, data_digests, digest, known
 from ..profiles import Job, with_followed
 from . import pool
 from .pool import Runner, follow, retried
-from .worker import Failed, Request
+from .worker import Failed, Request, settings
 
 TRAIN = "vlmlab.studies.jobs.train:train"
 RESULT = ("run", "key", "status", "digest")
@@ -107,7 +107,8 @@ class Index:
         log = self.folder / "logs" / f"{job.id}.log"
         models = sorted(model["name"] for model in job.models.values())
         kind = f"{self.train} {job.method} {models} {job.task.partition('/')[0]} {job.protocol} {sorted(job.after)}"
-        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources, kind=kind)
+        about = {"settings": settings(self.places.notebooks), "kind": kind}
+        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources, **about)
 
     def inputs(self, job: Job, before: dict[str, Done]) -> str:
         """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.

@@ -22,6 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from ...own_files import NOTEBOOKS
 from ...paths import PACKAGE
 from ..code import Sources
 from ..sections import Resources
@@ -45,12 +46,14 @@ class Request:
     log: str
     resources: Resources = dataclasses.field(default=Resources())
     cwd: str = dataclasses.field(default_factory=os.getcwd)
-    settings: dict = dataclasses.field(
-        default_factory=lambda: {
-            name: value for name, value in os.environ.items() if name.startswith("VLMLAB_")
-        }
-    )
+    settings: dict = dataclasses.field(default_factory=lambda: settings())
     kind: str = ""
+
+
+def settings(notebooks: Path | None = None) -> dict[str, str]:
+    """The VLMLAB_ variables of a job; `notebooks` tells it and its kernel where the studies are."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("VLMLAB_")}
+    return found | ({NOTEBOOKS: str(notebooks.absolute())} if notebooks else {})
 
 
 class Failed(Exception):
