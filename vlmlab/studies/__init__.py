@@ -7,6 +7,7 @@ _HOMES = {
     "folder": ".places",
     "load": ".manifest",
     "names": ".manifest",
+    "plan": ".driver.forecast",
     "read_provenance": ".pages.provenance",
     "reproduce": ".driver.runner",
     "runs_of": ".pages.artefact",

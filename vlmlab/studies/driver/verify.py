@@ -22,7 +22,7 @@ from ..jobs.worker import Request
 from ..manifest import Artefact
 from ..pages.provenance import READERS, read_provenance
 from ..places import Places
-from .runner import COPY, Plan
+from .plan import COPY, Plan
 
 TOLERANCE = 1e-6
 RECORDS = {
