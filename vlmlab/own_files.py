@@ -18,6 +18,14 @@ from pathlib import Path
 NOTEBOOKS = "VLMLAB_NOTEBOOKS"
 
 
+class Room(types.ModuleType):
+    """A package in which a file and the function of its name are both found: the function is the attribute."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        function = getattr(value, name, None) if isinstance(value, types.ModuleType) else None
+        super().__setattr__(name, function if callable(function) else value)
+
+
 def project() -> Path | None:
     """The folder that holds notebooks/; None outside a project."""
     if given := os.environ.get(NOTEBOOKS):

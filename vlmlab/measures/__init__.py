@@ -54,6 +54,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = list(_HOME)
+sys.modules[__name__].__class__ = own_files.Room
 own_files.join(sys.modules[__name__])
 
 

@@ -39,10 +39,10 @@ class Forecast:
             return f"{head}all {self.runs} runs and {self.artefacts} artefacts are there"
         size = "" if self.gigabytes is None else f", {self.gigabytes:.2f} GB of {self.free:.0f} free"
         time = f"about {spoken(self.minutes)}{size}" if self.minutes is not None else self.unknown()
-        of_runs = f"{len(self.missing)} of {self.runs} runs are to be trained" + (
-            f" ({time})" if self.missing else ""
+        count = (
+            f"{len(self.missing)} of {self.runs} runs are to be trained ({time}), " if self.missing else ""
         )
-        lines = [f"{head}{of_runs}, {len(self.stale)} of {self.artefacts} artefacts to be made"]
+        lines = [f"{head}{count}{len(self.stale)} of {self.artefacts} artefacts are to be made"]
         if self.page:
             lines.append(f"meanwhile {self.page} shows what was made before; open it in a browser")
         return "\n".join(lines)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...files import write_json
-from ...schema import Record, Wrong, convert
+from ...schema import Record, Wrong, convert, described
 from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
@@ -38,15 +38,18 @@ class Done:
     digest: str
 
 
+Inside = described(str, "a path below runs/", pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\0]+\Z")
+
+
 class Receipt(Record):
     """What a finished job leaves. files: those that its run folder holds; code: module -> digest."""
 
-    run: str
+    run: Inside
     key: str
     status: str
     digest: str
     inputs: str
-    files: list[str]
+    files: list[Inside]
     code: dict[str, str]
 
 
@@ -112,7 +115,7 @@ class Index:
 
     def error(self, job: Job) -> str:
         """How its last attempt failed, if it did."""
-        return known(self.receipt(job)).get("error", "")
+        return str(known(self.receipt(job)).get("error", ""))
 
     def request(self, job: Job) -> Request:
         """A job for a worker process; what it builds on is done."""
@@ -167,8 +170,9 @@ def perform(train: str, job: dict, runs: str, receipt: str, inputs: str, project
     before = known(path)
     if finished(before, inputs, root, sources):
         return path.stem
-    if "run" in before and damage(root / before["run"]):
-        set_aside(root / before["run"])
+    with contextlib.suppress(Wrong):
+        if damage(old := root / convert(before, Receipt).run):
+            set_aside(old)
     module, _, function = train.partition(":")
     start = time.monotonic()
     result = getattr(importlib.import_module(module), function)(job, runs)
