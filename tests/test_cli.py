@@ -2,8 +2,10 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,7 +13,10 @@ import pytest
 import vlmlab
 from vlmlab import cli, studies
 from vlmlab.cli import options, training
-from vlmlab.studies.driver.runner import STANDARD, Row, Summary
+from vlmlab.studies.driver.plan import STANDARD
+from vlmlab.studies.driver.runner import Row, Summary
+
+ROOT = Path(__file__).parents[1]
 
 COMMANDS = (
     "reproduce",
@@ -169,6 +174,54 @@ def test_explain(tmp_path, capsys):
     assert "fig3a of study alignednorm, profile demo" in out and "k1" in out and "1, 2" in out
     assert "vlmlab reproduce alignednorm --profile demo --only fig3a" in out
     assert cli.main(["explain", str(tmp_path / "nope.png")]) == 2
+
+
+def test_what_explain_prints_is_text_and_safe_to_paste(tmp_path, capsys):
+    record = {
+        "study": "mini",
+        "artefact": "fig; touch PWNED #",
+        "profile": "demo$(touch PWNED)",
+        "run_keys": ["\x1b]0;title\x07", "\u202e"],
+        "seeds": [1],
+        "git": {"commit": "\x1b[2J\r\n", "dirty": None},
+        "versions": {"a": "1"},
+    }
+    text = (
+        f'<svg><description xmlns="http://purl.org/dc/elements/1.1/">{json.dumps(record)}</description></svg>'
+    )
+    (tmp_path / "x.svg").write_text(text)
+    assert cli.main(["explain", str(tmp_path / "x.svg")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all(line.isprintable() for line in lines)
+    words = shlex.split(lines[-1].removeprefix("again"))
+    assert words[:2] == ["vlmlab", "reproduce"] and words[-1] == "fig; touch PWNED #"
+    assert words[4] == "demo$(touch PWNED)"
+    assert cli.main(["explain", str(tmp_path / "x.svg"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["artefact"] == "fig; touch PWNED #"
+
+
+def test_a_gallery_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["gallery", "--figures", "nowhere"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
+
+
+def test_unknown_names_are_refused_with_the_nearest_before_torch(capsys):
+    code = "import sys; from vlmlab.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for words, near in (
+        (["alignednrm"], "alignednorm"),
+        (["alignednorm", "--only", "tabel1"], "table1"),
+        (["alignednorm", "--profile", "papr"], "paper"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "reproduce", *words],
+            env=os.environ | paths,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert f"did you mean {near}?" in done.stderr and done.stdout.strip() == "False", done.stderr
 
 
 def test_fit_trains_and_prints_what_was_measured(capsys, tmp_path):

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,18 +57,17 @@ def stoppable() -> Iterator[None]:
     """Ctrl-C stops the work in order; a second one ends this process at once, and its workers with it."""
 
     def first(*_) -> None:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until this process ends
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGINT, first)
-    except ValueError:  # not in the main thread
-        yield
-        return
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, first)
     try:
         yield
     except KeyboardInterrupt:
         print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr, flush=True)
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

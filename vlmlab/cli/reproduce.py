@@ -18,8 +18,10 @@ Methods and measures of your own: methods/NAME.py and measures/NAME.py beside th
 
 
 def reproduce(args: argparse.Namespace) -> int:
-    if (args.only or args.job or args.print_jobs) and not args.study:
-        raise ValueError("name the study that this is about: vlmlab reproduce STUDY --only A,B")
+    if args.only and not args.study:
+        raise ValueError("--only names artefacts of one study; say which: vlmlab reproduce STUDY --only A,B")
+    if (args.job or args.print_jobs) and not args.study:
+        raise ValueError("runs are those of one study; say which: vlmlab reproduce STUDY --print-jobs")
     names = [args.study] if args.study else with_profile(args)
     act = one_run if args.job else print_jobs if args.print_jobs else show_plan if args.plan else make
     with stoppable():

@@ -68,6 +68,7 @@ from .profiles import Job, Profile, reached
 from .sections import Entry, Head, Matrix, ProfileSection, among, only_by_case
 
 FILE = "study.toml"
+MOST_BEFORE = 50  # matrices that one comes after, directly or not
 SAME_FILES = "differ in capital letters alone, and not every disk tells their files apart"
 
 
@@ -193,8 +194,8 @@ class Manifest(TomlFile):
             if artefact.id in artefacts:
                 self.fail("artefact", nth, "id", f"{artefact.id!r} is there twice")
             artefacts[artefact.id] = artefact
-            if two := only_by_case(artefacts):
-                self.fail("artefact", nth, "id", f"{two[0]} and {two[1]} {SAME_FILES}")
+        if two := only_by_case(artefacts):
+            self.fail("artefact", [*artefacts].index(two[1]), "id", f"{two[0]} and {two[1]} {SAME_FILES}")
         return Study(head.id, head.title, self.path, artefacts, profiles)
 
     def artefact(self, nth: int, raw: object, profiles: dict[str, Profile]) -> Artefact:
@@ -238,8 +239,11 @@ class Manifest(TomlFile):
                     message = f"profile {profile.name} has no matrix {other!r}; it has {', '.join(matrices)}"
                     self.fail(f"{section}.matrix", nth, "after", message)
         for nth, name in enumerate(matrices):
-            if name in reached(name, matrices):
+            if name in (before := reached(name, matrices)):
                 self.fail(f"{section}.matrix", nth, "after", f"{name!r} comes after itself")
+            if len(before) > MOST_BEFORE:
+                message = f"{name!r} comes after {len(before)} others; {MOST_BEFORE} are the most"
+                self.fail(f"{section}.matrix", nth, "after", message)
         for nth, (name, matrix) in enumerate(matrices.items()):
             try:
                 profile.jobs(study, name) if matrix.after else None

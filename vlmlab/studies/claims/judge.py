@@ -11,9 +11,9 @@ from ...files import write_json
 from .. import manifest
 from ..jobs.receipts import TRAIN, Index
 from ..manifest import Study
+from ..pages import table_damage
 from ..pages.artefact import measured_by
 from ..pages.provenance import read_provenance, record
-from ..pages.table_damage import of_table
 from ..places import Places, known, need_writable
 from .claim import FILE, Claim, read
 from .evaluations import NOT_TESTABLE, VERDICTS, estimate, verdict
@@ -111,10 +111,8 @@ NUMBERS = ("mean", "sd", "n", "measured_mean", "measured_sd", "sd_over_seeds")
 
 def table_of(path: Path) -> pd.DataFrame:
     """A CSV; LookupError names one that cannot be read, or a column of numbers that holds something else."""
-    if damage := of_table(path, empty=True):
-        raise LookupError(damage)
     try:
-        frame = pd.read_csv(path)
+        frame = table_damage.read(path)
         columns = [name for name in NUMBERS if name in frame]
         return frame.assign(**{name: pd.to_numeric(frame[name]) for name in columns})
     except ValueError as error:

@@ -6,6 +6,17 @@ from pathlib import Path
 LARGEST = 50_000_000  # bytes: figures in git are smaller, and a page that shows more is none
 
 
+def read(path: Path):
+    """A CSV as a DataFrame, also one from elsewhere. FileNotFoundError, or ValueError that names a damaged file."""
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if damage := of_table(path, empty=True):
+        raise ValueError(f"{path} is damaged: {damage}")
+    return pd.read_csv(path)
+
+
 def of_table(path: Path, empty: bool = False) -> str:
     """What is wrong with an artefact's CSV; "" for nothing. A missing value is an empty cell.
 
