@@ -23,7 +23,7 @@ from msgspec import Meta
 
 S = TypeVar("S")
 NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z"
-LARGEST = 4_000_000  # bytes of a TOML file that somebody wrote
+LARGEST = 20_000_000  # bytes of a TOML file that somebody wrote
 DEEPEST = 20  # levels of tables and lists in one
 DATES = (datetime.date, datetime.time)
 
@@ -40,8 +40,9 @@ Strings = described(tuple[Text, ...], "a list of strings")
 Count = described(int, "a whole number above 0", ge=1)
 Counts = described(tuple[Count, ...], "a list of whole numbers above 0, not empty", min_length=1)
 Whole = described(int, "a whole number from 0", ge=0)
-Wholes = described(tuple[Whole, ...], "a list of whole numbers, not empty", min_length=1)
 Seed = described(int, "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+Workers = described(int, "a whole number from 0 to 512", ge=0, le=512)  # processes
+Wholes = described(tuple[Whole, ...], "a list of whole numbers, not empty", min_length=1)
 Seeds = described(tuple[Seed, ...], "a list of whole numbers from 0 to 4294967295, not empty", min_length=1)
 Amount = described(float, "a number above 0", gt=0, le=sys.float_info.max)
 Finite = described(float, "a finite number", ge=-sys.float_info.max, le=sys.float_info.max)

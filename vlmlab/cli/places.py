@@ -1,13 +1,11 @@
-"""Options of all commands on studies: profile and folders; and what such commands do when Ctrl-C is pressed."""
+"""Options of all commands on studies: profile and folders; and what they say when Ctrl-C stops them."""
 
 import argparse
 import contextlib
 import functools
 import os
 import re
-import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,20 +52,9 @@ def places(p: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Ctrl-C stops the work in order; a second one ends this process at once, and its workers with it."""
-
-    def first(*_) -> None:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # until this process ends
-        raise KeyboardInterrupt
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if usual and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, first)
+    """What a study says when Ctrl-C stops it."""
     try:
         yield
     except KeyboardInterrupt:
         print("\nstopped; what is done stays. Go on with the same command.", file=sys.stderr, flush=True)
         raise
-    finally:
-        if signal.getsignal(signal.SIGINT) is first:
-            signal.signal(signal.SIGINT, signal.default_int_handler)

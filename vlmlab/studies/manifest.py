@@ -184,7 +184,7 @@ class Manifest(TomlFile):
             self.fail("study", 0, "id", f"{head.id!r} must be the name of the folder, {folder!r}")
         for name in raw["profile"]:
             if not re.match(NAME_RULE, name):
-                self.fail(f"profile.{name}", 0, "", f"the name of a profile must be {describe(Name)}")
+                self.fail(f'profile."{name}"', 0, "", f"the name of a profile must be {describe(Name)}")
         if two := only_by_case(raw["profile"]):
             self.fail(f"profile.{two[1]}", 0, "", f"profiles {two[0]} and {two[1]} {SAME_FILES}")
         profiles = {name: self.profile(name, head.id, value) for name, value in raw["profile"].items()}

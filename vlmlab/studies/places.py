@@ -54,7 +54,7 @@ def folder(path: str | Path) -> Path:
     return Path(path) if root in (None, Path.cwd()) else root / path
 
 
-def notebooks_folder() -> Path:
+def own_notebooks() -> Path:
     """The folder with the studies, for who was told none: $VLMLAB_NOTEBOOKS, else that of the project."""
     return Path(os.environ.get(own_files.NOTEBOOKS) or folder("notebooks"))
 

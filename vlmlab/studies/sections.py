@@ -20,6 +20,7 @@ from ..schema import (
     Text,
     Texts,
     Whole,
+    Workers,
     Wrong,
     describe,
     described,
@@ -91,7 +92,6 @@ Notebook = described(
     "the name of an .ipynb file in the study's folder (or below it); nothing outside is executed",
     pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\0\\]{1,200}\.ipynb\Z",
 )
-LOADERS = described(int, "a whole number from 0 to 256", ge=0, le=256)
 OWN = ("method", "models", "task", "out", "study", "variant")  # what the driver itself gives to `vlmlab.fit`
 MOST_RUNS = 10_000  # of one matrix
 After = described(
@@ -197,9 +197,9 @@ def need_settings(config: dict, **tables: dict[str, dict]) -> None:
         if own := [name for name in OWN if name in settings]:
             raise Wrong(field, f"must not set {own[0]}: it is no setting, the study itself says it")
         try:
-            msgspec.convert(settings.get("workers", 0), LOADERS)
+            msgspec.convert(settings.get("workers", 0), Workers)
         except msgspec.ValidationError:
-            message = f"workers (processes that load images) must be {describe(LOADERS)}"
+            message = f"workers (processes that load images) must be {describe(Workers)}"
             raise Wrong(field, f"{message}; it is {short(settings['workers'])}") from None
 
 

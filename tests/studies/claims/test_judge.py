@@ -9,6 +9,7 @@ import pytest
 
 from vlmlab import cli, studies
 from vlmlab.studies.claims import judge as claims
+from vlmlab.studies.claims.claim import load as load_claims
 from vlmlab.studies.claims.evaluations import NOT_TESTABLE, VERDICTS
 from vlmlab.studies.jobs import receipts
 from vlmlab.studies.pages import tables
@@ -312,7 +313,7 @@ def test_command(project, monkeypatch, capsys):
 
 def test_claims_of_alignednorm_name_what_there_is():
     """Methods, matrices and published tables that a claim names exist."""
-    found = claims.load("alignednorm", ROOT / "notebooks")
+    found = load_claims("alignednorm", ROOT / "notebooks")
     study = studies.load("alignednorm", ROOT / "notebooks")
     published = ROOT / "data/published/alignednorm"
     methods = set(pd.read_csv(published / "methods.csv")["id"])
@@ -337,7 +338,7 @@ def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(path)
     (tmp_path / "figures/alignednorm/claims.json").unlink(missing_ok=True)
-    named = {c.id: c.data for c in claims.load("alignednorm", ROOT / "notebooks")}
+    named = {c.id: c.data for c in load_claims("alignednorm", ROOT / "notebooks")}
     result = claims.judge(
         "alignednorm", runs=tmp_path, figures=tmp_path / "figures", notebooks=ROOT / "notebooks"
     )

@@ -33,7 +33,7 @@ says what its text says; such verdicts have kind "published" and never mix with 
 from pathlib import Path
 from typing import Literal
 
-from ...schema import Finite, Name, Section, Strings, Text, TomlFile, Wrong, describe, described
+from ...schema import Name, Section, Strings, Text, TomlFile, Wrong, describe, described
 from .. import manifest
 from .evaluations import MEASURES
 
@@ -51,7 +51,7 @@ Pair = described(tuple[Value, Value], "two values")
 Gap = described(
     dict[str, Pair], 'one column with two values, as { split = ["new", "base"] }', min_length=1, max_length=1
 )
-Bound = described(Finite | tuple[Finite, Finite], "a number, or two in rising order")
+Bound = described(float | tuple[float, float], "a number, or two in rising order")
 COUNTED = ("seed", "mean", "sd", "n")  # columns that no unit is told by
 
 

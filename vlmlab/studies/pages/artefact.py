@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import manifest
 from ..jobs.receipts import TRAIN, need_runs
-from ..places import Places, folder, notebooks_folder
+from ..places import Places, folder, own_notebooks
 from .provenance import save_figure
 from .tables import save_table
 
@@ -32,7 +32,7 @@ def artefact(
     """
     import pandas as pd
 
-    found = manifest.load(study, notebooks_folder())
+    found = manifest.load(study, own_notebooks())
     (chosen,) = found.choose([artefact], profile)
     places = Places.of(profile, folder(runs), notebooks=found.notebooks, **others)
     rows = [
