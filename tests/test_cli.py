@@ -200,6 +200,23 @@ def test_what_explain_prints_is_text_and_safe_to_paste(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["artefact"] == "fig; touch PWNED #"
 
 
+def test_a_study_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        (tmp_path / "notebooks" / name).mkdir(parents=True)
+        text = f'[study]\nid = "{name}"\n[[artefact]]\nid = "f"\nnotebook = "f.ipynb"\nkind = "figure"\n'
+        (tmp_path / "notebooks" / name / "study.toml").write_text(text + '[profile.demo]\nmodel = "tiny"\n')
+        source = {"cell_type": "code", "source": "\n".join(f"{p} = ''" for p in STANDARD)}
+        book = {"nbformat": 4, "cells": [source | {"metadata": {"tags": ["parameters"]}}]}
+        (tmp_path / "notebooks" / name / "f.ipynb").write_text(json.dumps(book))
+    (tmp_path / "notebooks/b/study.toml").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    for command in (["studies"], ["reproduce", "--plan"]):
+        assert cli.main(command) == 2
+        out, err = capsys.readouterr()
+        assert [line[0] for line in out.splitlines() if line[:2] in ("a:", "c:", "a,", "c,")] == ["a", "c"]
+        assert "notebooks/b/study.toml" in err and err.count("\n") == 1
+
+
 def test_a_gallery_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["gallery", "--figures", "nowhere"]) == 2

@@ -22,10 +22,18 @@ def reproduce(args: argparse.Namespace) -> int:
         raise ValueError("--only names artefacts of one study; say which: vlmlab reproduce STUDY --only A,B")
     if (args.job or args.print_jobs) and not args.study:
         raise ValueError("runs are those of one study; say which: vlmlab reproduce STUDY --print-jobs")
-    names = [args.study] if args.study else with_profile(args)
+    names, problems = ([args.study], []) if args.study else with_profile(args)
     act = one_run if args.job else print_jobs if args.print_jobs else show_plan if args.plan else make
     with stoppable():
-        return max([act(args, name) for name in names])
+        status = [act(args, name) for name in names]
+    return said(problems) or max(status)
+
+
+def said(problems: list[str]) -> int:
+    """Print what cannot be read; the exit status that it means."""
+    for problem in problems:
+        print(" ".join(problem.split()), file=sys.stderr)
+    return 2 if problems else 0
 
 
 def make(args: argparse.Namespace, name: str) -> int:
@@ -81,22 +89,34 @@ def every_study(folder: Path) -> list[str]:
     return names
 
 
-def with_profile(args: argparse.Namespace) -> list[str]:
-    """The studies that have the profile asked for; the others are said to be left out."""
+def readable(folder: Path) -> tuple[dict, list[str]]:
+    """The studies that can be read, by name, and what is wrong with each of the others."""
     from .. import studies
+
+    found, problems = {}, []
+    for name in every_study(folder):
+        try:
+            found[name] = studies.load(name, folder)
+        except (ValueError, OSError) as error:
+            problems.append(f"vlmlab: error: {error}")
+    return found, problems
+
+
+def with_profile(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The studies that have the profile asked for, the others are said to be left out; and what cannot be read."""
     from ..schema import did_you_mean
 
-    found = {name: studies.load(name, args.notebooks) for name in every_study(args.notebooks)}
+    found, problems = readable(args.notebooks)
     there = [name for name, study in found.items() if args.profile in study.profiles]
     for name in found.keys() - {*there}:
         print(f"{name} has no profile {args.profile} and is left out", file=sys.stderr)
-    if not there:
+    if found and not there:
         profiles = sorted({name for study in found.values() for name in study.profiles})
         hint = did_you_mean(args.profile, profiles)
         raise ValueError(
             f"no study in {args.notebooks} has a profile {args.profile!r}{hint}; there are {', '.join(profiles)}"
         )
-    return there
+    return there, problems
 
 
 def check_cluster(args: argparse.Namespace) -> int:

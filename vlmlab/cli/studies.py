@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import options
 from .places import notebooks, only, places, stoppable, study
-from .reproduce import every_study
+from .reproduce import readable, said
 
 VERDICTS = """
 
@@ -37,8 +37,11 @@ def list_studies(args: argparse.Namespace) -> int:
     from .. import studies
     from ..studies.driver.runner import table
 
-    for name in [args.study] if args.study else every_study(args.notebooks):
-        found = studies.load(name, args.notebooks)
+    if args.study:
+        chosen, problems = {args.study: studies.load(args.study, args.notebooks)}, []
+    else:
+        chosen, problems = readable(args.notebooks)
+    for name, found in chosen.items():
         rows = studies.states(name, args.profile, args.runs, args.figures, args.notebooks)
         if args.json:
             about = {"study": found.id, "title": found.title, "profiles": [*found.profiles]}
@@ -46,7 +49,7 @@ def list_studies(args: argparse.Namespace) -> int:
             print(json.dumps(about | {"profile": args.profile, "artefacts": plain}, ensure_ascii=False))
         else:
             print(f"{found.id}: {found.title} (profiles {', '.join(found.profiles)})\n{table(rows)}\n")
-    return 0
+    return said(problems)
 
 
 def printable(text: object) -> str:

@@ -148,7 +148,8 @@ def where(study: str | Path, notebooks: str | Path = "notebooks") -> Path:
     path, there = Path(notebooks) / study / FILE, names(notebooks)
     if not re.match(NAME_RULE, str(study)) or not path.is_file():
         listed = (
-            ", ".join(there) or "none; name the folder with --notebooks, or give the study's own by its path"
+            ", ".join(there)
+            or "none; run this in the folder that holds notebooks/, name one with --notebooks, or give the study's own folder"
         )
         hint = did_you_mean(study, there)
         raise FileNotFoundError(f"there is no study {study!r}{hint}: no {path}. Studies there: {listed}")
