@@ -63,9 +63,10 @@ def need_writable(path: Path, flag: str) -> None:
     """PermissionError that names the flag unless files can be made in a folder; makes the folder."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(bytes(4096))
     except OSError as error:
-        message = f"cannot write in {path} ({error.strerror}); name another folder with {flag}"
+        message = f"cannot write in {path} ({error.strerror}); make room, or name another folder with {flag}"
         raise PermissionError(message) from error
 
 
