@@ -1,6 +1,8 @@
 """study.toml: what a study draws, which runs that needs, and how they are trained per profile.
 
-One file per study, `notebooks/<study>/study.toml`:
+One file per study, `notebooks/<study>/study.toml`. It may lie anywhere: `vlmlab reproduce <study>` finds it in
+notebooks/ here, in the folder that --notebooks or $VLMLAB_NOTEBOOKS names, or takes the path of the study's own
+folder. Methods and measures of your own lie beside that folder of studies (vlmlab/own_files.py).
 
     [study]
     id = "alignednorm"                 # the folder's name

@@ -76,6 +76,20 @@ def test_the_command_stops_after_the_plan(two, monkeypatch, capsys):
     assert not (two.root / "runs").exists()
 
 
+def test_resources_that_this_machine_lacks_are_said_first(two, monkeypatch, capsys):
+    path = two.root / "notebooks/fake/study.toml"
+    path.write_text(
+        path.read_text().replace('model = "none"', 'model = "none"\nresources = { memory_gb = 1e12 }')
+    )
+    monkeypatch.chdir(two.root)
+    assert cli.main(["reproduce", "fake", "--only", "nosuch"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(
+        "note: notebooks/fake/study.toml, resources of profile demo, notebooks: needs 1e+12 GB"
+    )
+    assert "runs of main" in err and "no artefact 'nosuch'" in err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("minutes", "words"), [(0.2, "a minute"), (36, "36 minutes"), (600, "10.0 hours")])
 def test_spoken(minutes, words):
     assert spoken(minutes) == words

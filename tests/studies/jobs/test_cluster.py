@@ -275,6 +275,11 @@ def test_check_of_a_cluster_file_runs_a_job(tmp_path, monkeypatch, capsys):
             "jobqueue: {slurm: {cores: 1, memory: 1GB, scheduler-options: [1]}}",
             "slurm.scheduler-options must be",
         ),
+        (
+            "jobqueue: {slurm: {cores: 1, memory: 1GB, walltime: 12:00:00}}",
+            "slurm.walltime must be a string in quotes, such as .12:00:00.; it is 43200",
+        ),
+        ("a: &a [1]\njobqueue: {slurm: {cores: *a}}", "has aliases"),
         ("jobqueue: 5", "needs `jobqueue:` with one of"),
         ("[" * 5000, "is not valid YAML"),
         ("\ufeffa: 1", "byte order mark"),
@@ -308,13 +313,13 @@ def test_check_without_a_batch_system(tmp_path, monkeypatch, capsys):
 
 
 def listening() -> set[str]:
-    """Addresses on which processes below this one listen."""
+    """Addresses, with ports, on which processes below this one listen."""
     found = set()
     for path in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(path).read_text().splitlines()[1:]:
             _, local, _, state, *_, inode = line.split()[:10]
             if state == "0A" and inode in sockets_below(os.getpid()):
-                found.add(local.partition(":")[0])
+                found.add(local)
     return found
 
 
@@ -352,7 +357,8 @@ def test_a_study_on_workers_that_a_file_starts(project, tmp_path, monkeypatch):
     before = listening()
     summary = project.reproduce(batch=tmp_path / "c.yaml", jobs=1)
     assert summary.ok, str(summary)
-    assert len(seen) == 2 and all(found - before <= LOOPBACK and found - before for found in seen)
+    new = [{address.partition(":")[0] for address in found - before} for found in seen]
+    assert len(new) == 2 and all(addresses and addresses <= LOOPBACK for addresses in new), seen
     parents = {int(process) for process, *_ in project.calls()}
     assert parents and os.getpid() not in parents
     assert project.reproduce(batch=tmp_path / "c.yaml").rows[0].state == "fresh" and len(seen) == 2

@@ -14,7 +14,7 @@ from .. import manifest
 from ..jobs import cluster, pool
 from ..jobs.batch_system import Workers
 from ..jobs.receipts import TRAIN, Outcome, lacking, train_missing
-from ..manifest import Artefact
+from ..manifest import Artefact, Study
 from ..pages import gallery
 from ..pages.state import FILES
 from ..pages.table_damage import of_table
@@ -96,6 +96,9 @@ def reproduce(
     """
     found = manifest.load(study, notebooks)
     places = Places.of(profile, runs, figures, found.notebooks, **others)
+    if not (scheduler or batch):
+        for why in too_much(found, profile, jobs):
+            print(f"note: {why}", file=sys.stderr)
     plan = Plan(found, profile, places, train, only)
     need_writable(places.runs / found.id, "--runs")
     need_writable(places.figures / found.id, "--figures")
@@ -114,6 +117,18 @@ def reproduce(
     except (ValueError, OSError) as error:  # such as a study.toml of another study: this one is done
         print(f"no gallery: {error}", file=sys.stderr)
     return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder)
+
+
+def too_much(study: Study, profile: str, jobs: int) -> list[str]:
+    """What `resources` of the profile this machine can never offer, before anything waits for it."""
+    chosen, path = study.profile(profile), study.path
+    needs = {"notebooks": chosen.resources({})}
+    needs |= {f"runs of {name}": chosen.resources(m.resources.given) for name, m in chosen.matrices.items()}
+    if not any(n.gpus or n.memory_gb for n in needs.values()):
+        return []
+    room = pool.Room(jobs)
+    found = {name: room.refusal(n) for name, n in needs.items()}
+    return [f"{path}, resources of profile {profile}, {name}: {why}" for name, why in found.items() if why]
 
 
 @contextlib.contextmanager

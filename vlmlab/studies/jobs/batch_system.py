@@ -33,6 +33,7 @@ SYSTEMS = {  # name in the file -> (class of dask-jobqueue, the command it submi
     "local": ("LocalCluster", "bash"),
 }
 HERE = "127.0.0.1"
+MOST = 200  # lists and tables in a file: yaml takes minutes over thousands, one in the other
 NO_DASHBOARD = ("--no-dashboard", "--dashboard-address", f"{HERE}:0")
 LOGS = ("tornado.application", "distributed", "distributed.deploy", "distributed.core", "asyncio")
 
@@ -53,6 +54,7 @@ class PerJob(Record):
 
     cores: Count
     memory: Text
+    walltime: described(str, 'a string in quotes, such as "12:00:00"') | None = None
     worker_extra_args: described(list[str], "a list of strings") | None = None
     scheduler_options: described(dict[str, object], "a table") | None = None
 
@@ -67,8 +69,17 @@ def read(path: Path) -> tuple[str, dict]:
         import yaml
     except ImportError as error:
         raise ValueError(f"a batch system {NEEDED}") from error
+    text = text_of(path)
+    if (many := text.count("[") + text.count("{")) > MOST:
+        raise ValueError(
+            f"{path} is not valid YAML for a batch system: {many} lists and tables, more than {MOST}"
+        )
     try:
-        found = yaml.safe_load(text_of(path))
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError(
+                f"{path} has aliases (*name), which can stand for any amount; write the values out"
+            )
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is not valid YAML: {error or 'it is nested too deep'}") from error
     try:
