@@ -123,6 +123,11 @@ def test_fresh_by_each_name_and_stale_when_the_method_changes(made, paper, monke
         file.write_text(text.replace(old, new))
         assert Index("mine", places).done(job) is None, name
         file.write_text(text)
+    for broken in (b"class (", b"\xff\xfe\0", b"a = '\0'"):  # named when it is imported, no traceback before
+        file.write_bytes(broken)
+        assert Index("mine", places).done(job) is None
+    file.write_text("AMOUNT = 1\n")
+    assert Index("mine", places).done(job)
     file = paper / "measures/doubled.py"
     file.write_text(MEASURE.replace("2 * x", "3 * x"))
     (row,) = studies.states(paper / "notebooks/mine")
