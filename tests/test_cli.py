@@ -12,7 +12,7 @@ import pytest
 
 import vlmlab
 from vlmlab import cli, studies
-from vlmlab.cli import options, training
+from vlmlab.cli import options, places, training
 from vlmlab.studies.driver.plan import STANDARD
 from vlmlab.studies.driver.runner import Row, Summary
 
@@ -215,6 +215,18 @@ def test_a_study_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, capsy
         out, err = capsys.readouterr()
         assert [line[0] for line in out.splitlines() if line[:2] in ("a:", "c:", "a,", "c,")] == ["a", "c"]
         assert "notebooks/b/study.toml" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "study.toml", "nowhere", "."])
+def test_a_study_that_is_no_file_is_none(tmp_path, monkeypatch, capsys, target):
+    """Neither the help nor a command reads a device, a loop, a folder."""
+    places.profiles_here.cache_clear()
+    (tmp_path / "notebooks/mini").mkdir(parents=True)
+    (tmp_path / "notebooks/mini/study.toml").symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["studies", "mini"]) == 2
+    assert "there is no study 'mini': no notebooks/mini/study.toml" in capsys.readouterr().err
+    places.profiles_here.cache_clear()
 
 
 def test_a_gallery_of_nothing_is_refused(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ NOTEBOOKS = Path(os.environ.get("VLMLAB_NOTEBOOKS") or "notebooks")
 def profiles_here() -> str:
     """The profiles of the studies in the current folder, for the help; read without a check."""
     found = {}
-    for path in sorted(NOTEBOOKS.glob("*/study.toml")):
+    for path in filter(Path.is_file, sorted(NOTEBOOKS.glob("*/study.toml"))):  # no pipe, no device
         with contextlib.suppress(OSError):
             text = path.read_text(encoding="utf-8", errors="replace")
             found |= dict.fromkeys(re.findall(r"(?m)^\[profile\.([A-Za-z0-9_-]+)\]", text))

@@ -136,7 +136,7 @@ class Study:
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:
     """The studies below a folder: its subfolders with a study.toml."""
-    return sorted(p.parent.name for p in Path(notebooks).glob("*/study.toml"))
+    return sorted(p.parent.name for p in Path(notebooks).glob("*/study.toml") if p.is_file())
 
 
 def where(study: str | Path, notebooks: str | Path = "notebooks") -> Path:
