@@ -2,16 +2,21 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import vlmlab
 from vlmlab import cli, studies
-from vlmlab.cli import options, training
-from vlmlab.studies.driver.runner import STANDARD, Row, Summary
+from vlmlab.cli import options, places, training
+from vlmlab.studies.driver.plan import STANDARD
+from vlmlab.studies.driver.runner import Row, Summary
+
+ROOT = Path(__file__).parents[1]
 
 COMMANDS = (
     "reproduce",
@@ -184,6 +189,83 @@ def test_explain(tmp_path, capsys):
     assert "fig3a of study alignednorm, profile demo" in out and "k1" in out and "1, 2" in out
     assert "vlmlab reproduce alignednorm --profile demo --only fig3a" in out
     assert cli.main(["explain", str(tmp_path / "nope.png")]) == 2
+
+
+def test_what_explain_prints_is_text_and_safe_to_paste(tmp_path, capsys):
+    record = {
+        "study": "mini",
+        "artefact": "fig; touch PWNED #",
+        "profile": "demo$(touch PWNED)",
+        "run_keys": ["\x1b]0;title\x07", "\u202e"],
+        "seeds": [1],
+        "git": {"commit": "\x1b[2J\r\n", "dirty": None},
+        "versions": {"a": "1"},
+    }
+    text = (
+        f'<svg><description xmlns="http://purl.org/dc/elements/1.1/">{json.dumps(record)}</description></svg>'
+    )
+    (tmp_path / "x.svg").write_text(text)
+    assert cli.main(["explain", str(tmp_path / "x.svg")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and all(line.isprintable() for line in lines)
+    words = shlex.split(lines[-1].removeprefix("again"))
+    assert words[:2] == ["vlmlab", "reproduce"] and words[-1] == "fig; touch PWNED #"
+    assert words[4] == "demo$(touch PWNED)"
+    assert cli.main(["explain", str(tmp_path / "x.svg"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["artefact"] == "fig; touch PWNED #"
+
+
+def test_a_study_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        (tmp_path / "notebooks" / name).mkdir(parents=True)
+        text = f'[study]\nid = "{name}"\n[[artefact]]\nid = "f"\nnotebook = "f.ipynb"\nkind = "figure"\n'
+        (tmp_path / "notebooks" / name / "study.toml").write_text(text + '[profile.demo]\nmodel = "tiny"\n')
+        source = {"cell_type": "code", "source": "\n".join(f"{p} = ''" for p in STANDARD)}
+        book = {"nbformat": 4, "cells": [source | {"metadata": {"tags": ["parameters"]}}]}
+        (tmp_path / "notebooks" / name / "f.ipynb").write_text(json.dumps(book))
+    (tmp_path / "notebooks/b/study.toml").write_bytes(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    for command in (["studies"], ["reproduce", "--plan"]):
+        assert cli.main(command) == 2
+        out, err = capsys.readouterr()
+        assert [line[0] for line in out.splitlines() if line[:2] in ("a:", "c:", "a,", "c,")] == ["a", "c"]
+        assert "notebooks/b/study.toml" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "study.toml", "nowhere", "."])
+def test_a_study_that_is_no_file_is_none(tmp_path, monkeypatch, capsys, target):
+    """Neither the help nor a command reads a device, a loop, a folder."""
+    places.profiles_here.cache_clear()
+    (tmp_path / "notebooks/mini").mkdir(parents=True)
+    (tmp_path / "notebooks/mini/study.toml").symlink_to(target)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["studies", "mini"]) == 2
+    assert "there is no study 'mini': no notebooks/mini/study.toml" in capsys.readouterr().err
+    places.profiles_here.cache_clear()
+
+
+def test_a_gallery_of_nothing_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["gallery", "--figures", "nowhere"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err and not (tmp_path / "nowhere").exists()
+
+
+def test_unknown_names_are_refused_with_the_nearest_before_torch(capsys):
+    code = "import sys; from vlmlab.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for words, near in (
+        (["alignednrm"], "alignednorm"),
+        (["alignednorm", "--only", "tabel1"], "table1"),
+        (["alignednorm", "--profile", "papr"], "paper"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "reproduce", *words],
+            env=os.environ | paths,
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert f"did you mean {near}?" in done.stderr and done.stdout.strip() == "False", done.stderr
 
 
 def test_fit_trains_and_prints_what_was_measured(capsys, tmp_path):

@@ -28,7 +28,7 @@ class Example(schema.Section):
 @pytest.mark.parametrize(
     ("raw", "field", "words"),
     [
-        ({"id": "a/b"}, "id", "must be a name of letters, digits, - and _; it is 'a/b'"),
+        ({"id": "a/b"}, "id", "must be a name of at most 100 letters, digits, - and _; it is 'a/b'"),
         ({"id": "é"}, "id", "must be a name"),
         ({"id": "a\n"}, "id", "must be a name"),
         ({"kind": "table"}, "id", "is missing; needed are id"),

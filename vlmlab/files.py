@@ -42,6 +42,8 @@ def read_json(path: Path) -> object:
     """What a JSON file holds. ValueError that names a damaged file, FileNotFoundError where there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is damaged: it is nested too deep") from error
     except ValueError as error:
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import source_code
+from . import own_files, source_code
 from .learner import Learner
 
 ROOMS = ("methods", "distill", "decode", "mini")
@@ -35,7 +35,9 @@ def modules(rooms: Iterable[str] = ROOMS) -> dict[str, str]:
     for room in rooms:
         if not exists(room):
             continue
-        names = (m.name for m in pkgutil.iter_modules(importlib.import_module(f"vlmlab.{room}").__path__))
+        package = importlib.import_module(f"vlmlab.{room}")
+        own_files.join(package)
+        names = (m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
         found |= {name: f"vlmlab.{room}.{name}" for name in names if name not in shared_by(room)}
     return found
 
@@ -63,9 +65,13 @@ def find(name: str | type[Learner]) -> type[Learner]:
         near = get_close_matches(str(name).lower().replace("-", "_"), there, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown method {name!r}{hint}; there are {', '.join(sorted(there))}")
-    module = importlib.import_module(there[name])
+    module = own_files.load(there[name])
     classes = (c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)
-    return next(c for c in classes if issubclass(c, Learner))
+    if (found := next((c for c in classes if issubclass(c, Learner)), None)) is None:
+        raise ValueError(
+            f"{module.__file__} defines no method: no class that extends Method or another learner"
+        )
+    return found
 
 
 def name_of(learner: type[Learner] | Learner) -> str:

@@ -5,12 +5,16 @@ field's description (`msgspec.Meta`) is what its error says: "must be <descripti
 several fields is checked in `__post_init__`, which raises `Wrong`.
 """
 
+import datetime
 import difflib
+import math
 import re
+import reprlib
 import sys
 import tomllib
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, TypeVar
 
@@ -18,7 +22,10 @@ import msgspec
 from msgspec import Meta
 
 S = TypeVar("S")
-NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9_-]*\Z"
+NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z"
+LARGEST = 20_000_000  # bytes of a TOML file that somebody wrote
+DEEPEST = 20  # levels of tables and lists in one
+DATES = (datetime.date, datetime.time)
 
 
 def described(kind: object, words: str, **limits) -> object:
@@ -26,14 +33,17 @@ def described(kind: object, words: str, **limits) -> object:
     return Annotated[kind, Meta(description=words, **limits)]
 
 
-Name = described(str, "a name of letters, digits, - and _", pattern=NAME_RULE)
+Name = described(str, "a name of at most 100 letters, digits, - and _", pattern=NAME_RULE)
 Text = described(str, "a string, not empty", min_length=1)
 Texts = described(tuple[Text, ...], "a list of strings, not empty", min_length=1)
 Strings = described(tuple[Text, ...], "a list of strings")
 Count = described(int, "a whole number above 0", ge=1)
 Counts = described(tuple[Count, ...], "a list of whole numbers above 0, not empty", min_length=1)
 Whole = described(int, "a whole number from 0", ge=0)
+Seed = described(int, "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+Workers = described(int, "a whole number from 0 to 512", ge=0, le=512)  # processes
 Wholes = described(tuple[Whole, ...], "a list of whole numbers, not empty", min_length=1)
+Seeds = described(tuple[Seed, ...], "a list of whole numbers from 0 to 4294967295, not empty", min_length=1)
 Amount = described(float, "a number above 0", gt=0, le=sys.float_info.max)
 Finite = described(float, "a finite number", ge=-sys.float_info.max, le=sys.float_info.max)
 Table = described(dict[str, object], "a table")
@@ -86,27 +96,95 @@ def explained(error: msgspec.ValidationError, raw: object, kind: type) -> Wrong:
     if not path:
         name = (re.search(r"field `(.*)`", text) or ("", ""))[1]
         if "unknown field" in text:
-            near = difflib.get_close_matches(name, legal, 1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = f" ({near.removeprefix('; ')})" if (near := did_you_mean(name, legal)) else ""
             return Wrong(name, f"unknown field{hint}; legal are {', '.join(legal)}")
         if "missing" in text:
             needed = ", ".join(n for n, f in legal.items() if f.required)
             return Wrong(name, f"is missing; needed are {needed}")
-        return Wrong("", f"must be a table with the fields {', '.join(legal)}; it is {raw!r}")
+        return Wrong("", f"must be a table with the fields {', '.join(legal)}; it is {short(raw)}")
     name, inner = re.search(r"\$\.(\w+)(.*?)`", path).groups()
     within = f" ({inner.strip('.')}: {text})" if inner else ""
-    return Wrong(name, f"must be {describe(legal[name].type) or text}; it is {raw[name]!r}{within}")
+    return Wrong(name, f"must be {describe(legal[name].type) or text}; it is {short(raw[name])}{within}")
+
+
+def short(value: object) -> str:
+    """A value as an error shows it: long ones by their beginning and end, and how many they hold."""
+    brief = reprlib.Repr()
+    brief.maxstring = brief.maxother = brief.maxlong = 80
+    many = isinstance(value, (list, tuple, dict, str)) and len(value) > 100
+    return brief.repr(value) + (f" ({len(value)} in all)" if many else "")
+
+
+def did_you_mean(name: object, there: typing.Iterable[str]) -> str:
+    """ "; did you mean x?" of the nearest name, or ""."""
+    near = difflib.get_close_matches(str(name), list(there), 1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def values_in(value: object, path: tuple = ()) -> Iterator[tuple[tuple, object]]:
+    """Everything in tables and lists with its path; `Wrong` for what lies too deep."""
+    todo = [(path, value)]
+    while todo:
+        path, value = todo.pop()
+        if len(path) > DEEPEST:
+            raise Wrong(
+                "", f"tables and lists more than {DEEPEST} deep, below {'.'.join(map(str, path[:3]))}"
+            )
+        yield path, value
+        if isinstance(value, (dict, list)):
+            inner = value.items() if isinstance(value, dict) else enumerate(value)
+            todo += [((*path, key), item) for key, item in inner]
+
+
+def unfit(value: object) -> str:
+    """What is wrong with a value that no setting can have, or ""."""
+    if isinstance(value, DATES):
+        return f"is the date or time {value}; write it as a string, in quotes"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"must be a finite number; it is {value}"
+    return "must not hold a NUL character" if isinstance(value, str) and "\0" in value else ""
+
+
+def text_of(path: Path) -> str:
+    """A text file in UTF-8. ValueError names one that is larger than anybody writes, or in another encoding."""
+    if (size := path.stat().st_size) > LARGEST:
+        raise ValueError(f"{path} has {size} bytes; such a file has at most {LARGEST}")
+    raw = path.read_bytes()
+    if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        raise ValueError(f"{path} begins with a byte order mark; save it as UTF-8 without one")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
 class TomlFile:
     """The text of one TOML file while it is checked; knows where a field stands."""
 
     def __init__(self, path: Path):
-        self.path, self.text = path, path.read_text(encoding="utf-8")
+        self.path, self.text = path, text_of(path)
         try:
             self.raw = tomllib.loads(self.text)
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError as error:
+            raise ValueError(f"{path}: not valid TOML: tables and lists are nested too deep") from error
+        except ValueError as error:  # tomllib's own, and Python's for a number of too many digits
             raise ValueError(f"{path}: not valid TOML: {error}") from error
+        try:
+            for where, value in values_in(self.raw):
+                if why := unfit(value):
+                    self.fail(*self.place(where), f"{'.'.join(map(str, where))} {why}")
+        except Wrong as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def place(self, path: tuple) -> tuple[str, int, str]:
+        """Section, its number and field of a value: the longest part of its path that has a header."""
+        headers = set(re.findall(r"(?m)^\s*\[\[?\s*([^\[\]=]+?)\s*\]", self.text))
+        for cut in range(len(path) - 1, 0, -1):
+            name = ".".join(step for step in path[:cut] if isinstance(step, str))
+            key = next((step for step in path[cut:] if isinstance(step, str)), "")
+            if name in headers:
+                return name, path[cut - 1] if isinstance(path[cut - 1], int) else 0, key
+        return str(path[0]), 0, ""
 
     def section(self, kind: type[S], section: str, nth: int, raw: object) -> S:
         """The nth section of a name. ValueError names file, line and field, and what is legal."""

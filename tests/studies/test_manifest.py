@@ -179,6 +179,30 @@ def test_resources_of_a_matrix_go_over_those_of_the_profile(load):
             ["matrix.resources", "gpus", "{'gpu': 1}"],
         ),
         ("[profile.demo]", "[profiles.demo]", 17, ["profiles", "[profile.<name>]"]),
+        ('"fig1.ipynb"', '"../x/fig1.ipynb"', 7, ["artefact.notebook", "study's folder", "../x/fig1"]),
+        ('"fig1.ipynb"', '"/etc/fig1.ipynb"', 7, ["artefact.notebook", "nothing outside"]),
+        ('"fig1.ipynb"', '"a/../../fig1.ipynb"', 7, ["artefact.notebook"]),
+        ('"fig1.ipynb"', '"."', 7, ["artefact.notebook", ".ipynb"]),
+        ('"fig1.ipynb"', '"fig\\u0000.ipynb"', 7, ["notebook", "NUL"]),
+        ('id = "table1"', 'id = "FIG1"', 12, ["artefact.id", "fig1 and FIG1", "capital letters"]),
+        ('id = "table1"', f'id = "{"a" * 101}"', 12, ["artefact.id", "at most 100 letters"]),
+        ("[profile.demo]", '[profile."../x"]\nmodel = "tiny"\n[profile.demo]', 17, ["the name of a profile"]),
+        ("[profile.demo]", '[profile.DEMO]\nmodel = "tiny"\n[profile.demo]', 19, ["DEMO and demo"]),
+        ("seeds = [1, 2, 3]", f"seeds = {list(range(10**5))}", 25, ["400000 runs", "at most 10000"]),
+        (
+            "shots = [16]",
+            f"shots = {[*range(1, 2001)]}",
+            26,
+            ["24000 runs (2 methods x 2 tasks x 2000 shots x 3 seeds)"],
+        ),
+        ("seeds = [1, 2, 3]", "seeds = [4294967296]", 25, ["4294967295", "4294967296"]),
+        ("lr = 0.2", 'out = "elsewhere"', 27, ["matrix.config", "must not set out"]),
+        ("token_mix = 0.5", 'study = "../x"', 29, ["matrix.method", "must not set study"]),
+        ("lr = 0.2", "workers = 100000", 27, ["workers", "from 0 to 512; it is 100000"]),
+        ("lr = 0.2", "lr = inf", 27, ["config.lr must be a finite number; it is inf"]),
+        ("lr = 0.2", "day = 1979-05-27", 27, ["config.day is the date", "in quotes"]),
+        ("digits = 2", "day = 07:32:00", 15, ["artefact.1.params.day is the date or time"]),
+        ("digits = 2", f"digits = {'[' * 30}{']' * 30}", None, ["more than 20 deep"]),
     ],
 )
 def test_errors_name_line_and_field(load, old, new, line, words):
@@ -186,7 +210,8 @@ def test_errors_name_line_and_field(load, old, new, line, words):
     with pytest.raises(ValueError) as caught:
         load(GOOD.replace(old, new))
     message = str(caught.value)
-    assert f"study.toml, line {line}, " in message, message
+    assert line is None or f"study.toml, line {line}, " in message, message
+    assert len(message) < 1000
     assert all(word in message for word in words), message
 
 
@@ -195,11 +220,32 @@ def test_broken_toml(load):
         load(GOOD.replace('id = "fig1"', "id = fig1"))
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (GOOD.encode("utf-16"), "byte order mark"),
+        (b"\xef\xbb\xbf" + GOOD.encode(), "byte order mark"),
+        (GOOD.replace("A study", "\xe9").encode("latin-1"), "no text in UTF-8"),
+        (b"", "at least one"),
+        (f"x = {'[' * 5000}{']' * 5000}".encode(), "too deep"),
+        (f"x = {'9' * 5000}".encode(), "not valid TOML"),
+        (b"#" * 20_000_001, "20000001 bytes"),
+    ],
+)
+def test_files_that_are_no_study(load, project, content, words):
+    load()
+    path = project.root / "notebooks/fake/study.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words) as caught:
+        studies.load("fake", project.root / "notebooks")
+    assert str(path) in str(caught.value)
+
+
 def test_unknown_study_profile_and_artefact(load, project):
     study = load()
     with pytest.raises(FileNotFoundError, match=r"no study 'fkae'.*fake"):
         studies.load("fkae", project.root / "notebooks")
-    with pytest.raises(ValueError, match=r"no profile 'dmo'; it has demo"):
+    with pytest.raises(ValueError, match=r"no profile 'dmo'; did you mean demo\?; it has demo"):
         study.profile("dmo")
-    with pytest.raises(ValueError, match=r"no artefact 'fig9'; it has fig1, table1"):
+    with pytest.raises(ValueError, match=r"no artefact 'fig9'; did you mean fig1\?; it has fig1, table1"):
         study.choose(["fig1", "fig9"], "demo")

@@ -157,3 +157,20 @@ def test_a_longer_circle_is_named(load):
     text = HEAD.replace("models = {}\n", 'models = {}\nafter = { words = "main" }\n') + FOLLOWS
     with pytest.raises(ValueError, match=r"line 19, profile\.demo\.matrix\.after: 'vit' comes after itself"):
         load(text)
+
+
+def test_matrices_that_follow_each_other_by_two_roles_are_looked_at_once(project):
+    """Without memory the work would double with each of them."""
+    head = '[[profile.demo.matrix]]\nmethods = ["one"]\ntasks = ["toy/a"]\nseeds = [1]\n'
+    texts = [f'{head}name = "m0"\n']
+    texts += [f'{head}name = "m{i}"\nafter = {{ a = "m{i - 1}", b = "m{i - 1}" }}\n' for i in range(1, 50)]
+    first = project.artefact("good", matrix="m49")
+    text = f'[study]\nid = "fake"\n{first}[profile.demo]\nmodel = "none"\n'
+    path = project.write("notebooks/fake/study.toml", text + "".join(texts))
+    (job,) = studies.load("fake", project.root / "notebooks").jobs("demo", ("m49",))
+    assert len(with_followed([job])) == 50 and with_followed([job])[-1] is job
+    path.write_text(
+        path.read_text() + "".join(f'{head}name = "m{i}"\nafter = {{ a = "m{i - 1}" }}\n' for i in (50, 51))
+    )
+    with pytest.raises(ValueError, match=r"matrix\.after: 'm51' comes after 51 others; 50 are the most"):
+        studies.load("fake", project.root / "notebooks")

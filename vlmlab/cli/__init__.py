@@ -6,7 +6,7 @@ import os
 import sys
 
 from .. import __version__
-from . import listing, studies, training
+from . import listing, reproduce, studies, training
 
 EXAMPLES = """examples:
   vlmlab reproduce                          train what is missing, make all figures
@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         p.set_defaults(run=run)
         return p
 
-    for room in (studies, training, listing):
+    for room in (reproduce, studies, training, listing):
         room.commands(command)
     return ap
 

@@ -1,6 +1,7 @@
 """Commands that say what there is: models, tasks, methods, data."""
 
 import argparse
+import sys
 
 from . import options
 
@@ -34,9 +35,14 @@ def list_tasks(args: argparse.Namespace) -> int:
 def list_methods(args: argparse.Namespace) -> int:
     from .. import registry
 
+    status = 0
     for name in registry.names():
-        print(f"{name}: {registry.describe(name)}")
-    return 0
+        try:
+            print(f"{name}: {registry.describe(name)}")
+        except ValueError as error:  # a file of one's own; the others are no worse for it
+            print(f"vlmlab: error: {error}", file=sys.stderr)
+            status = 2
+    return status
 
 
 def commands(command) -> None:

@@ -4,6 +4,9 @@ Those of `cost` and `timing` take a model or functions instead, and run them.
 """
 
 import importlib
+import sys
+
+from .. import own_files
 
 _MODULES = {
     "norms": ("token_norms", "norm_by_role", "norm_of_mean", "norm_ratio", "effect_size"),
@@ -51,12 +54,17 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = list(_HOME)
+sys.modules[__name__].__class__ = own_files.Room
+own_files.join(sys.modules[__name__])
 
 
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"vlmlab.measures has no {name!r}; it has {', '.join(__all__)}")
+    try:
+        return own_files.member(sys.modules[__name__], name)
+    except AttributeError as error:
+        raise AttributeError(f"{error}; vlmlab.measures has {', '.join(__all__)}") from error
 
 
 def __dir__() -> list[str]:

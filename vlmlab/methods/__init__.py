@@ -1,10 +1,13 @@
 """Methods trained on top of a frozen model. One file each; the file name is the method's name."""
 
-from .. import registry
+import sys
+
+from .. import own_files, registry
 from ..registry import build, config, configure, describe, find
 from .method import Method
 from .preset_table import presets, target_presets
 
+own_files.join(sys.modules[__name__])
 SHARED = ("method", "preset_table", "prompts", "schedule")  # what methods share
 
 

@@ -119,10 +119,16 @@ def save(path: str, project: str, files: list[str]) -> None:
 
 
 def digest(path: Path, loaded: frozenset[Path]) -> str:
-    """Of a module's code and the data files beside it that it names; `loaded` are the modules of the record."""
+    """Of a module's code and the data files beside it that it names; `loaded` are the modules of the record.
+
+    What is no Python at the moment goes by its bytes: it says something else, and who imports it says why.
+    """
     stat = path.stat()
     package = path.name == "__init__.py"
-    code, texts = read_code(path, stat.st_mtime_ns, stat.st_size, loaded if package else None)
+    try:
+        code, texts = read_code(path, stat.st_mtime_ns, stat.st_size, loaded if package else None)
+    except (SyntaxError, ValueError, RecursionError):
+        return file_digest(path)
     beside = [file_digest(file) for text in texts if (file := path.with_name(text)).is_file()]
     return hashlib.sha256("".join([code, *beside]).encode()).hexdigest()[:16]
 

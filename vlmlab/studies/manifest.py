@@ -1,6 +1,8 @@
 """study.toml: what a study draws, which runs that needs, and how they are trained per profile.
 
-One file per study, `notebooks/<study>/study.toml`:
+One file per study, `notebooks/<study>/study.toml`. It may lie anywhere: `vlmlab reproduce <study>` finds it in
+notebooks/ here, in the folder that --notebooks or $VLMLAB_NOTEBOOKS names, or takes the path of the study's own
+folder. Methods and measures of your own lie beside that folder of studies (vlmlab/own_files.py).
 
     [study]
     id = "alignednorm"                 # the folder's name
@@ -59,13 +61,19 @@ notebook 0.5). They change where and when a job runs, not which run it is.
 """
 
 import dataclasses
+import os
+import re
 from pathlib import Path
 
 from ..paths import shipped_notebooks
-from ..schema import TomlFile, Wrong
+from ..schema import NAME_RULE, Name, TomlFile, Wrong, describe, did_you_mean
 from .places import notebooks_folder
 from .profiles import Job, Profile, reached
-from .sections import Entry, Head, Matrix, ProfileSection, among
+from .sections import Entry, Head, Matrix, ProfileSection, among, only_by_case
+
+FILE = "study.toml"
+MOST_BEFORE = 50  # matrices that one comes after, directly or not
+SAME_FILES = "differ in capital letters alone, and not every disk tells their files apart"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +98,17 @@ class Study:
     artefacts: dict[str, Artefact]
     profiles: dict[str, Profile]
 
+    @property
+    def notebooks(self) -> Path:
+        """The folder that holds it, perhaps with others."""
+        return self.path.parent.parent
+
     def profile(self, name: str) -> Profile:
         if name not in self.profiles:
-            raise ValueError(f"study {self.id} has no profile {name!r}; it has {', '.join(self.profiles)}")
+            hint = did_you_mean(name, self.profiles)
+            raise ValueError(
+                f"study {self.id} has no profile {name!r}{hint}; it has {', '.join(self.profiles)}"
+            )
         return self.profiles[name]
 
     def choose(self, only: list[str] | None, profile: str) -> list[Artefact]:
@@ -104,7 +120,8 @@ class Study:
         lacks = {a.id: [m for m in a.runs if m not in matrices] for a in self.artefacts.values()}
         for id in only or ():
             if id not in lacks:
-                raise ValueError(f"study {self.id} has no artefact {id!r}; it has {', '.join(lacks)}")
+                hint = did_you_mean(id, lacks)
+                raise ValueError(f"study {self.id} has no artefact {id!r}{hint}; it has {', '.join(lacks)}")
             if lacks[id]:
                 there = ", ".join(matrices) or "none"
                 raise ValueError(
@@ -121,22 +138,37 @@ class Study:
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:
     """The studies below a folder, its subfolders with a study.toml; where notebooks/ has none, those of vlmlab."""
-    return sorted(p.parent.name for p in notebooks_folder(notebooks).glob("*/study.toml"))
+    found = notebooks_folder(notebooks).glob(f"*/{FILE}")
+    return sorted(p.parent.name for p in found if p.is_file())
 
 
-def load(study: str, notebooks: str | Path = "notebooks") -> Study:
-    """Read and check `<notebooks>/<study>/study.toml`; where notebooks/ has no study, one that comes with vlmlab.
+def where(study: str | Path, notebooks: str | Path = "notebooks") -> Path:
+    """The study.toml of a study: named, of the folder `notebooks`; or the study's own folder, as a path."""
+    if "/" in str(study) or os.sep in str(study):
+        folder = Path(study).expanduser()
+        path = folder if folder.name == FILE else folder / FILE
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no study in {folder}: no {path}")
+        return path if folder.name not in ("", ".", "..") else Path(os.path.abspath(path))
+    path, there = notebooks_folder(notebooks) / study / FILE, names(notebooks)
+    if not re.match(NAME_RULE, str(study)) or not path.is_file():
+        listed = (
+            ", ".join(there)
+            or "none; run this in the folder that holds notebooks/, name one with --notebooks, or give the study's own folder"
+        )
+        hint = did_you_mean(study, there)
+        if (shipped_notebooks() / str(study) / FILE).is_file():
+            listed += f". One comes with vlmlab: `vlmlab studies {study} --copy .` puts it in notebooks/ here"
+        raise FileNotFoundError(f"there is no study {study!r}{hint}: no {path}. Studies there: {listed}")
+    return path
+
+
+def load(study: str | Path, notebooks: str | Path = "notebooks") -> Study:
+    """Read and check `<notebooks>/<study>/study.toml`; study: its name, or the path of its folder.
 
     Raises FileNotFoundError with the studies there are, ValueError with file, line, field and legal values.
     """
-    folder = notebooks_folder(notebooks)
-    path = folder / study / "study.toml"
-    if not path.is_file():
-        there = ", ".join(names(folder)) or "none; run this in the folder that holds notebooks/"
-        if (shipped_notebooks() / study / "study.toml").is_file():
-            there += f". One comes with vlmlab: `vlmlab studies {study} --copy .` puts it in notebooks/ here"
-        raise FileNotFoundError(f"there is no study {study!r}: no {path}. Studies there: {there}")
-    return Manifest(path).study()
+    return Manifest(where(study, notebooks)).study()
 
 
 class Manifest(TomlFile):
@@ -158,6 +190,11 @@ class Manifest(TomlFile):
         if head.id != self.path.parent.name:
             folder = self.path.parent.name
             self.fail("study", 0, "id", f"{head.id!r} must be the name of the folder, {folder!r}")
+        for name in raw["profile"]:
+            if not re.match(NAME_RULE, name):
+                self.fail(f'profile."{name}"', 0, "", f"the name of a profile must be {describe(Name)}")
+        if two := only_by_case(raw["profile"]):
+            self.fail(f"profile.{two[1]}", 0, "", f"profiles {two[0]} and {two[1]} {SAME_FILES}")
         profiles = {name: self.profile(name, head.id, value) for name, value in raw["profile"].items()}
         artefacts = {}
         for nth, value in enumerate(raw["artefact"]):
@@ -165,6 +202,8 @@ class Manifest(TomlFile):
             if artefact.id in artefacts:
                 self.fail("artefact", nth, "id", f"{artefact.id!r} is there twice")
             artefacts[artefact.id] = artefact
+        if two := only_by_case(artefacts):
+            self.fail("artefact", [*artefacts].index(two[1]), "id", f"{two[0]} and {two[1]} {SAME_FILES}")
         return Study(head.id, head.title, self.path, artefacts, profiles)
 
     def artefact(self, nth: int, raw: object, profiles: dict[str, Profile]) -> Artefact:
@@ -208,8 +247,11 @@ class Manifest(TomlFile):
                     message = f"profile {profile.name} has no matrix {other!r}; it has {', '.join(matrices)}"
                     self.fail(f"{section}.matrix", nth, "after", message)
         for nth, name in enumerate(matrices):
-            if name in reached(name, matrices):
+            if name in (before := reached(name, matrices)):
                 self.fail(f"{section}.matrix", nth, "after", f"{name!r} comes after itself")
+            if len(before) > MOST_BEFORE:
+                message = f"{name!r} comes after {len(before)} others; {MOST_BEFORE} are the most"
+                self.fail(f"{section}.matrix", nth, "after", message)
         for nth, (name, matrix) in enumerate(matrices.items()):
             try:
                 profile.jobs(study, name) if matrix.after else None

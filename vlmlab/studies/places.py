@@ -4,9 +4,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 
+from .. import own_files
 from ..files import read_json
 from ..paths import data_dir, shipped_notebooks
 
@@ -53,23 +55,26 @@ def notebooks_folder(path: str | Path = "notebooks") -> Path:
 def folder(path: str | Path) -> Path:
     """A path relative to the project as one that is right from here.
 
-    `vlmlab reproduce` executes notebooks from the folder that holds notebooks/; Jupyter opens them in
-    their own folder. Absolute paths, and relative ones outside a project, come back unchanged.
+    `vlmlab reproduce` executes notebooks from the folder where it was called, with $VLMLAB_NOTEBOOKS; Jupyter
+    opens them in their own folder. Absolute paths, and relative ones outside a project, come back unchanged.
     """
-    here = Path.cwd()
-    for root in (here, *here.parents):
-        if next(root.glob("notebooks/*/study.toml"), None):
-            return Path(path) if root == here else root / path
-    return Path(path)
+    root = None if own_files.NOTEBOOKS in os.environ else own_files.project()
+    return Path(path) if root in (None, Path.cwd()) else root / path
+
+
+def own_notebooks() -> Path:
+    """The folder with the studies, for who was told none: $VLMLAB_NOTEBOOKS, else that of the project."""
+    return Path(os.environ.get(own_files.NOTEBOOKS) or folder("notebooks"))
 
 
 def need_writable(path: Path, flag: str) -> None:
     """PermissionError that names the flag unless files can be made in a folder; makes the folder."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(bytes(4096))
     except OSError as error:
-        message = f"cannot write in {path} ({error.strerror}); name another folder with {flag}"
+        message = f"cannot write in {path} ({error.strerror}); make room, or name another folder with {flag}"
         raise PermissionError(message) from error
 
 
@@ -101,6 +106,7 @@ def _file_digest(path: Path, mtime: int, size: int) -> str:
 
 def data_digests(data: Path, folders: list[str]) -> dict[str, str]:
     """File (relative to `data`) -> digest for the data files below folders of it; missing ones have none."""
-    below = (f for name in folders for f in (data / name).rglob("*"))
+    inside = [name for name in folders if name and not {"", ".", ".."} & {*name.split("/")}]
+    below = (f for name in inside for f in (data / name).rglob("*"))
     files = {f for f in below if f.suffix in DATA_FILES and f.is_file()}
     return {f.relative_to(data).as_posix(): file_digest(f) for f in sorted(files)}

@@ -1,6 +1,7 @@
 """Profiles of a study and the training jobs that their matrices stand for (manifest.py shows the file)."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -40,7 +41,7 @@ class Job:
         own = (f.name for f in dataclasses.fields(self) if f.name not in ("resources", "follows"))
         return {name: getattr(self, name) for name in own} | {"after": self.after}
 
-    @property
+    @functools.cached_property
     def id(self) -> str:
         """Hash of that."""
         return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()[:16]
@@ -59,9 +60,16 @@ class Job:
 
 def with_followed(jobs: list[Job]) -> list[Job]:
     """Jobs and all that they build on, each once and behind what it follows."""
-    found = {}
+    found: dict[str, Job] = {}
+
+    def add(job: Job) -> None:
+        if job.id not in found:
+            for other in job.follows.values():
+                add(other)
+            found[job.id] = job
+
     for job in jobs:
-        found |= {j.id: j for j in [*with_followed(list(job.follows.values())), job]}
+        add(job)
     return list(found.values())
 
 
@@ -72,6 +80,7 @@ class Profile:
     name: str
     section: ProfileSection
     matrices: dict[str, Matrix]
+    known: dict[tuple, list[Job]] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def params(self) -> dict:
@@ -100,6 +109,11 @@ class Profile:
 
     def jobs(self, study: str, name: str) -> list[Job]:
         """The runs of one matrix, each with those it follows. ValueError where these cannot be told."""
+        if (study, name) not in self.known:
+            self.known[study, name] = self.make_jobs(study, name)
+        return self.known[study, name]
+
+    def make_jobs(self, study: str, name: str) -> list[Job]:
         matrix = self.matrices[name]
         models = self.models if matrix.models is None else self.by_role(matrix.models)
         models = {role: model for role, model in models.items() if role not in matrix.after}

@@ -1,6 +1,7 @@
 """The sections of study.toml: their fields, legal values and defaults (manifest.py shows a whole file)."""
 
 import dataclasses
+import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,14 +14,17 @@ from ..schema import (
     Counts,
     Name,
     Section,
+    Seeds,
     Strings,
     Table,
     Text,
     Texts,
     Whole,
-    Wholes,
+    Workers,
     Wrong,
+    describe,
     described,
+    short,
 )
 
 Precision = Literal["fp32", "amp_bf16", "amp_fp16"]
@@ -83,6 +87,13 @@ Models = described(
     dict[Annotated[str, Meta(pattern=NAME_RULE)], Text | Model],
     "a table of models by role, each a name or a table of name, pretrained, device and precision",
 )
+Notebook = described(
+    str,
+    "the name of an .ipynb file in the study's folder (or below it); nothing outside is executed",
+    pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\0\\]{1,200}\.ipynb\Z",
+)
+OWN = ("method", "models", "task", "out", "study", "variant")  # what the driver itself gives to `vlmlab.fit`
+MOST_RUNS = 10_000  # of one matrix
 After = described(
     dict[Annotated[str, Meta(pattern=NAME_RULE)], Text], "a table of matrices of this profile by role"
 )
@@ -99,7 +110,7 @@ class Entry(Section):
     """[[artefact]]"""
 
     id: Name
-    notebook: Text
+    notebook: Notebook
     kind: Literal["figure", "table"]
     title: str = ""
     runs: Strings = ()
@@ -112,7 +123,7 @@ class Matrix(Section):
     name: Name
     methods: Texts
     tasks: Texts
-    seeds: Wholes
+    seeds: Seeds
     shots: Counts | None = None
     protocol: Protocol = "base_to_new"
     models: Models | None = None
@@ -125,8 +136,15 @@ class Matrix(Section):
     variants: ByVariant = {}
 
     def __post_init__(self):
+        sizes = {name: len(getattr(self, name) or (1,)) for name in ("methods", "tasks", "shots", "seeds")}
+        sizes["variants"] = len(self.variants) or 1
+        if (count := math.prod(sizes.values())) > MOST_RUNS:
+            parts = " x ".join(f"{size} {name}" for name, size in sizes.items() if size > 1)
+            largest = max(sizes, key=sizes.get)
+            raise Wrong(largest, f"asks for {count} runs ({parts}); a matrix has at most {MOST_RUNS}")
         for key in ("method", "rules"):
             among(key, getattr(self, key), self.methods)
+        need_settings(config=self.config, method=self.method, variants=self.variants)
         if both := sorted({*(self.models or ())} & {*self.after}):
             raise Wrong("after", f"{both[0]!r} is also among the models; a role is filled once")
 
@@ -155,6 +173,7 @@ class ProfileSection(Section):
     matrix: described(tuple[object, ...], "[[profile.<name>.matrix]] sections") = ()
 
     def __post_init__(self):
+        need_settings(config=self.config, method=self.method)
         if (self.model is None) == (self.models is None):
             message = "is missing; needed is model, or models by role ({} for what starts from nothing)"
             raise Wrong("model", message if self.model is None else "goes without models by role")
@@ -167,3 +186,27 @@ def among(key: str, table: object, methods: tuple[str, ...]) -> None:
     unknown = [name for name in table if name not in methods] if isinstance(table, dict) else []
     if unknown:
         raise Wrong(key, f"{unknown[0]!r} is not among the methods {', '.join(methods)}")
+
+
+def need_settings(config: dict, **tables: dict[str, dict]) -> None:
+    """`Wrong` for a keyword of `vlmlab.fit` that is no setting of a method, where settings are written."""
+    for field, settings in [
+        ("config", config),
+        *((f, t) for f, table in tables.items() for t in table.values()),
+    ]:
+        if own := [name for name in OWN if name in settings]:
+            raise Wrong(field, f"must not set {own[0]}: it is no setting, the study itself says it")
+        try:
+            msgspec.convert(settings.get("workers", 0), Workers)
+        except msgspec.ValidationError:
+            message = f"workers (processes that load images) must be {describe(Workers)}"
+            raise Wrong(field, f"{message}; it is {short(settings['workers'])}") from None
+
+
+def only_by_case(names) -> tuple[str, str] | None:
+    """Two names that differ in capital letters alone: their files would be one where a disk ignores case."""
+    seen = {}
+    for name in names:
+        if seen.setdefault(name.lower(), name) != name:
+            return seen[name.lower()], name
+    return None

@@ -1,6 +1,7 @@
 """claims.toml: what is wrong with one is named with its line; judging writes verdicts with their evidence."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 
 from vlmlab import cli, studies
 from vlmlab.studies.claims import judge as claims
+from vlmlab.studies.claims.claim import load as load_claims
 from vlmlab.studies.claims.evaluations import NOT_TESTABLE, VERDICTS
 from vlmlab.studies.jobs import receipts
 from vlmlab.studies.pages import tables
@@ -76,6 +78,23 @@ def frame(differences):
     ("change", "words"),
     [
         (("threshold = 0", 'threshold = "0"'), "line 11, claim.threshold: must be a number, or two"),
+        (('["fig1"]', '["../fig1"]'), "line 6, claim.data: must be a list, not empty; each is"),
+        (('["fig1"]', '["published/../other/table1"]'), "line 6, claim.data"),
+        (('["fig1"]', '["runs/main"]'), "line 6, claim.data"),
+        (('method = "a"', "method = { a = 1 }"), "line 8, claim.of: must be a table of columns"),
+        (('method = "a"', 'method = [["a"]]'), "line 8, claim.of: must be a table of columns"),
+        (
+            ("threshold = 0", "threshold = nan"),
+            "line 11, claim.threshold: claim.0.threshold must be a finite number; it is nan",
+        ),
+        (
+            ("threshold = 0", 'threshold = 0\nover = ["value"]'),
+            "line 12, claim.over: must list columns that tell units apart, each once; 'value' is no",
+        ),
+        (
+            ("threshold = 0", 'threshold = 0\nover = ["task", "task"]'),
+            "line 12, claim.over: must list columns that tell units apart, each once; one is there",
+        ),
         (("threshold = 0", "threshold = [0, 1]"), "line 11, claim.threshold: must be one number"),
         (('direction = "above"', 'direction = "within"'), "line 11, claim.threshold: must be two numbers"),
         (
@@ -94,9 +113,9 @@ def frame(differences):
         ),
         (
             ('data = ["fig1"]', 'data = ["runs/main"]'),
-            "line 6, claim.data: 'runs/main' must be runs/<matrix>",
+            "line 6, claim.data: must be a list, not empty; each is",
         ),
-        (('data = ["fig1"]', "data = []"), "line 6, claim.data: must be a list of strings"),
+        (('data = ["fig1"]', "data = []"), "line 6, claim.data: must be a list, not empty"),
         (('unit = "points"', 'gap = { split = ["new"] }'), "line 12, claim.gap: must be one column with two"),
     ],
 )
@@ -294,7 +313,7 @@ def test_command(project, monkeypatch, capsys):
 
 def test_claims_of_alignednorm_name_what_there_is():
     """Methods, matrices and published tables that a claim names exist."""
-    found = claims.load("alignednorm", ROOT / "notebooks")
+    found = load_claims("alignednorm", ROOT / "notebooks")
     study = studies.load("alignednorm", ROOT / "notebooks")
     published = ROOT / "data/published/alignednorm"
     methods = set(pd.read_csv(published / "methods.csv")["id"])
@@ -319,7 +338,7 @@ def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(path)
     (tmp_path / "figures/alignednorm/claims.json").unlink(missing_ok=True)
-    named = {c.id: c.data for c in claims.load("alignednorm", ROOT / "notebooks")}
+    named = {c.id: c.data for c in load_claims("alignednorm", ROOT / "notebooks")}
     result = claims.judge(
         "alignednorm", runs=tmp_path, figures=tmp_path / "figures", notebooks=ROOT / "notebooks"
     )
@@ -330,3 +349,104 @@ def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
     ]
     assert len(testable) >= 15
     assert {c["id"]: c["reason"] for c in testable if c["verdict"] == NOT_TESTABLE} == {}
+
+
+RUNS_FIRST = ONE.replace('["fig1"]', '["runs/main/accuracy", "fig1"]')
+
+
+def stored(project, **changes):
+    """The claims.json of a call that had the runs."""
+    write(project, RUNS_FIRST)
+    save(project, frame([1, 1.1, 0.9]))
+    result = judge(project)
+    result["claims"][0] |= {"evidence": ["runs/main: 3 runs, accuracy"], "effect": 7.0, **changes}
+    path = project.root / "figures/fake/claims.json"
+    path.write_text(json.dumps(result | {"mark": 1}))
+    return path
+
+
+def test_better_evidence_is_kept(project):
+    """As in a fresh clone, which has the figures and their claims, but no runs."""
+    path = stored(project)
+    before = path.read_bytes()
+    (found,) = judge(project)["claims"]
+    assert found["evidence"] == ["runs/main: 3 runs, accuracy"] and found["effect"] == 7
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evidence": ["fig1"]},  # no better than that of now
+        {"evidence": []},
+        {"evidence": None},
+        {"holds": "something else"},  # another claim by now
+        {"threshold": "above 5"},
+        {"verdict": "nonsense"},
+    ],
+)
+def test_other_claims_are_judged_again(project, changes):
+    stored(project, **changes)
+    (found,) = judge(project)["claims"]
+    assert found["evidence"] == ["fig1"] and found["effect"] == pytest.approx(1)
+
+
+def test_evidence_of_another_profile_is_not_kept(project):
+    path = stored(project)
+    path.write_text(path.read_text().replace('"profile": "demo"', '"profile": "paper"'))
+    assert judge(project)["claims"][0]["evidence"] == ["fig1"]
+
+
+def test_reading_writes_only_what_is_new(project, monkeypatch):
+    write(project, ONE)
+    save(project, frame([1, 1.1, 0.9]))
+    judge(project)
+    path = project.root / "figures/fake/claims.json"
+    before = path.read_bytes()
+    monkeypatch.setattr(claims, "record", lambda **about: json.dumps({"git": "another commit"}))
+    assert judge(project)["provenance"] == json.loads(before)["provenance"]
+    assert path.read_bytes() == before
+    save(project, frame([2, 2.1, 1.9]))
+    assert judge(project)["provenance"] == {"git": "another commit"} and path.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"{",
+        b"[]",
+        b'{"claims": 5, "profile": "demo"}',
+        b'{"claims": [5, {"id": "better"}], "profile": "demo"}',
+    ],
+)
+def test_a_damaged_claims_json_is_written_again(project, content):
+    write(project, ONE)
+    save(project, frame([1, 1.1, 0.9]))
+    path = project.root / "figures/fake/claims.json"
+    path.write_bytes(content)
+    assert judge(project)["claims"][0]["verdict"] == "supported"
+    assert json.loads(path.read_text())["claims"][0]["id"] == "better"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "fig1.csv has no row"),
+        (b"\xff\xfe\0\1", "fig1.csv cannot be read"),
+        (b"a,b\n1,2\n1,2,3\n", "fig1.csv, row 3: 3 cells under 2 names"),
+        (b"method,mean,sd,n\na,1,2,x\nb,1,2,3\n", "fig1.csv cannot be used: .*x"),
+    ],
+)
+def test_a_damaged_table_is_named_and_no_evidence(project, content, words):
+    write(project, ONE)
+    save(project, frame([1]))
+    (project.root / "figures/fake/fig1.csv").write_bytes(content)
+    (found,) = judge(project)["claims"]
+    assert found["verdict"] == NOT_TESTABLE and re.search(words, found["reason"])
+
+
+def test_text_where_numbers_should_be_names_file_and_claim(project):
+    path = write(project, ONE + 'value = "method"\n')
+    save(project, frame([1]))
+    with pytest.raises(ValueError, match=f"{path}, claim better, on fig1: the column 'method' holds 'a'"):
+        judge(project)

@@ -1,5 +1,7 @@
 """Parameters are checked against the parameters cell; one execution ends in one clear line."""
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,11 @@ import pytest
 from vlmlab.studies.driver import notebook
 from vlmlab.studies.jobs.worker import Failed
 
+GOOD = {
+    "nbformat": 4,
+    "metadata": {},
+    "cells": [{"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": "a = 1"}],
+}
 CELL = """import os
 epochs = 10
 rate: float = 1
@@ -141,3 +148,41 @@ def test_the_code_that_a_notebook_loads_is_recorded(project, tmp_path):
     ]
     assert [c["id"] for c in notebook.read(copy)["cells"]][-1] == "c1"
     assert sorted(p.name for p in copy.parent.iterdir()) == ["n.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe\0", "is not a notebook"),
+        (b"{", "is not a notebook"),
+        (b"[" * 100_000, "too deep|not a notebook"),
+        (GOOD | {"nbformat": 3}, "not a notebook of format 4"),
+        ([], "damaged notebook: it must be a table"),
+        ({"nbformat": 4}, "damaged notebook: cells is missing"),
+        (GOOD | {"cells": {}}, "damaged notebook: cells"),
+        (GOOD | {"cells": [1]}, "damaged notebook: cells"),
+        (GOOD | {"cells": [{"cell_type": "code", "source": 5}]}, r"damaged notebook: cells .*source"),
+        (GOOD | {"cells": [{"cell_type": "code", "source": "a = 1"}]}, "0 cells tagged 'parameters'"),
+        (GOOD | {"cells": GOOD["cells"] * 2}, "2 cells tagged"),
+        (GOOD | {"cells": [GOOD["cells"][0] | {"source": "a = \0"}]}, "no Python"),
+        (GOOD | {"metadata": {"kernelspec": {"name": "ir", "language": "R"}}}, "a notebook in 'R'"),
+    ],
+)
+def test_a_damaged_or_foreign_notebook_is_named(tmp_path, content, words):
+    path = tmp_path / "n.ipynb"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(ValueError, match=words) as caught:
+        notebook.parameters(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_kernel_is_the_interpreter_that_runs_vlmlab(project, tmp_path, monkeypatch):
+    """Whatever a machine calls python3, and in a notebook that names another kernel."""
+    spec = {"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}
+    project.write("jupyter/kernels/python3/kernel.json", json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(project.root / "jupyter"))
+    path = project.notebook("n", "import sys\nprint(sys.executable)", parameters=CELL)
+    path.write_text(path.read_text().replace('"python3"', '"another"'))
+    notebook.perform(str(path), str(tmp_path / "out/copy.ipynb"), {}, 60, str(project.root))
+    (output,) = notebook.read(tmp_path / "out/copy.ipynb")["cells"][2]["outputs"]
+    assert "".join(output["text"]).strip() == sys.executable

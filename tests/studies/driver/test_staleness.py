@@ -5,9 +5,12 @@ plots, a training function. One notebook reads the runs of one method, one those
 """
 
 import json
+import os
 
 import pytest
 
+from vlmlab import studies
+from vlmlab.studies.driver import staleness
 from vlmlab.studies.jobs import receipts
 from vlmlab.studies.manifest import load
 from vlmlab.studies.places import Places
@@ -60,20 +63,29 @@ notebook = "both.ipynb"
 kind = "table"
 runs = ["one", "two"]
 
+[[artefact]]
+id = "plain"
+notebook = "plain.ipynb"
+kind = "figure"
+
 [profile.demo]
 model = "little"
+pretrained = "WEIGHTS"
 precision = "fp32"
 config = { rate = 1 }
+params = { scale = 1 }
 resources = { hours = 1 }
 
 [profile.demo.method.two]
-width = 2
+depth = 2
 
 [[profile.demo.matrix]]
 name = "one"
 methods = ["one"]
 tasks = ["toy/a"]
 seeds = [1, 2]
+protocol = "few_shot"
+shots = [4]
 rules = ["unified"]
 
 [[profile.demo.matrix]]
@@ -81,10 +93,22 @@ name = "two"
 methods = ["two"]
 tasks = ["toy/a"]
 seeds = [1]
+presets = false
 rules = ["unified", "decoupled"]
+
+[profile.demo.matrix.variants]
+wide = { width = 4 }
+
+# The same under another name
+[profile.twin]
+pretrained = "WEIGHTS"
+model = "little"
+precision = "fp32"
+params = { scale = 1 }
 """
 RUNS = {"one": ("first", "both"), "two": ("second", "both")}  # method -> who reads its runs
-ALL = ("first", "second", "both")
+ALL = ("first", "second", "both", "plain")
+TOML = "notebooks/fake/study.toml"
 # file, what is there, what replaces it -> methods trained again, artefacts drawn again besides those that read them
 CHANGES = {
     "code of a method": ("lab/methods/one.py", "half(2)", "half(3)", ["one"], []),
@@ -97,17 +121,25 @@ CHANGES = {
     "plot": ("lab/plots/dots.py", "return 2", "return 3", [], ["second", "both"]),
     "module beside the notebook": ("notebooks/fake/beside.py", "a = 1", "a = 2", [], ["second"]),
     "data file": ("data/toy/images.csv", "1", "2", ["one", "two"], []),
-    "weights of the model": ("data/models/little/weights.json", "1", "2", ["one", "two"], []),
-    "model": ("notebooks/fake/study.toml", 'model = "little"', 'model = "other"', ["one", "two"], []),
-    "precision": ("notebooks/fake/study.toml", '"fp32"', '"amp_bf16"', ["one", "two"], []),
-    "config": ("notebooks/fake/study.toml", "rate = 1", "rate = 2", ["one", "two"], []),
-    "config of a method": ("notebooks/fake/study.toml", "width = 2", "width = 3", ["two"], []),
-    "rules": ("notebooks/fake/study.toml", 'rules = ["unified"]', 'rules = ["decoupled"]', ["one"], []),
-    "seeds": ("notebooks/fake/study.toml", "seeds = [1, 2]", "seeds = [2]", [], ["first", "both"]),
+    "weights of the model": ("data/models/little/weights.json", "1", "2", ["one", "two"], ["plain"]),
+    "weights in a file": ("weights.pt", "1", "12", ["one", "two"], []),
+    "model": (TOML, 'model = "little"\npretrained', 'model = "other"\npretrained', ["one", "two"], ["plain"]),
+    "precision": (TOML, '"fp32"\nconfig', '"amp_bf16"\nconfig', ["one", "two"], ["plain"]),
+    "task": (TOML, '["toy/a"]\nseeds = [1, 2]', '["toy/b"]\nseeds = [1, 2]', ["one"], []),
+    "protocol": (TOML, '"few_shot"', '"cross_dataset"', ["one"], []),
+    "shots": (TOML, "shots = [4]", "shots = [8]", ["one"], []),
+    "presets": (TOML, "presets = false", "presets = true", ["two"], []),
+    "variant": (TOML, "wide = { width = 4 }", "wide = { width = 5 }", ["two"], []),
+    "name of a variant": (TOML, "wide = { width = 4 }", "broad = { width = 4 }", ["two"], []),
+    "parameter of the profile": (TOML, "scale = 1 }\nresources", "scale = 2 }\nresources", [], ["plain"]),
+    "config": (TOML, "rate = 1", "rate = 2", ["one", "two"], []),
+    "config of a method": (TOML, "depth = 2", "depth = 3", ["two"], []),
+    "rules": (TOML, 'rules = ["unified"]', 'rules = ["decoupled"]', ["one"], []),
+    "seeds": (TOML, "seeds = [1, 2]", "seeds = [2]", [], ["first", "both"]),
     "published number": ("data/published/fake/table1.csv", "1", "2", [], ALL),
     "source of a notebook": ("notebooks/fake/first.ipynb", "alpha_of()", "alpha_of() + 0", [], ["first"]),
     "text of a notebook": ("notebooks/fake/first.ipynb", "# title", "# Title", [], ["first"]),
-    "parameter": ("notebooks/fake/study.toml", "epochs = 3", "epochs = 4", [], ["first"]),
+    "parameter": (TOML, "epochs = 3", "epochs = 4", [], ["first"]),
     "figure itself": ("figures/fake/first.svg", "3", "by hand", [], ["first"]),
 }
 NOTHING = {
@@ -126,8 +158,8 @@ NOTHING = {
     "a new plot": ("lab/plots/__init__.py", "'.lines', ", "'.lines', 'bars': '.bars', ", [], []),
     "text about the data": ("data/toy/README.md", "1", "2", [], []),
     "data of others": ("data/other/images.csv", "1", "2", [], []),
-    "title": ("notebooks/fake/study.toml", "A figure", "One figure", [], []),
-    "resources": ("notebooks/fake/study.toml", "hours = 1", "hours = 2", [], []),
+    "title": (TOML, "A figure", "One figure", [], []),
+    "resources": (TOML, "hours = 1", "hours = 2", [], []),
 }
 
 
@@ -144,7 +176,10 @@ def made(module_project):
     p.artefact("first", "from lab.measures import alpha_of\nfrom lab.plots import lines\nalpha_of()")
     p.artefact("second", "from lab.plots import dots\nimport beside")
     p.artefact("both", "from lab.measures import beta_of\nfrom lab.plots import dots", kind="table")
-    p.write("notebooks/fake/study.toml", STUDY)
+    scaled = p.parameters.replace("epochs: int = 1", "epochs: int = 1\nscale: int = 1")
+    p.artefact("plain", "scale", parameters=scaled)
+    p.write("weights.pt", "1")
+    p.write(TOML, STUDY.replace("WEIGHTS", str(p.root / "weights.pt")))
     summary = p.reproduce(train="lab.training:train")
     assert summary.ok, str(summary)
     return p
@@ -165,13 +200,14 @@ def outdated(project) -> tuple[set[str], dict[str, str]]:
 )
 def test_exactly_what_reads_a_part_is_made_again(made, path, old, new, trained, drawn):
     file = made.root / path
-    before = file.read_bytes()
-    assert before.decode().count(old) == 1 or path.startswith("data")
+    before, stat = file.read_bytes(), file.stat()
+    assert before.decode().count(old) == 1 or path.startswith("data"), before.decode().count(old)
     file.write_text(before.decode().replace(old, new, 1))
     try:
         methods, states = outdated(made)
     finally:
         file.write_bytes(before)
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # weights in a file go by it
     assert methods == set(trained)
     lacking = {name for method in trained for name in RUNS[method]}
     assert {n for n, state in states.items() if state.startswith("missing runs")} == lacking
@@ -187,9 +223,10 @@ def test_a_retrained_method_redraws_what_reads_it(made):
     assert {name: row.state for name, row in rows.items()} == {
         "first": "made",
         "second": "fresh",
+        "plain": "fresh",
         "both": "made",
     }
-    assert rows["first"].detail.startswith("changed: run one toy/a seed 1 (")
+    assert rows["first"].detail.startswith("changed: run one toy/a 4-shot seed 1 (")
     file.write_text(before)
     assert made.reproduce(train="lab.training:train").ok and outdated(made) == (set(), {})
 
@@ -213,3 +250,17 @@ def test_notebooks_do_not_load_the_gallery(project):
     recorded = json.loads((project.root / "figures/fake/.state.json").read_text())["good"]["code"]
     assert "vlmlab/studies/pages/tables.py" in recorded
     assert not [n for n in recorded if "gallery" in n or "driver" in n or "/jobs/" in n or "manifest" in n]
+
+
+def test_the_name_of_the_profile_is_a_part(made):
+    """Two profiles that share a folder of figures: what one made is stale under the other."""
+    rows = studies.states("fake", "twin", **made.places, train="lab.training:train")
+    found = {row.artefact: row for row in rows}
+    assert found["plain"].state == "stale" and found["plain"].detail == "changed: parameters"
+    assert {found[name].state for name in ("first", "second", "both")} == {"left out"}
+
+
+def test_the_version_of_vlmlab_is_a_part(made, monkeypatch):
+    monkeypatch.setattr(staleness, "__version__", "9.9")
+    methods, states = outdated(made)
+    assert methods == set() and states == dict.fromkeys(ALL, "stale changed: version of vlmlab")

@@ -1,5 +1,6 @@
 """A real dask scheduler with worker processes on this machine: what is lost is done again elsewhere."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from vlmlab import cli
-from vlmlab.studies.jobs import cluster, cluster_check
+from vlmlab.studies.jobs import batch_system, cluster, cluster_check
 from vlmlab.studies.jobs.worker import Request, environment
 from vlmlab.studies.sections import Resources
 
@@ -253,6 +254,7 @@ def test_check_of_a_cluster_file_runs_a_job(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "-m distributed.cli.dask_worker tcp://" in out and "right: a job of one second ran on " in out
     assert "note: workers offer no resources" in out
+    assert "the scheduler listens on tcp://127.0.0.1:" in out and "use it: vlmlab reproduce STUDY" in out
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
 
 
@@ -261,7 +263,26 @@ def test_check_of_a_cluster_file_runs_a_job(tmp_path, monkeypatch, capsys):
     [
         ("a: [", "is not valid YAML"),
         ("slurm: {}", "needs `jobqueue:` with one of slurm, pbs"),
-        ("jobqueue: {slurm: {cores: 1, memroy: 1GB}}", "slurm has no option 'memroy'; it has name, cores"),
+        (
+            "jobqueue: {slurm: {cores: 1, memroy: 1GB}}",
+            r"slurm has no option 'memroy'; did you mean memory\?; it has name, cores",
+        ),
+        (
+            "jobqueue: {slurm: {cores: 1, memory: 1GB, worker-extra-args: 5}}",
+            "slurm.worker-extra-args must be",
+        ),
+        (
+            "jobqueue: {slurm: {cores: 1, memory: 1GB, scheduler-options: [1]}}",
+            "slurm.scheduler-options must be",
+        ),
+        (
+            "jobqueue: {slurm: {cores: 1, memory: 1GB, walltime: 12:00:00}}",
+            "slurm.walltime must be a string in quotes, such as .12:00:00.; it is 43200",
+        ),
+        ("a: &a [1]\njobqueue: {slurm: {cores: *a}}", "has aliases"),
+        ("jobqueue: 5", "needs `jobqueue:` with one of"),
+        ("[" * 5000, "is not valid YAML"),
+        ("\ufeffa: 1", "byte order mark"),
         (
             "jobqueue: {slurm: {cores: 1}}",
             "slurm.memory is missing; needed are cores, memory, per job of the batch system",
@@ -271,7 +292,7 @@ def test_check_of_a_cluster_file_runs_a_job(tmp_path, monkeypatch, capsys):
 def test_check_of_a_wrong_file(tmp_path, text, words):
     pytest.importorskip("dask_jobqueue")
     path = tmp_path / "c.yaml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=words):
         cluster_check.check(path, 1)
 
@@ -284,6 +305,106 @@ def test_check_without_a_batch_system(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not cluster_check.check(path, 1)
+    with pytest.raises(ValueError, match="there is no sbatch here; run this where you submit jobs"):
+        batch_system.Workers(path, 1, tmp_path)
     out = capsys.readouterr().out
     assert "#SBATCH --gres=gpu:1" in out and "a worker has 8 threads" in out and "--lifetime" in out
     assert "wrong: there is no sbatch here" in out
+
+
+def listening() -> set[str]:
+    """Addresses, with ports, on which processes below this one listen."""
+    found = set()
+    for path in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(path).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and inode in sockets_below(os.getpid()):
+                found.add(local)
+    return found
+
+
+def sockets_below(root: int) -> set[str]:
+    """The sockets of a process and of those it started."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    family = {root}
+    while more := {p for p, parent in parents.items() if parent in family} - family:
+        family |= more
+    links = set()
+    for process in family:
+        with contextlib.suppress(OSError):
+            links |= {os.readlink(fd) for fd in Path(f"/proc/{process}/fd").iterdir()}
+    return {link[8:-1] for link in links if link.startswith("socket:[")}
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
+
+
+def test_a_study_on_workers_that_a_file_starts(project, tmp_path, monkeypatch):
+    """They are started once for runs and notebooks, listen on this machine alone, and are gone afterwards."""
+    pytest.importorskip("dask_jobqueue")
+    (tmp_path / "c.yaml").write_text(CHECKED)
+    seen, answers = [], batch_system.answers
+
+    def spy(*arguments):
+        seen.append(listening())
+        return answers(*arguments)
+
+    monkeypatch.setattr(batch_system, "answers", spy)
+    project.study(project.artefact("good"))
+    before = listening()
+    summary = project.reproduce(batch=tmp_path / "c.yaml", jobs=1)
+    assert summary.ok, str(summary)
+    new = [{address.partition(":")[0] for address in found - before} for found in seen]
+    assert len(new) == 2 and all(addresses and addresses <= LOOPBACK for addresses in new), seen
+    parents = {int(process) for process, *_ in project.calls()}
+    assert parents and os.getpid() not in parents
+    assert project.reproduce(batch=tmp_path / "c.yaml").rows[0].state == "fresh" and len(seen) == 2
+    with pytest.raises(ValueError, match="give one"):
+        project.reproduce(batch=tmp_path / "c.yaml", scheduler="tcp://127.0.0.1:1")
+
+
+def test_a_refused_job_is_said_without_a_traceback(tmp_path, monkeypatch, capfd, project):
+    pytest.importorskip("dask_jobqueue")
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: Invalid account specified' >&2\nexit 1\n")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("jobqueue: {slurm: {cores: 1, memory: 1GB}}")
+    assert cli.main(["cluster", "check", "c.yaml", "--wait", "30"]) == 1
+    out, err = capfd.readouterr()
+    assert "wrong: the batch system took no job: sbatch: error: Invalid account specified" in out
+    assert "for the workers on the nodes; who reaches this port" in out and "Traceback" not in out + err
+    project.study(project.artefact("good"))
+    with pytest.raises(ValueError, match=r"c\.yaml: the batch system took no job: .*Invalid account"):
+        project.reproduce(batch=tmp_path / "c.yaml")
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_the_example_file_is_one(monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    system, options = batch_system.read(Path(__file__).parents[3] / "notebooks/slurm.yaml")
+    assert system == "slurm" and options["cores"] == 1
+    assert not any(
+        "lifetime" in note or "resources" in note for note in cluster_check.advice(system, options, "")
+    )
+
+
+@pytest.mark.parametrize("option", ["scheduler", "cluster"])
+def test_without_dask_it_is_one_line(option, project, tmp_path):
+    project.study(project.artefact("good"))
+    code = "import sys; sys.modules['distributed'] = sys.modules['dask'] = None\nfrom vlmlab.cli import main\nsys.exit(main())"
+    (tmp_path / "c.yaml").write_text(CHECKED)
+    value = {"scheduler": "tcp://127.0.0.1:9", "cluster": str(tmp_path / "c.yaml")}[option]
+    call = [sys.executable, "-c", code, "reproduce", "fake", f"--{option}", value]
+    done = subprocess.run(
+        call, cwd=project.root, capture_output=True, text=True, env=environment(), check=False
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith("vlmlab: error: "), done.stderr
+    assert (
+        last.endswith("needs dask: pip install distributed dask-jobqueue") and "Traceback" not in done.stderr
+    )

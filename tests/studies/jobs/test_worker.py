@@ -180,3 +180,29 @@ def alive(process: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_log_on_a_full_disk_costs_one_job(tmp_path):
+    """It is said what to do, and the process goes on with the next."""
+    worker = Worker()
+    try:
+        first = worker.ask(Request("a job", "builtins:print", {"sep": "x"}, "/dev/full"))
+        process = worker.process
+        second = worker.ask(Request("a job", "builtins:print", {"sep": "x"}, str(tmp_path / "log")))
+    finally:
+        worker.stop()
+    assert first["error"].endswith("make room where /dev lies, or name another folder with --runs")
+    assert second["result"] is None and process is not None and worker.process is process
+
+
+def test_a_full_disk_says_what_to_do(tmp_path):
+    (tmp_path / "full_disk.py").write_text(
+        "import errno\ndef fill(**_):\n    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+    )
+    worker = Worker()
+    try:
+        request = Request("a job", "full_disk:fill", {}, str(tmp_path / "logs/job.log"), cwd=str(tmp_path))
+        error = worker.ask(request)["error"]
+    finally:
+        worker.stop()
+    assert error.endswith(f"make room where {tmp_path}/logs lies, or name another folder with --runs")

@@ -157,5 +157,5 @@ def test_runs_that_are_missing_are_trained_first(project, monkeypatch):
 
 def test_public_names():
     assert dir(studies) == sorted(studies.__all__) and all(hasattr(studies, name) for name in studies.__all__)
-    with pytest.raises(AttributeError, match=r"vlmlab\.studies has no 'runs_of'; it has artefact"):
-        studies.runs_of  # noqa: B018
+    with pytest.raises(AttributeError, match=r"vlmlab\.studies has no 'rnus'; it has artefact"):
+        studies.rnus  # noqa: B018

@@ -33,16 +33,29 @@ says what its text says; such verdicts have kind "published" and never mix with 
 from pathlib import Path
 from typing import Literal
 
-from ...schema import Name, Section, Strings, Table, Text, Texts, TomlFile, Wrong, described
+from ...schema import Name, Section, Strings, Text, TomlFile, Wrong, describe, described
 from .. import manifest
 from .evaluations import MEASURES
 
-Selection = described(dict[str, object], "a table, not empty", min_length=1)
-Pair = described(tuple[object, object], "two values")
+Value = str | bool | int | float
+SELECTS = "a table of columns, each with a value or a list of values"
+Where = described(dict[str, Value | list[Value]], SELECTS)
+Selection = described(dict[str, Value | list[Value]], f"{SELECTS}, not empty", min_length=1)
+Source = described(
+    str,
+    "the name of an artefact, published/<table> or runs/<matrix>/<metric>",
+    pattern=r"^(published/|runs/[A-Za-z0-9][A-Za-z0-9_-]{0,99}/)?[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z",
+)
+Sources = described(tuple[Source, ...], f"a list, not empty; each is {describe(Source)}", min_length=1)
+Pair = described(tuple[Value, Value], "two values")
 Gap = described(
     dict[str, Pair], 'one column with two values, as { split = ["new", "base"] }', min_length=1, max_length=1
 )
 Bound = described(float | tuple[float, float], "a number, or two in rising order")
+COUNTED = ("seed", "mean", "sd", "n")  # columns that no unit is told by
+
+
+FILE = "claims.toml"
 
 
 class Claim(Section, kw_only=True):
@@ -52,10 +65,10 @@ class Claim(Section, kw_only=True):
     sentence: Text
     source: Text
     holds: Text
-    data: Texts
-    where: Table = {}
+    data: Sources
+    where: Where = {}
     measurement: Literal[tuple(MEASURES)]
-    of: Table = {}
+    of: Where = {}
     against: Selection = {}
     gap: Gap = {}
     to: Selection = {}
@@ -78,14 +91,19 @@ class Claim(Section, kw_only=True):
             raise Wrong("threshold", f"must be {wanted} for the direction {self.direction}")
         if self.direction == "within" and not self.threshold[0] <= self.threshold[1]:
             raise Wrong("threshold", f"must be two numbers in rising order; it is {list(self.threshold)}")
-        for name in self.data:
-            if name.startswith("runs/") and name.count("/") != 2:
-                raise Wrong("data", f"{name!r} must be runs/<matrix>/<metric>")
+        wrong = [name for name in self.over if name in (*COUNTED, self.value, self.by)]
+        if wrong or len(self.over) != len({*self.over}):
+            why = f"{wrong[0]!r} is no such column" if wrong else "one is there twice"
+            raise Wrong("over", f"must list columns that tell units apart, each once; {why}")
 
 
-def load(study: str, notebooks: str | Path = "notebooks") -> list[Claim]:
+def load(study: str | Path, notebooks: str | Path = "notebooks") -> list[Claim]:
     """The claims of a study. FileNotFoundError when it has none, ValueError with file, line and field."""
-    path = manifest.load(study, notebooks).path.with_name("claims.toml")
+    return read(manifest.load(study, notebooks).path.with_name(FILE))
+
+
+def read(path: Path) -> list[Claim]:
+    """Those of one claims.toml."""
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no {path}; vlmlab/studies/claims/claim.py shows how one is written"

@@ -129,6 +129,9 @@ def estimate(rows: pd.DataFrame, claim) -> Estimate:
     rows: one per measurement with a column `claim.value`, and `seed` where there is one; or summaries.
     """
     rows = select(rows, claim.where)
+    for name in {claim.value, claim.by} & {*rows}:
+        if not pd.api.types.is_numeric_dtype(rows[name]):
+            raise ValueError(f"the column {name!r} holds {rows[name].iloc[0]!r}, which is no number")
     if claim.value in rows:
         rows = rows.dropna(subset=claim.value)
     elif not any({mean, sd} <= set(rows) for mean, sd, _ in SUMMARIES) or "n" not in rows:

@@ -11,10 +11,11 @@ from ...files import write_json
 from .. import manifest
 from ..jobs.receipts import TRAIN, Index
 from ..manifest import Study
+from ..pages import table_damage
 from ..pages.artefact import measured_by
 from ..pages.provenance import read_provenance, record
-from ..places import Places, need_writable
-from .claim import Claim, load
+from ..places import Places, known, need_writable
+from .claim import FILE, Claim, read
 from .evaluations import NOT_TESTABLE, VERDICTS, estimate, verdict
 
 
@@ -60,7 +61,7 @@ class Evidence:
         path = self.places.data / "published" / self.study.id / f"{table}.csv"
         if not path.is_file():
             raise LookupError(f"there are no published numbers {path.name}")
-        frame = pd.read_csv(path).rename(columns={"dataset": "task"})
+        frame = table_of(path).rename(columns={"dataset": "task"})
         return Rows(frame, f"published/{table}")
 
     def runs(self, matrix: str, metric: str) -> Rows:
@@ -97,12 +98,25 @@ class Evidence:
             raise LookupError(str(error)) from error
         if note["profile"] != self.profile:
             raise LookupError(f"{name} was made under profile {note['profile']}")
-        frame = pd.read_csv(path)
+        frame = table_of(path)
         if "kind" in frame:
             frame = frame[frame["kind"] == "measured"]
         if "n" not in frame:
             frame["n"] = len(note["seeds"])
         return Rows(frame, name, tuple(note["run_keys"]), tuple(note["seeds"]))
+
+
+NUMBERS = ("mean", "sd", "n", "measured_mean", "measured_sd", "sd_over_seeds")
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    """A CSV; LookupError names one that cannot be read, or a column of numbers that holds something else."""
+    try:
+        frame = table_damage.read(path)
+        columns = [name for name in NUMBERS if name in frame]
+        return frame.assign(**{name: pd.to_numeric(frame[name]) for name in columns})
+    except ValueError as error:
+        raise LookupError(f"{path.name} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def judge(
@@ -121,35 +135,83 @@ def judge(
     `provenance` (as in a figure). Raises as `load` does, and PermissionError when it cannot write.
     """
     found = manifest.load(study, notebooks)
-    places = Places.of(profile, runs, figures, notebooks, **others)
-    evidence, claims = Evidence(found, profile, places, train), load(study, notebooks)
-    need_writable(places.figures / study, "--figures")
+    places = Places.of(profile, runs, figures, found.notebooks, **others)
+    path = found.path.with_name(FILE)
+    evidence, claims = Evidence(found, profile, places, train), read(path)
+    need_writable(places.figures / found.id, "--figures")
+    file = places.figures / found.id / "claims.json"
+    before = known(file)
     used: list[Rows] = []
-    judged = [one(claim, evidence, used.append) for claim in claims]
+    judged = [one(claim, evidence, used.append, path) for claim in claims]
+    judged = [better(claim, now, before, profile) for claim, now in zip(claims, judged)]
+    if plain(judged) == before.get("claims") and before.get("profile") == profile:
+        return before  # nothing new: the commit alone is no reason to write
     note = record(
-        study=study,
+        study=found.id,
         artefact="claims",
         profile=profile,
         run_keys={k for r in used for k in r.keys},
         seeds={s for r in used for s in r.seeds},
     )
     result = {"claims": judged, "profile": profile, "provenance": json.loads(note)}
-    write_json(places.figures / study / "claims.json", result)
+    write_json(file, result)
     return result
 
 
-def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None]) -> dict:
-    """A claim with its verdict, as plain values."""
+def plain(value: object) -> object:
+    """As JSON reads it back."""
+    return json.loads(json.dumps(value))
+
+
+def rank(claim: Claim, found: dict) -> int:
+    """Which of the claim's sources a verdict rests on, 0 the best; one more than there are for none."""
+    told = next(iter(found.get("evidence") or []), "")
+    for place, name in enumerate(claim.data):
+        kind, _, rest = name.partition("/")
+        matrix, _, metric = rest.partition("/")
+        if told == name or (
+            kind == "runs" and told.startswith(f"runs/{matrix}:") and told.endswith(f", {metric}")
+        ):
+            return place
+    return len(claim.data)
+
+
+def better(claim: Claim, now: dict, before: dict, profile: str) -> dict:
+    """The verdict of now, unless there is one of the same claim and profile on better evidence, which is kept.
+
+    Where runs are missing, as in a fresh clone, a claim would else lose what the runs have shown.
+    """
+    claims = before.get("claims")
+    stored = (
+        [c for c in claims if isinstance(c, dict) and c.get("id") == claim.id]
+        if isinstance(claims, list)
+        else []
+    )
+    if before.get("profile") != profile or not stored or stored[0].keys() != now.keys():
+        return now
+    same = all(stored[0][k] == plain(now)[k] for k in TOLD)
+    whole = stored[0]["verdict"] in VERDICTS and isinstance(stored[0]["evidence"], list)
+    return stored[0] if same and whole and rank(claim, stored[0]) < rank(claim, now) else now
+
+
+TOLD = ("id", "sentence", "source", "measurement", "holds", "unit", "threshold", "kind")
+
+
+def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None], path: Path) -> dict:
+    """A claim with its verdict, as plain values. ValueError names file and claim where numbers are none."""
     bound = claim.threshold
     text = f"{bound[0]:g} to {bound[1]:g}" if claim.direction == "within" else f"{claim.direction} {bound:g}"
-    told = {k: getattr(claim, k) for k in ("id", "sentence", "source", "measurement", "holds", "unit")}
+    told = {k: getattr(claim, k) for k in TOLD[:6]}
     told |= {"threshold": text, "kind": "published" if claim.data[0].startswith("published/") else "measured"}
     numbers = dict.fromkeys(("effect", "spread", "interval", "n"))
     try:
         rows = evidence.first(claim.data)
         e = estimate(rows.frame, claim)
     except LookupError as error:
-        return {**told, **numbers, "verdict": NOT_TESTABLE, "reason": error.args[0], "evidence": []}
+        return {**told, **numbers, "verdict": NOT_TESTABLE, "reason": str(error.args[0]), "evidence": []}
+    except (ValueError, TypeError) as error:
+        where = f"{path}, claim {claim.id}, on {rows.evidence}"
+        raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
     use(rows)
     published = told["kind"] == "published"
     word, reason = verdict(e, claim.direction, claim.threshold, claim.exact or published)

@@ -10,8 +10,10 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from ...files import read_json, write_json
+from ...schema import Record, Wrong, convert, short
 from ..jobs.worker import Failed, Killed
 
 LIMIT = 1800  # seconds for a whole notebook
@@ -32,14 +34,40 @@ class Parameter:
     default: str  # as written
 
 
+class Cell(Record):
+    """What is read of a cell."""
+
+    cell_type: str
+    source: str | list[str]
+    metadata: dict[str, object] = {}
+
+
+class Sheet(Record):
+    """What is read of a notebook."""
+
+    nbformat: Literal[4]
+    cells: list[Cell]
+    metadata: dict[str, object] = {}
+
+
 def read(path: Path) -> dict:
-    """The notebook as JSON; ValueError when it is none of format 4."""
+    """The notebook as JSON; ValueError when it is none of format 4, damaged, or of another language."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path} is not a notebook ({error})") from error
-    if not isinstance(notebook, dict) or notebook.get("nbformat") != 4:
+        raise ValueError(f"{path} is not a notebook: {error.__cause__ or error}") from error
+    if isinstance(notebook, dict) and notebook.get("nbformat") != 4:
         raise ValueError(f"{path} is not a notebook of format 4; open it in Jupyter and save it again")
+    try:
+        sheet = convert(notebook, Sheet)
+    except Wrong as error:
+        raise ValueError(f"{path} is a damaged notebook: {error.field or 'it'} {error}") from error
+    kernel = sheet.metadata.get("kernelspec")
+    language = kernel.get("language") if isinstance(kernel, dict) else None
+    if language not in (None, "", "python"):
+        raise ValueError(f"{path} is a notebook in {short(language)}; the notebooks of a study are in Python")
+    for cell in notebook["cells"]:
+        cell.setdefault("metadata", {})
     return notebook
 
 
@@ -48,13 +76,14 @@ def parameters(path: Path) -> dict[str, Parameter]:
 
     ValueError when there is no such cell, more than one, or one that is no Python.
     """
-    cells = [c for c in read(path)["cells"] if "parameters" in c.get("metadata", {}).get("tags", [])]
+    cells = [c for c in read(path)["cells"] if "parameters" in tags(c)]
     if len(cells) != 1:
         raise ValueError(f"{path} has {len(cells)} cells tagged 'parameters'; it needs exactly one")
     try:
         tree = ast.parse("".join(cells[0]["source"]))
-    except SyntaxError as error:
-        message = f"{path}: the parameters cell is no Python: {error.msg}, line {error.lineno}"
+    except (SyntaxError, ValueError, RecursionError) as error:  # ValueError: a NUL character
+        why = f"{error.msg}, line {error.lineno}" if isinstance(error, SyntaxError) else error
+        message = f"{path}: the parameters cell is no Python: {why}"
         raise ValueError(message) from error
     found = {}
     for node in tree.body:
@@ -64,6 +93,11 @@ def parameters(path: Path) -> dict[str, Parameter]:
             types = types or like(node.value)
             found[targets[0].id] = Parameter(targets[0].id, types, ast.unparse(node.value))
     return found
+
+
+def tags(cell: dict) -> list:
+    found = cell["metadata"].get("tags")
+    return found if isinstance(found, list) else []
 
 
 def annotated(node: ast.expr) -> tuple[type, ...]:
@@ -166,6 +200,8 @@ def attempt(source: Path, target: Path, values: dict, limit: float, project: str
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
+    from .kernel import OwnKernel
+
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # failures are reported here, once
     end = time.monotonic() + limit
     try:
@@ -174,6 +210,9 @@ def attempt(source: Path, target: Path, values: dict, limit: float, project: str
                 nbformat.from_dict(recording(source, target, project)),
                 str(target),
                 parameters=values,
+                kernel_name="python3",
+                language="python",
+                kernel_manager_class=OwnKernel,
                 progress_bar=False,
                 start_timeout=START,
                 shutdown_kernel="immediate",
@@ -203,7 +242,7 @@ def started(path: Path) -> list[dict]:
 
 def own_cells(notebook: dict) -> list[dict]:
     """Without papermill's marks at a failure."""
-    return [c for c in notebook["cells"] if "papermill-error-cell-tag" not in c["metadata"].get("tags", [])]
+    return [c for c in notebook["cells"] if "papermill-error-cell-tag" not in tags(c)]
 
 
 def place(path: Path) -> str:
@@ -211,7 +250,7 @@ def place(path: Path) -> str:
     ran = started(path)
     if not ran:
         return "the start of the kernel"
-    own = [c for c in ran if "injected-parameters" not in c["metadata"].get("tags", [])]
+    own = [c for c in ran if "injected-parameters" not in tags(c)]
     count = ran[-1].get("execution_count")
     return f"cell {len(own)}" + (f" (In [{count}])" if count else "")
 
@@ -226,6 +265,6 @@ def tidy(notebook: dict, attempt: Path, folder: Path) -> dict:
     for cell in notebook["cells"]:
         for key in ("papermill", "execution"):
             cell["metadata"].pop(key, None)
-        if "injected-parameters" in cell["metadata"].get("tags", []):
+        if "injected-parameters" in tags(cell):
             cell["id"] = "injected-parameters"
     return notebook

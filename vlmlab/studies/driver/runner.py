@@ -1,29 +1,29 @@
 """`reproduce`: train what is missing, execute the notebooks whose inputs changed, say what came of it."""
 
+import contextlib
 import dataclasses
 import functools
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...files import hold, write, write_json
 from .. import manifest
 from ..jobs import cluster, pool
-from ..jobs.receipts import TRAIN, Done, Index, Outcome, lacking, train_missing
-from ..jobs.worker import Request
+from ..jobs.batch_system import Workers
+from ..jobs.receipts import TRAIN, Outcome, lacking, train_missing
 from ..manifest import Artefact, Study
 from ..pages import gallery
-from ..pages.state import FILES, State
+from ..pages.state import FILES
 from ..pages.table_damage import of_table
 from ..places import Places, need_writable
-from ..profiles import Job
 from . import notebook
-from .staleness import parts
+from .forecast import forecast
+from .plan import COPY, Plan
 
-STANDARD = ("study", "artefact", "profile", "runs", "out")  # every artefact notebook declares these
 BAD = ("failed", "missing runs")
-COPY = "notebook.ipynb"  # an executed notebook in its attempt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Summary:
     def ok(self) -> bool:
         return not any(row.state in BAD for row in self.rows)
 
+    def plain(self) -> dict:
+        """As plain values, for JSON."""
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {"ok": self.ok, "figures": self.figures.as_posix(), "artefacts": rows}
+
     def __str__(self) -> str:
         return f"{table(self.rows)}\n\nfigures are in {self.figures}"
 
@@ -62,94 +67,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-class Plan:
-    """A study under one profile, checked, with all that is needed to tell fresh from stale."""
-
-    def __init__(
-        self, study: Study, profile: str, places: Places, train: str = TRAIN, only: list[str] | None = None
-    ):
-        self.study, self.profile, self.places = study, study.profile(profile), places
-        self.artefacts = study.choose(only, profile)
-        self.index = Index(study.id, places, train)
-        self.state = State(places.figures / study.id)
-        self.check()
-
-    def check(self) -> None:
-        """All parameters, before anything runs. ValueError names notebook, parameter and what is legal."""
-        for artefact in self.artefacts:
-            if taken := [n for n in STANDARD if n in {**self.profile.params, **artefact.params}]:
-                raise ValueError(f"{self.study.path}: params must not set {taken[0]}; the driver does")
-            notebook.check(artefact.notebook, self.values(artefact))
-        declared = {n for a in self.study.artefacts.values() for n in notebook.parameters(a.notebook)}
-        if unused := [n for n in self.profile.params if n not in declared]:
-            raise ValueError(
-                f"{self.study.path}, profile.{self.profile.name}.params: no notebook declares "
-                f"{unused[0]!r} in its parameters cell"
-            )
-
-    def values(self, artefact: Artefact) -> dict:
-        """The parameters of an artefact's notebook: the standard ones, its own, the profile's it declares."""
-        standard = (
-            self.study.id,
-            artefact.id,
-            self.profile.name,
-            self.places.runs.as_posix(),
-            self.state.folder.as_posix(),
-        )
-        declared = notebook.parameters(artefact.notebook)
-        return {
-            **{k: v for k, v in self.profile.params.items() if k in declared},
-            **artefact.params,
-            **dict(zip(STANDARD, standard)),
-        }
-
-    def jobs(self, artefact: Artefact) -> list[Job]:
-        return self.study.jobs(self.profile.name, artefact.runs)
-
-    def all_jobs(self) -> list[Job]:
-        """The training jobs of the chosen artefacts, each once."""
-        return list({job.id: job for a in self.artefacts for job in self.jobs(a)}.values())
-
-    def runs(self, artefact: Artefact) -> tuple[list[tuple[Job, Done]], list[Job]]:
-        """The jobs of an artefact with their finished runs, and the jobs without."""
-        found = [(job, self.index.done(job)) for job in self.jobs(artefact)]
-        return [(job, done) for job, done in found if done], [job for job, done in found if not done]
-
-    def look(self, artefact: Artefact) -> tuple[str, dict[str, str], list[Job]]:
-        """Why an artefact is stale ("" when fresh), what shapes it now, and the jobs it still lacks."""
-        runs, missing = self.runs(artefact)
-        now = parts(
-            artefact,
-            self.study.id,
-            self.values(artefact),
-            self.profile.models,
-            runs,
-            self.places.data,
-        )
-        return self.state.why_stale(artefact, now, self.index.sources), now, missing
-
-    def attempt(self, artefact: Artefact) -> Path:
-        """Where a notebook writes until it has ended well."""
-        return self.index.folder / "attempts" / artefact.id
-
-    def request(self, artefact: Artefact, limit: float | None) -> Request:
-        """The execution of a notebook for a worker process; limit: seconds."""
-        needs = self.profile.section.resources
-        hours = needs.hours or notebook.LIMIT / 3600
-        limit, attempt = limit or hours * 3600, self.attempt(artefact)
-        spare = 2 * notebook.START  # the notebook's own limit comes first: it knows the cell
-        resources = self.profile.resources({"hours": (limit + spare) / 3600})
-        arguments = {
-            "source": str(artefact.notebook),
-            "copy": str(attempt / COPY),
-            "limit": limit,
-            "project": str(self.places.project),
-            "values": self.values(artefact) | {"out": attempt.as_posix()},
-        }
-        log = self.index.folder / "logs" / f"{artefact.id}.log"
-        return Request(artefact.id, f"{notebook.__name__}:perform", arguments, str(log), resources)
-
-
 def reproduce(
     study: str,
     profile: str = "demo",
@@ -160,6 +77,7 @@ def reproduce(
     jobs: int = 1,
     *,
     scheduler: str | None = None,
+    batch: Path | None = None,
     train: str = TRAIN,
     limit: float | None = None,
     **others,
@@ -168,7 +86,7 @@ def reproduce(
 
     figures: by default figures/ for demo and <runs>/figures/<profile> for other profiles. jobs: cores of
     this machine that trainings and notebooks may use together. scheduler: address or scheduler file of a dask
-    scheduler whose workers do them instead. train: "module:function" that does one training job. limit:
+    scheduler whose workers do them instead; batch: or a dask-jobqueue file, which starts `jobs` workers. train: "module:function" that does one training job. limit:
     seconds per notebook, instead of those in study.toml. others: `data`, a folder used instead of vlmlab's own.
 
     A job or notebook that fails is named in the summary and does not stop the others. After a new artefact
@@ -176,15 +94,17 @@ def reproduce(
     OSError before anything runs when the study, a folder or the scheduler is not usable, or another call
     works with the same runs.
     """
-    places = Places.of(profile, runs, figures, notebooks, **others)
-    plan = Plan(manifest.load(study, notebooks), profile, places, train, only)
-    need_writable(places.runs / study, "--runs")
-    need_writable(places.figures / study, "--figures")
-    with hold(places.runs):
-        if scheduler:
-            runner = functools.partial(cluster.answers, scheduler=scheduler, folder=places.runs)
-        else:
-            runner = functools.partial(pool.answers, slots=jobs)
+    found = manifest.load(study, notebooks)
+    places = Places.of(profile, runs, figures, found.notebooks, **others)
+    if not (scheduler or batch):
+        for why in too_much(found, profile, jobs):
+            print(f"note: {why}", file=sys.stderr)
+    plan = Plan(found, profile, places, train, only)
+    need_writable(places.runs / found.id, "--runs")
+    need_writable(places.figures / found.id, "--figures")
+    with runner_of(jobs, scheduler, batch, places.runs) as runner, hold(places.runs):
+        if (ahead := forecast(plan, jobs)).stale:
+            print(ahead, file=sys.stderr, flush=True)
         trained = train_missing(plan.all_jobs(), plan.index, runner)
         rows = make(plan, trained, runner, limit)
     try:
@@ -197,6 +117,32 @@ def reproduce(
     except (ValueError, OSError) as error:  # such as a study.toml of another study: this one is done
         print(f"no gallery: {error}", file=sys.stderr)
     return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder)
+
+
+def too_much(study: Study, profile: str, jobs: int) -> list[str]:
+    """What `resources` of the profile this machine can never offer, before anything waits for it."""
+    chosen, path = study.profile(profile), study.path
+    needs = {"notebooks": chosen.resources({})}
+    needs |= {f"runs of {name}": chosen.resources(m.resources.given) for name, m in chosen.matrices.items()}
+    if not any(n.gpus or n.memory_gb for n in needs.values()):
+        return []
+    room = pool.Room(jobs)
+    found = {name: room.refusal(n) for name, n in needs.items()}
+    return [f"{path}, resources of profile {profile}, {name}: {why}" for name, why in found.items() if why]
+
+
+@contextlib.contextmanager
+def runner_of(jobs: int, scheduler: str | None, batch: Path | None, folder: Path) -> Iterator[pool.Runner]:
+    """Who does the work: this machine, a scheduler that runs, or workers of a batch system."""
+    if scheduler and batch:
+        raise ValueError("a scheduler that runs and a file to start workers with are two ways; give one")
+    if batch:
+        with Workers(batch, jobs, folder) as workers:
+            yield workers
+    elif scheduler:
+        yield functools.partial(cluster.answers, scheduler=scheduler, folder=folder)
+    else:
+        yield functools.partial(pool.answers, slots=jobs)
 
 
 def make(plan: Plan, trained: Outcome, runner: pool.Runner, limit: float | None) -> dict[str, Row]:
@@ -265,31 +211,29 @@ def states(
     **others,
 ) -> list[Row]:
     """What `reproduce` would find, without doing anything: fresh, stale, missing, failed, missing runs."""
-    plan = Plan(
-        manifest.load(study, notebooks),
-        profile,
-        Places.of(profile, runs, figures, notebooks, **others),
-        train,
-    )
-    rows = []
-    for artefact in plan.artefacts:
-        why, _, missing = plan.look(artefact)
-        copy = plan.state.failed(artefact)
-        if missing:
-            errors = {job.id: error for job in missing if (error := plan.index.error(job))}
-            count = f"{len(missing)} of {len(plan.jobs(artefact))}"
-            detail = f"{count}; {lacking(missing, errors)}" if errors else count
-            rows.append(Row(artefact.id, "failed" if errors else "missing runs", detail=detail))
-        elif why and copy.exists():
-            rows.append(Row(artefact.id, "failed", detail=f"see {copy}"))
-        elif why:
-            known = artefact.id in plan.state.made
-            rows.append(Row(artefact.id, "stale" if known else "missing", detail=why))
-        else:
-            rows.append(Row(artefact.id, "fresh"))
+    found = manifest.load(study, notebooks)
+    plan = Plan(found, profile, Places.of(profile, runs, figures, found.notebooks, **others), train)
+    with plan.index.at_rest():
+        rows = [state_of(plan, artefact) for artefact in plan.artefacts]
     there = {a.id for a in plan.artefacts}
     return rows + [
         Row(id, "left out", detail=f"profile {profile} lacks a matrix that it reads")
         for id in plan.study.artefacts
         if id not in there
     ]
+
+
+def state_of(plan: Plan, artefact: Artefact) -> Row:
+    """What one artefact is now."""
+    why, _, missing = plan.look(artefact)
+    copy = plan.state.failed(artefact)
+    if missing:
+        errors = {job.id: error for job in missing if (error := plan.index.error(job))}
+        count = f"{len(missing)} of {len(plan.jobs(artefact))}"
+        detail = f"{count}; {lacking(missing, errors)}" if errors else count
+        return Row(artefact.id, "failed" if errors else "missing runs", detail=detail)
+    if why and copy.exists():
+        return Row(artefact.id, "failed", detail=f"see {copy}")
+    if why:
+        return Row(artefact.id, "stale" if artefact.id in plan.state.made else "missing", detail=why)
+    return Row(artefact.id, "fresh")

@@ -72,7 +72,7 @@ def python_of(cells: list[str]) -> str:
         lines = [re.sub(r"^(\s*)[%!].*", r"\1pass", line) for line in cell.splitlines()]
         try:
             ast.parse(text := "\n".join(lines))
-        except SyntaxError:
+        except (SyntaxError, ValueError, RecursionError):
             continue
         kept.append(text)
     return "\n".join(kept)

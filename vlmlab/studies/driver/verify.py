@@ -22,7 +22,7 @@ from ..jobs.worker import Request
 from ..manifest import Artefact
 from ..pages.provenance import READERS, read_provenance
 from ..places import Places
-from .runner import COPY, Plan
+from .plan import COPY, Plan
 
 TOLERANCE = 1e-6
 RECORDS = {
@@ -66,13 +66,8 @@ def verify(
     tolerance: how far two numbers may lie apart, relative to the larger. jobs: cores to use. An artefact that
     was not made, or whose runs are missing, is `not compared`. Raises as `reproduce` does before it starts.
     """
-    plan = Plan(
-        manifest.load(study, notebooks),
-        profile,
-        Places.of(profile, runs, figures, notebooks, **others),
-        train,
-        only,
-    )
+    found = manifest.load(study, notebooks)
+    plan = Plan(found, profile, Places.of(profile, runs, figures, found.notebooks, **others), train, only)
     checks = {a.id: Check(a.id, UNKNOWN, why) for a in plan.artefacts if (why := not_possible(plan, a))}
     todo = [a for a in plan.artefacts if a.id not in checks]
     with tempfile.TemporaryDirectory(prefix="vlmlab-") as folder:

@@ -24,6 +24,7 @@ from ..sections import Resources
 from .pool import Answers
 from .worker import RETRIES, Request, Worker
 
+NEEDED = "needs dask: pip install distributed dask-jobqueue"
 PATIENCE = 30  # seconds for the first worker to connect
 SILENCE = 60  # seconds without any news after which the workers are looked at
 
@@ -34,9 +35,9 @@ def answers(requests: list[Request], scheduler: str, folder: Path) -> Answers:
     folder: the runs, which workers have to see. Raises ValueError or OSError when the scheduler cannot be
     reached, has no workers, or these cannot do the work.
     """
-    from distributed import wait
-
     with connect(scheduler) as client:
+        from distributed import wait
+
         check_workers(client, folder)
         offers = resources_of(client)
         futures = {}
@@ -102,7 +103,7 @@ def connect(scheduler: str) -> Iterator:
     try:
         from distributed import Client
     except ImportError as error:
-        raise ValueError("--scheduler needs dask: pip install distributed dask-jobqueue") from error
+        raise ValueError(f"--scheduler {NEEDED}") from error
     is_file = Path(scheduler).is_file()
     if not is_file and ":" not in scheduler:
         raise FileNotFoundError(

@@ -1,18 +1,5 @@
-"""`vlmlab cluster check FILE.yaml`: does a dask-jobqueue file work here, before days depend on it?
+"""`vlmlab cluster check FILE.yaml`: does a dask-jobqueue file work here, before days depend on it?"""
 
-The file is what dask itself reads from ~/.config/dask/jobqueue.yaml, with one batch system:
-
-    jobqueue:
-      slurm:
-        cores: 1                    # one thread per worker process: one job at a time
-        memory: 32GB
-        queue: gpu
-        walltime: "12:00:00"
-        job-extra-directives: ["--gres=gpu:1"]
-        worker-extra-args: ["--resources", "GPU=1 MEMORY=32e9", "--lifetime", "11h"]
-"""
-
-import importlib
 import os
 import re
 import shutil
@@ -22,41 +9,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Literal
 
-from ...schema import Count, Record, Text, Wrong, convert, described
+from .batch_system import SYSTEMS, cluster_of, listens, read, refusal
 from .cluster import answers
 from .worker import Request
 
-SYSTEMS = {  # name in the file -> (class of dask-jobqueue, the command it submits with)
-    "slurm": ("SLURMCluster", "sbatch"),
-    "pbs": ("PBSCluster", "qsub"),
-    "lsf": ("LSFCluster", "bsub"),
-    "sge": ("SGECluster", "qsub"),
-    "oar": ("OARCluster", "oarsub"),
-    "moab": ("MoabCluster", "msub"),
-    "htcondor": ("HTCondorCluster", "condor_submit"),
-    "local": ("LocalCluster", "bash"),
-}
 QUEUES = {"slurm": ["squeue", "-h", "-o", "%T, %r", "-j"], "pbs": ["qstat"], "sge": ["qstat", "-j"]}
-
-
-class JobQueue(Record):
-    """What is read of a dask configuration: one batch system with its options."""
-
-    jobqueue: described(
-        dict[Literal[tuple(SYSTEMS)], dict[str, object] | None],
-        f"a table of one of {', '.join(SYSTEMS)}",
-        min_length=1,
-        max_length=1,
-    )
-
-
-class PerJob(Record):
-    """The options that every batch system needs."""
-
-    cores: Count
-    memory: Text
 
 
 def check(path: Path, wait: float) -> bool:
@@ -65,11 +23,11 @@ def check(path: Path, wait: float) -> bool:
     wait: seconds for the worker to connect. Raises FileNotFoundError or ValueError for a file that is none.
     """
     system, options = read(path)
-    name, command = SYSTEMS[system]
-    make = getattr(importlib.import_module(f"dask_jobqueue.{system}"), name)
-    with dask_config(system, options), make() as cluster:
+    command = SYSTEMS[system][1]
+    with cluster_of(path) as cluster:
         script = cluster.job_script()
         print(f"the job script of one worker:\n\n{script}")
+        print(f"note: {listens(cluster)}")
         for text in advice(system, options, script):
             print(f"note: {text}")
         if not shutil.which(command):
@@ -80,48 +38,10 @@ def check(path: Path, wait: float) -> bool:
             print(f"wrong: {problem}")
             return False
         with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".vlmlab-check-") as folder:
-            return try_job(cluster.scheduler_address, Path(folder))
-
-
-def read(path: Path) -> tuple[str, dict]:
-    """The batch system of a file and its options."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        import dask
-        import dask_jobqueue  # noqa: F401  (fills dask.config with the options that there are)
-        import yaml
-    except ImportError as error:
-        raise ValueError("this needs dask-jobqueue: pip install distributed dask-jobqueue") from error
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    try:
-        ((system, options),) = convert(found, JobQueue).jobqueue.items()
-    except Wrong as error:
-        raise ValueError(
-            f"{path} needs `jobqueue:` with one of {', '.join(SYSTEMS)} below it, as in "
-            f"`jobqueue: {{slurm: {{cores: 1, memory: 8GB}}}}`; {error.field or 'the file'} {error}"
-        ) from error
-    legal = dask.config.get(f"jobqueue.{system}")
-    options = {key.replace("_", "-"): value for key, value in (options or {}).items()}
-    if unknown := [key for key in options if key not in legal]:
-        raise ValueError(f"{path}: {system} has no option {unknown[0]!r}; it has {', '.join(legal)}")
-    try:
-        convert(options, PerJob)
-    except Wrong as error:
-        raise ValueError(f"{path}: {system}.{error.field} {error}, per job of the batch system") from error
-    return system, options
-
-
-def dask_config(system: str, options: dict):
-    """Context in which dask-jobqueue takes these options and its own defaults."""
-    import dask
-
-    own = {"dashboard_address": ":0"} | (options.get("scheduler-options") or {})
-    usual = dask.config.get(f"jobqueue.{system}")
-    return dask.config.set({f"jobqueue.{system}": usual | options | {"scheduler-options": own}})
+            right = try_job(cluster.scheduler_address, Path(folder))
+    if right:
+        print(f"use it: vlmlab reproduce STUDY --cluster {path} --jobs N (workers at a time)")
+    return right
 
 
 def advice(system: str, options: dict, script: str) -> list[str]:
@@ -151,19 +71,14 @@ def start(cluster, system: str, wait: float) -> str:
     """Submit one worker and wait until it connects; "" or what is wrong."""
     from distributed import Client
 
-    problems = []
-    cluster.loop.asyncio_loop.set_exception_handler(
-        lambda loop, context: problems.append(str(context.get("exception") or context["message"]))
-    )
     cluster.scale(jobs=1)
     end = time.monotonic() + wait
     with Client(cluster, set_as_default=False) as client:
         while time.monotonic() < end:
             if client.scheduler_info()["workers"]:
                 return ""
-            if problems:
-                said = problems[0].rpartition("stderr:")[2]
-                return f"the batch system took no job: {' '.join(said.split())}"
+            if why := refusal(cluster.problems):
+                return why
             time.sleep(0.5)
     jobs = [str(job.job_id) for job in cluster.workers.values() if getattr(job, "job_id", None)]
     if not jobs:

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
-from tqdm.auto import tqdm
-
+from ... import progress
 from ..sections import Resources
 from .worker import Request, Worker
 
@@ -26,7 +25,7 @@ def follow(runner: Runner, requests: list[Request], what: str, unit: str) -> Ite
     now = {}
     with (
         contextlib.closing(runner(requests)) as answers,
-        tqdm(total=len(requests), desc=what, unit=unit) as bar,
+        progress.bar(total=len(requests), desc=what, unit=unit) as bar,
     ):
         for number, answer in answers:
             if answer is None:

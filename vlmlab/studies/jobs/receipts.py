@@ -7,20 +7,23 @@ to `vlmlab.fit` again, whose own key decides whether there is something to train
 time. The process that trains writes the receipt itself, so a driver that was killed meanwhile loses nothing.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...files import write_json
-from ...schema import Record, Wrong, convert
+from ...schema import Record, Wrong, convert, described
 from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
 from ..profiles import Job, with_followed
 from . import pool
 from .pool import Runner, follow, retried
-from .worker import Failed, Request
+from .worker import Failed, Request, settings
 
 TRAIN = "vlmlab.studies.jobs.train:train"
 RESULT = ("run", "key", "status", "digest")
@@ -35,15 +38,18 @@ class Done:
     digest: str
 
 
+Inside = described(str, "a path below runs/", pattern=r"^(?!/)(?!(.*/)?\.\.(/|$))[^\0]+\Z")
+
+
 class Receipt(Record):
     """What a finished job leaves. files: those that its run folder holds; code: module -> digest."""
 
-    run: str
+    run: Inside
     key: str
     status: str
     digest: str
     inputs: str
-    files: list[str]
+    files: list[Inside]
     code: dict[str, str]
 
 
@@ -70,13 +76,31 @@ class Index:
     def __init__(self, study: str, places: Places, train: str = TRAIN):
         self.places, self.train = places, train
         self.folder = places.runs / study
+        self.seen: dict[str, Done | None] | None = None
         self.sources = Sources(places.project)
+        self.looks_of = functools.cache(looks_of)  # one look in a call of reproduce
 
     def receipt(self, job: Job) -> Path:
         return self.folder / "jobs" / f"{job.id}.json"
 
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Within this nothing is trained, so that each job is looked at once."""
+        self.seen = {}
+        try:
+            yield
+        finally:
+            self.seen = None
+
     def done(self, job: Job) -> Done | None:
         """The finished run of a job; None when it, or one that it builds on, is missing, damaged or outdated."""
+        if self.seen is None:
+            return self.look(job)
+        if job.id not in self.seen:
+            self.seen[job.id] = self.look(job)
+        return self.seen[job.id]
+
+    def look(self, job: Job) -> Done | None:
         if not (receipt := known(self.receipt(job))):
             return None
         before = self.before(job)
@@ -91,7 +115,7 @@ class Index:
 
     def error(self, job: Job) -> str:
         """How its last attempt failed, if it did."""
-        return known(self.receipt(job)).get("error", "")
+        return str(known(self.receipt(job)).get("error", ""))
 
     def request(self, job: Job) -> Request:
         """A job for a worker process; what it builds on is done."""
@@ -107,7 +131,8 @@ class Index:
         log = self.folder / "logs" / f"{job.id}.log"
         models = sorted(model["name"] for model in job.models.values())
         kind = f"{self.train} {job.method} {models} {job.task.partition('/')[0]} {job.protocol} {sorted(job.after)}"
-        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources, kind=kind)
+        about = {"settings": settings(self.places.notebooks), "kind": kind}
+        return Request(job.label, f"{__name__}:perform", arguments, str(log), job.resources, **about)
 
     def inputs(self, job: Job, before: dict[str, Done]) -> str:
         """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.
@@ -117,10 +142,22 @@ class Index:
         names = [model["name"] for model in job.models.values()]
         folders = [*(f"models/{name}" for name in names), job.task.split("/")[0]]
         files = data_digests(self.places.data, folders)
-        for name in (*names, *(model.get("pretrained", "") for model in job.models.values())):
-            if name and (path := Path(name)).is_file():
-                files[name] = f"{path.stat().st_size} {path.stat().st_mtime_ns}"  # may be gigabytes
+        weights = (model.get("pretrained", "") for model in job.models.values())
+        for name in (*names, *weights):
+            files |= self.looks_of(name, "*")
+        files |= self.looks_of(job.task.partition(":")[2], "**/*")  # a folder or table of one's own
         return digest([files, {role: done.digest for role, done in before.items()}])
+
+
+def looks_of(name: str, inside: str) -> dict[str, str]:
+    """Size and time of a file that a name is the path of, or of those in such a folder that fit a pattern; they
+    may be gigabytes."""
+    path = Path(name).expanduser()
+    if not name or not path.exists():
+        return {}
+    files = sorted(path.glob(inside)) if path.is_dir() else [path]
+    stats = {f"{name}/{f.relative_to(path).as_posix()}": f.stat() for f in files if f.is_file()}
+    return {key: f"{stat.st_size} {stat.st_mtime_ns}" for key, stat in stats.items()}
 
 
 def perform(train: str, job: dict, runs: str, receipt: str, inputs: str, project: str) -> str:
@@ -133,17 +170,20 @@ def perform(train: str, job: dict, runs: str, receipt: str, inputs: str, project
     before = known(path)
     if finished(before, inputs, root, sources):
         return path.stem
-    if "run" in before and damage(root / before["run"]):
-        set_aside(root / before["run"])
+    with contextlib.suppress(Wrong):
+        if damage(old := root / convert(before, Receipt).run):
+            set_aside(old)
     module, _, function = train.partition(":")
+    start = time.monotonic()
     result = getattr(importlib.import_module(module), function)(job, runs)
     run = root / result["run"]
     if wrong := damage(run):
         set_aside(run)
         raise Failed(f"wrote a damaged result, kept as {run}/*.damaged; the next call repeats it ({wrong})")
     files = [name for name in KEPT if (run / name).exists()]
-    code = sources.record(loaded_files())
-    write_json(path, {"inputs": inputs, "files": files, "code": code, **{k: result[k] for k in RESULT}})
+    measured = {"seconds": time.monotonic() - start, "bytes": sum(f.stat().st_size for f in run.rglob("*"))}
+    about = {"inputs": inputs, "files": files, "code": sources.record(loaded_files()), **measured}
+    write_json(path, {**about, **{k: result[k] for k in RESULT}})
     return path.stem
 
 

@@ -8,6 +8,7 @@ pool (pool.py) and dask (cluster.py) all go through `Worker.ask`.
 
 import contextlib
 import dataclasses
+import errno
 import importlib
 import json
 import os
@@ -22,6 +23,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from ...own_files import NOTEBOOKS
 from ...paths import PACKAGE
 from ..code import Sources
 from ..sections import Resources
@@ -48,12 +50,14 @@ class Request:
     log: str
     resources: Resources = dataclasses.field(default=Resources())
     cwd: str = dataclasses.field(default_factory=os.getcwd)
-    settings: dict = dataclasses.field(
-        default_factory=lambda: {
-            name: value for name, value in os.environ.items() if name.startswith("VLMLAB_")
-        }
-    )
+    settings: dict = dataclasses.field(default_factory=lambda: settings())
     kind: str = ""
+
+
+def settings(notebooks: Path | None = None) -> dict[str, str]:
+    """The VLMLAB_ variables of a job; `notebooks` tells it and its kernel where the studies are."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("VLMLAB_")}
+    return found | ({NOTEBOOKS: str(notebooks.absolute())} if notebooks else {})
 
 
 class Failed(Exception):
@@ -203,11 +207,11 @@ class Memory:
 
 def handle(call: str, arguments: dict, log: str, kind: str, memory: Memory) -> dict:
     """Call the function that a request names; what it prints goes to its log."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
     try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a", encoding="utf-8") as file:
+            for stream in (1, 2):
+                os.dup2(file.fileno(), stream)
         project = Path(arguments.get("project", PACKAGE.parent))
         memory.make_ready(kind, project)
         module, _, function = call.partition(":")
@@ -217,11 +221,17 @@ def handle(call: str, arguments: dict, log: str, kind: str, memory: Memory) -> d
     except Failed as error:
         return {"killed" if isinstance(error, Killed) else "error": str(error)}
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk has no room for the log either
+            traceback.print_exc()
         first = next(iter(str(error).splitlines()), "")
-        return {"error": f"{type(error).__name__}: {first}"}
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC and "make room" not in first
+        hint = (
+            f"; make room where {Path(log).parent} lies, or name another folder with --runs" if full else ""
+        )
+        return {"error": f"{type(error).__name__}: {first}{hint}"}
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import manifest
 from ..jobs.receipts import TRAIN, need_runs
-from ..places import Places, folder
+from ..places import Places, folder, own_notebooks
 from .provenance import save_figure
 from .tables import save_table
 
@@ -32,18 +32,23 @@ def artefact(
     """
     import pandas as pd
 
-    found = manifest.load(study, folder("notebooks"))
+    found = manifest.load(study, own_notebooks())
     (chosen,) = found.choose([artefact], profile)
-    places = Places.of(profile, folder(runs), notebooks=folder("notebooks"), **others)
+    places = Places.of(profile, folder(runs), notebooks=found.notebooks, **others)
     rows = [
         {
             **{column: getattr(job, column) for column in COLUMNS},
             "key": done.key,
             "path": (places.runs / done.run).as_posix(),
         }
-        for job, done in need_runs(found.jobs(profile, chosen.runs), study, places, jobs, train)
+        for job, done in need_runs(found.jobs(profile, chosen.runs), found.id, places, jobs, train)
     ]
     return Opened(found, profile, artefact, out, pd.DataFrame(rows, columns=[*COLUMNS, "key", "path"]))
+
+
+def runs_of(study: str, artefact_id: str, profile: str = "demo", runs: str | Path = "runs", **others):
+    """The runs of an artefact as a table, for a notebook that reads their folders itself: `Opened.runs`."""
+    return artefact(study, artefact_id, profile, runs, **others).runs
 
 
 def load(name: str, pretrained: str | None, precision: str | None, device: str | None = None):

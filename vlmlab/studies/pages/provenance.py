@@ -94,7 +94,7 @@ def read_provenance(path: str | Path) -> dict:
     try:
         found = json.loads(READERS[path.suffix](path) or "")
         convert(found, Provenance)
-    except (ValueError, OSError, SyntaxError) as error:  # ElementTree.ParseError is a SyntaxError
+    except NO_RECORD as error:
         raise ValueError(
             f"{path} does not say where it came from; vlmlab did not write it, "
             "or a program that saved it again dropped the record"
@@ -116,8 +116,11 @@ def beside(path: Path) -> dict:
 def read_png(path: Path) -> str | None:
     from PIL import Image
 
-    with Image.open(path) as image:
-        return image.info.get("Comment")
+    try:
+        with Image.open(path) as image:
+            return image.info.get("Comment")
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
 
 
 def read_svg(path: Path) -> str | None:
@@ -140,6 +143,7 @@ def read_html(path: Path) -> str | None:
     return found and html.unescape(found[1])
 
 
+NO_RECORD = (ValueError, OSError, RecursionError, SyntaxError)  # ElementTree.ParseError is a SyntaxError
 READERS = {".svg": read_svg, ".png": read_png, ".pdf": read_pdf, ".tex": read_tex, ".html": read_html}
 
 

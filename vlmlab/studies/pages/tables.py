@@ -20,6 +20,7 @@ from pathlib import Path
 from ...files import write
 from ...paths import data_dir
 from ...schema import Finite, Record, Wrong, convert
+from . import table_damage
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
@@ -76,8 +77,11 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     if results["metric"].nunique() > 1:
         raise ValueError(f"a table holds one metric, got {', '.join(sorted(set(results['metric'])))}")
     path = Path(data) / "published" / study / f"{table}.csv"
-    named = pd.read_csv(path) if path.is_file() else {"id": ()}
-    known = set(named["id" if "id" in named else "method"])
+    named = table_damage.read(path) if path.is_file() else {"id": ()}
+    column = next((name for name in ("id", "method") if name in named), None)
+    if column is None:
+        raise ValueError(f"{path} has no column id or method, which names its methods")
+    known = set(named[column])
     variants = results["variant"] if "variant" in results else [""] * len(results)
     methods = [f"{m}_{v}" if v else m for m, v in zip(results["method"], variants)]
     pairs = [
@@ -172,10 +176,8 @@ def published(study: str, table: str, data: str | Path = DATA):
 
     FileNotFoundError when there is none, ValueError for a line whose value is no number.
     """
-    import pandas as pd
-
     path = Path(data) / "published" / study / f"{table}.csv"
-    frame = pd.read_csv(path)
+    frame = table_damage.read(path)
     for line, row in enumerate(frame.to_dict("records"), start=2):
         try:
             convert(row, Stated)
