@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .. import registry, scores
+from .. import progress, registry, scores
 from ..feeds import in_order
 from ..learner import Learner
 from ..methods import target_presets
@@ -36,7 +35,7 @@ def pictures_for(
 
     def batches(images: Images) -> Iterator[Tensor]:
         loader = in_order(images, model, batch_size, workers)
-        for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
+        for batch in progress.bar(loader, desc="evaluate", unit="batch", leave=False, delay=1):
             yield batch["image"].to(model.device)
 
     return batches

@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from .. import processes
+from .. import processes, progress
 from ..feeds import moved
 from ..learner import Learner, Stage, grouped
 from . import run_folder
@@ -64,13 +64,8 @@ class Loop:
         """From the last saved state to the end. FloatingPointError names step and term that are not finite."""
         total = sum(stage.steps for stage in self.stages)
         before = sum(stage.steps for stage in self.stages[: self.at.stage]) + self.at.step
-        bar = tqdm(
-            total=total,
-            initial=before,
-            desc=self.title,
-            unit="step",
-            leave=False,
-            disable=bool(processes.rank()),
+        bar = progress.bar(
+            total=total, initial=before, desc=self.title, unit="step", shown=not processes.rank()
         )
         try:
             with bar:
@@ -91,10 +86,10 @@ class Loop:
         for step, batch in zip(range(self.at.step, stage.steps), stage.feed(self.at.step)):
             self.step(stage, step, batch)
             bar.update()
-            if len(self.pending) == BLOCK:
+            saves = (step + 1) % stage.save == 0 or step == last
+            if saves or len(self.pending) == BLOCK:
                 bar.set_postfix(self.fetch(), refresh=False)
-            if (step + 1) % stage.save == 0 or step == last:
-                self.fetch()
+            if saves:
                 self.seconds.append(round(time.perf_counter() - since, 3))
                 since = time.perf_counter()
                 self.save()
