@@ -33,6 +33,8 @@ Strings = described(tuple[Text, ...], "a list of strings")
 Count = described(int, "a whole number above 0", ge=1)
 Counts = described(tuple[Count, ...], "a list of whole numbers above 0, not empty", min_length=1)
 Whole = described(int, "a whole number from 0", ge=0)
+Seed = described(int, "a whole number from 0 to 4294967295", ge=0, le=2**32 - 1)
+Workers = described(int, "a whole number from 0 to 512", ge=0, le=512)  # processes
 Wholes = described(tuple[Whole, ...], "a list of whole numbers, not empty", min_length=1)
 Amount = described(float, "a number above 0", gt=0, le=sys.float_info.max)
 Finite = described(float, "a finite number", ge=-sys.float_info.max, le=sys.float_info.max)

@@ -10,7 +10,7 @@ from vlmlab.scores.classification import accuracies
 from vlmlab.tasks.protocols import harmonic_mean
 from vlmlab.train import evaluate as evaluate_module
 from vlmlab.train.evaluate import predict
-from vlmlab.train.run import read_lines
+from vlmlab.train.records import read_lines
 
 
 @pytest.fixture(scope="module")

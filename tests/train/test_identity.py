@@ -14,6 +14,7 @@ from small_learners import Distil, Numbers, models_of
 import vlmlab
 from vlmlab import methods, registry
 from vlmlab.train.run import results
+from vlmlab.train.run_folder import RunFolder
 
 FAST = dict(epochs=1, batch_size=4, max_steps=1, rep_dim=8)
 
@@ -160,7 +161,7 @@ def test_what_cannot_be_opened_alone_says_why(run, tmp_path, vlm):
     other = vlmlab.Run(shutil.copytree(run.path, tmp_path / "copy"))
     info = json.loads((other.path / "run.json").read_text())
     info["task"]["shots"] = 3
-    (other.path / "run.json").write_text(json.dumps(info))
+    RunFolder(other.path).write_info(info)
     with pytest.raises(ValueError, match="was trained on other data than emoji/food holds now"):
         vlmlab.open_run(other.path, device="cpu")
 

@@ -10,8 +10,8 @@ import pytest
 import vlmlab
 from vlmlab.files import write
 from vlmlab.train.key import key_of
+from vlmlab.train.records import read_lines
 from vlmlab.train.run import Run, results
-from vlmlab.train.run_folder import read_lines
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from .. import processes, progress
 from ..feeds import moved
 from ..learner import Learner, Stage, grouped
-from . import run_folder
+from .records import damaged
 from .run_folder import RunFolder, State
+from .tensor_files import load_own
 
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 BLOCK = 20  # steps whose loss terms are fetched at once
@@ -202,9 +203,13 @@ class Loop:
         if state is None:
             return False
         position = state.position
+        if position["stage"] >= len(self.stages) or position["step"] > self.stages[position["stage"]].steps:
+            raise damaged(
+                self.folder.state, f"there is no step {position['step']} of stage {position['stage']}"
+            )
         for number in range(position["stage"] + 1):
             self.enter(number)
-        run_folder.load_own(self.learner, state.own, self.folder.state)
+        load_own(self.learner, state.own, self.folder.state)
         found = self.optimiser.state_dict()
         for key, value in state.optimiser.items():
             name, entry = key.rsplit("|", 1)
@@ -215,7 +220,7 @@ class Loop:
             self.scaler.load_state_dict(position["scaler"])
         self.at = Position(position["stage"], position["step"])
         self.done, self.seconds = position["done"], position["seconds"]
-        self.folder.cut_log(self.done)
+        self.folder.cut_log(self.done, position["log"])
         return True
 
     def stopped(self) -> str:

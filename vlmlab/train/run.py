@@ -1,14 +1,14 @@
 """Runs on disk: opened, attached to their models, their numbers gathered. Reading them needs no torch."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import hold
-from .run_folder import INFO, METRICS, RESULTS, TRAINABLES, RunFolder, is_run, read_lines, write_lines
+from ..schema import Wrong, convert
+from .records import Measured, read_lines, write_lines
+from .run_folder import INFO, RESULTS, TRAINABLES, RunFolder, found, sha256
 
 COLUMNS = [
     "study",
@@ -58,8 +58,7 @@ class Run:
     @property
     def digest(self) -> str:
         """sha256 of what it trained; of nothing where it trained nothing."""
-        path = self.path / TRAINABLES
-        return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+        return sha256(self.path / TRAINABLES)
 
     @property
     def settings(self) -> dict:
@@ -69,7 +68,7 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        return pd.DataFrame(read_lines(self.path / METRICS))
+        return pd.DataFrame(RunFolder(self.path).read_log())
 
     @property
     def results(self) -> pd.DataFrame:
@@ -78,8 +77,16 @@ class Run:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
-        """Add measured rows; those of the same question, on the same data, replace earlier ones."""
-        with hold(self.path, wait=True):
+        """Add measured rows; those of the same question, on the same data, replace earlier ones. Other processes
+        that measure the same run wait meanwhile. ValueError for a value that is not finite."""
+        for row in rows:
+            try:
+                convert(row, Measured)
+            except Wrong as e:
+                raise ValueError(
+                    f"{row.get('metric')} of {row.get('split')}: {e.field} {e}; not saved"
+                ) from e
+        with RunFolder(self.path).held():
             rows = [*read_lines(self.path / RESULTS), *rows]
             write_lines(self.path / RESULTS, list({tuple(r.get(k) for k in SAME): r for r in rows}.values()))
 
@@ -114,8 +121,22 @@ def name_of(labels: Mapping) -> str:
 
 
 def runs(root: str | Path = "runs") -> list[Run]:
-    """All run folders below `root`, in the order of their paths. What is none is left alone."""
-    return [Run(p.parent) for p in sorted(Path(root).glob(f"**/{INFO}")) if is_run(p)]
+    """All run folders below `root`, in the order of their paths, also linked ones. What is none is left alone, a
+    damaged one is left out with a warning. FileNotFoundError when there is no such folder."""
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; name the one that holds the runs")
+    return [run for path in found(Path(root)) if (run := readable(path))]
+
+
+def readable(path: Path) -> Run | None:
+    """A run whose record can be read; a warning says which cannot, so that it hides no other."""
+    try:
+        run = Run(path)
+        run.info  # noqa: B018
+        return run
+    except (ValueError, OSError) as e:
+        warnings.warn(f"left out: {e}", stacklevel=2)
+        return None
 
 
 def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) -> pd.DataFrame:
@@ -123,13 +144,14 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
 
     Columns: study, method, variant, task, protocol, split, shots, seed, rule, metric, value, n, key, and test,
     which tells the test data by content. config: names of settings to add as columns. filters: column=value
-    or column=[values]. ValueError for a column that does not exist, or a setting that no run has.
+    or column=[values]. ValueError for a column that does not exist, or a setting that no run has,
+    FileNotFoundError for a folder that does not. A damaged run is left out with a warning.
     """
     config, frames, known = list(config), [], set()
     for run in runs(root):
         try:
             frame, settings = run.results, run.settings if config else {}
-        except ValueError as e:  # one damaged run does not hide the others
+        except ValueError as e:  # damaged numbers do not hide those of others
             warnings.warn(f"left out: {e}", stacklevel=2)
             continue
         known |= settings.keys()
