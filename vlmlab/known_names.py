@@ -16,10 +16,20 @@ def folders() -> list[Path]:
     return [folder for room in ROOMS if (folder := PACKAGE / room).is_dir()]
 
 
-def learners() -> dict[str, Path]:
-    """Name -> file of all learners, and of a few files that they share."""
-    files = (p for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_"))
-    return {p.stem: p for p in files}
+def files() -> dict[str, Path]:
+    """Name -> file of all learners and of what they share."""
+    found = (p for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_"))
+    return {p.stem: p for p in found}
+
+
+def learners() -> list[str]:
+    """The learners there are: what a room names in `SHARED` is none."""
+    shared = set()
+    for start in (folder / "__init__.py" for folder in folders()):
+        for part in ast.parse(start.read_text(encoding="utf-8")).body if start.is_file() else ():
+            if "SHARED" in names_of(part):
+                shared |= {*ast.literal_eval(part.value)}
+    return sorted(files().keys() - shared)
 
 
 def classes(path: Path) -> dict[str, ast.ClassDef]:
@@ -34,8 +44,8 @@ def classes(path: Path) -> dict[str, ast.ClassDef]:
 def settings_and_rules(learner: str) -> tuple[list[str], list[str]]:
     """The fields of its Config and Options, with those of the learners that it extends, and its rules of inference;
     a name too many where it takes less than they do. Nothing where its file defines no class."""
-    its = classes(learners()[learner])
-    known = {k: v for p in (PACKAGE / "learner.py", *learners().values()) for k, v in classes(p).items()} | its
+    its = classes(files()[learner])
+    known = {k: v for p in (PACKAGE / "learner.py", *files().values()) for k, v in classes(p).items()} | its
     settings, rules, todo = [], [], [*its]
     while todo:
         if (node := known.pop(todo.pop(0), None)) is None:

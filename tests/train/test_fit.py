@@ -77,7 +77,7 @@ def test_a_stop_loses_at_most_an_epoch(whole, vlm, task, tmp_path, monkeypatch, 
     monkeypatch.setattr(Loop, "step", stop)
     with pytest.raises(KeyboardInterrupt):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
-    assert "2 of 3 epochs are kept" in capsys.readouterr().out
+    assert "2 of 3 epochs are kept" in capsys.readouterr().err
     monkeypatch.undo()
     assert same(fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS), whole)
 

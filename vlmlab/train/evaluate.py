@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 
@@ -132,6 +133,18 @@ def restored(learner: Learner) -> Iterator[None]:
             learner.set_classes(*classes)
 
 
+@contextlib.contextmanager
+def saying_what_is_kept(run: Run | None) -> Iterator[None]:
+    """After Ctrl-C in the middle of measuring."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run is not None:
+            said = f"stopped; nothing of this evaluation is kept. {run.path} keeps what was trained and measured before"
+            print(said, file=sys.stderr)
+        raise
+
+
 def evaluate(
     run: Run | Learner,
     task: Task,
@@ -158,7 +171,7 @@ def evaluate(
     learner = run.model if saved else run
     rules = rules_of(learner, task, rule)
     trained = ((run.info["classes"] or [()])[0] if saved else getattr(learner, "classnames", None)) or ()
-    with restored(learner):
+    with restored(learner), saying_what_is_kept(run if saved else None):
         rows = measure(learner, task, rules, set(trained), batch_size, workers)
     for r in rules:
         rows += [{"rule": r, **row} for row in task.summary([x for x in rows if x["rule"] == r])]

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ import torch
 from .. import processes, registry
 from ..git import git_state
 from ..learner import Learner
+from ..models.load import check_device, check_precision
 from ..schema import Seed, Workers
 from ..tasks.task import Task
 from .key import job_of, key_of
@@ -138,8 +140,8 @@ def built(cls, models: dict, task: Task, config, seed: int, device, precision) -
     seed_all(seed)
     learner = cls.build({role: standing(m) for role, m in models.items()}, classes_of(task), config)
     if not models:
-        learner.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        learner.precision = precision or "fp32"
+        learner.to(check_device(device))
+        learner.precision = check_precision(precision or "fp32", learner.device)
     elif device or precision:
         raise ValueError("device and precision are those of the models; give them to vlmlab.load")
     learner.check_given()
@@ -212,7 +214,8 @@ class Training:
             if isinstance(e, Exception):
                 self.write(self.record | {"status": "failed", "error": f"{type(e).__name__}: {e}"})
         if isinstance(e, KeyboardInterrupt) and not processes.rank():
-            print(f"stopped; {where} are kept in {self.folder.path}, the same call goes on from there")
+            said = f"stopped; {where} are kept in {self.folder.path}, the same call goes on from there"
+            print(said, file=sys.stderr)
 
 
 def device_name(device: torch.device) -> str:

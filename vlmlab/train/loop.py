@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .. import processes, progress
+from .. import processes, progress, registry
 from ..feeds import moved
 from ..learner import Learner, Stage, grouped
 from .records import damaged
@@ -129,6 +129,8 @@ class Loop:
         seed_all(self.seed, self.at.stage, step)
         with self.learner.autocast():
             terms = self.learner.losses(moved(batch, self.learner.device), stage)
+            if step == 0:
+                check_terms(self.learner, terms)
             loss = sum(terms.values())
         for group, its in zip(self.optimiser.param_groups, stage.groups):
             group["lr"] = stage.rate(step, its.lr)
@@ -245,6 +247,16 @@ class Loop:
         if stage.epoch:
             return f"{where}{-(-step // stage.epoch)} of {-(-stage.steps // stage.epoch)} epochs"
         return f"{where}{step} of {stage.steps} steps"
+
+
+def check_terms(learner: Learner, terms: object) -> None:
+    """ValueError with the learner's file when its losses are no named numbers."""
+    named = isinstance(terms, Mapping) and terms
+    if not named or not all(isinstance(v, Tensor) and v.dim() == 0 for v in terms.values()):
+        got = {k: getattr(v, "shape", v) for k, v in terms.items()} if named else repr(terms)[:80]
+        raise ValueError(
+            f"{registry.called(type(learner))}: losses must give {{name: tensor of one number}}; it gave {got}"
+        )
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from ..files import write, write_json
 from ..schema import Finite, Record, Text, Whole, Wrong, convert
 
-CHECK = "check"  # the field that holds the checksum of all others
+CHECK = "check"  # the field that holds the checksum of the others
+UNCHECKED = (CHECK, "started", "finished", "seconds", "git", "device")  # differ where the same job ran twice
 
 
 class Labels(Record):
@@ -104,8 +105,8 @@ def damaged(path: Path, why: object) -> ValueError:
 
 
 def checksum(fields: dict) -> str:
-    """Of a JSON object, whatever the order of its fields, without its own checksum."""
-    rest = {k: v for k, v in fields.items() if k != CHECK}
+    """Of a JSON object, whatever the order of its fields."""
+    rest = {k: v for k, v in fields.items() if k not in UNCHECKED}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -39,7 +39,7 @@ class Run:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / INFO).is_file():
+        if not (self.path / INFO).exists():
             raise FileNotFoundError(f"{self.path} holds no {INFO}; vlmlab.fit makes run folders")
         self._model = self.task = None
 
@@ -122,21 +122,23 @@ def name_of(labels: Mapping) -> str:
 
 def runs(root: str | Path = "runs") -> list[Run]:
     """All run folders below `root`, in the order of their paths, also linked ones. What is none is left alone, a
-    damaged one is left out with a warning. FileNotFoundError when there is no such folder."""
+    damaged one is left out with a warning. FileNotFoundError when there is no such folder, ValueError when every
+    run is damaged."""
     if not Path(root).is_dir():
         raise FileNotFoundError(f"there is no folder {root}; name the one that holds the runs")
-    return [run for path in found(Path(root)) if (run := readable(path))]
-
-
-def readable(path: Path) -> Run | None:
-    """A run whose record can be read; a warning says which cannot, so that it hides no other."""
-    try:
-        run = Run(path)
-        run.info  # noqa: B018
-        return run
-    except (ValueError, OSError) as e:
-        warnings.warn(f"left out: {e}", stacklevel=2)
-        return None
+    whole, errors = [], []
+    for path in found(Path(root)):
+        try:
+            run = Run(path)
+            run.info  # noqa: B018
+            whole.append(run)
+        except (ValueError, OSError) as e:
+            errors.append(e)
+    if errors and not whole:
+        raise errors[0]
+    for e in errors:  # they hide no other
+        warnings.warn(f"left out: {e}", stacklevel=3)
+    return whole
 
 
 def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) -> pd.DataFrame:
@@ -145,18 +147,23 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
     Columns: study, method, variant, task, protocol, split, shots, seed, rule, metric, value, n, key, and test,
     which tells the test data by content. config: names of settings to add as columns. filters: column=value
     or column=[values]. ValueError for a column that does not exist, or a setting that no run has,
-    FileNotFoundError for a folder that does not. A damaged run is left out with a warning.
+    FileNotFoundError for a folder that does not. A damaged run is left out with a warning; when there is no
+    other, it is an error.
     """
-    config, frames, known = list(config), [], set()
+    config, frames, known, errors = list(config), [], set(), []
     for run in runs(root):
         try:
             frame, settings = run.results, run.settings if config else {}
-        except ValueError as e:  # damaged numbers do not hide those of others
-            warnings.warn(f"left out: {e}", stacklevel=2)
+        except ValueError as e:
+            errors.append(e)
             continue
         known |= settings.keys()
         if len(frame):
             frames.append(frame.assign(**{name: [settings.get(name)] * len(frame) for name in config}))
+    if errors and not frames:
+        raise errors[0]
+    for e in errors:  # damaged numbers do not hide those of others
+        warnings.warn(f"left out: {e}", stacklevel=2)
     if unknown := [name for name in config if frames and name not in known]:
         raise ValueError(f"no run has a setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMNS, *config])

@@ -5,14 +5,15 @@ import json
 from pathlib import Path
 
 from ..files import write
-from .records import damaged
+from .records import CHECK, damaged
 
 
-def checksum(tensors: dict, record: str) -> str:
+def checksum(tensors: dict, record: dict) -> str:
     """sha256 over a record and names, types, shapes and bytes of tensors on the CPU."""
     import torch
 
-    found = hashlib.sha256(record.encode())
+    rest = {k: v for k, v in record.items() if k != CHECK}
+    found = hashlib.sha256(json.dumps(rest, sort_keys=True).encode())
     for name in sorted(tensors):
         x = tensors[name].detach().contiguous()
         found.update(f"{name}|{x.dtype}|{tuple(x.shape)}|".encode())
@@ -24,8 +25,9 @@ def write_tensors(path: Path, tensors: dict, record: dict) -> None:
     """A file of CPU tensors with a record."""
     from safetensors.torch import save
 
-    text, tensors = json.dumps(record, sort_keys=True), {k: v.contiguous() for k, v in tensors.items()}
-    data = save(tensors, {"vlmlab": text, "sha256": checksum(tensors, text)})
+    record = json.loads(json.dumps(record))
+    text = json.dumps(record | {CHECK: checksum(tensors, record)}, sort_keys=True)
+    data = save({k: v.contiguous() for k, v in tensors.items()}, {"vlmlab": text})
     write(path, lambda p: p.write_bytes(data))
 
 
@@ -38,14 +40,12 @@ def read_tensors(path: Path, device, checked: bool = True) -> tuple[dict, dict]:
 
     try:
         with safe_open(path, "pt") as f:
-            tensors, about = {name: f.get_tensor(name) for name in f.keys()}, f.metadata() or {}
-        record = json.loads(about["vlmlab"])
+            tensors, record = {n: f.get_tensor(n) for n in f.keys()}, dict(json.loads(f.metadata()["vlmlab"]))
     except Exception as e:  # safetensors has errors of its own
         raise damaged(path, e) from e
-    wanted = about.get("sha256")
-    if wanted is None and checked:
+    if CHECK not in record and checked:
         raise damaged(path, "it has no checksum: something else wrote it")
-    if wanted not in (None, checksum(tensors, about["vlmlab"])):
+    if record.get(CHECK) not in (None, checksum(tensors, record)):
         raise damaged(path, "its checksum does not fit: it is not what was written")
     return {name: x.to(device) for name, x in tensors.items()}, record
 
