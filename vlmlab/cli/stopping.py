@@ -4,7 +4,6 @@ Another one at once changes nothing, so that Ctrl-C twice stops quietly; one tha
 hangs, ends the process. Files are renamed into place: nothing half written is left either way.
 """
 
-import _thread
 import contextlib
 import os
 import signal
@@ -35,10 +34,10 @@ def signals() -> Iterator[list[int]]:
             os._exit(128 + number)
 
     def lost(report) -> None:
-        """Python ignores it inside a destructor: ask again."""
+        """Python ignores it inside a destructor: ask again when that is over."""
         if isinstance(report.exc_value, KeyboardInterrupt):
-            got.clear()
-            _thread.interrupt_main()
+            number = got.pop()
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
         else:
             hook(report)
 

@@ -16,6 +16,7 @@ from ..feeds import in_order
 from ..learner import Learner
 from ..methods import target_presets
 from ..methods.method import Method
+from ..schema import Count, Workers
 from ..scores import classification
 from ..tasks.images import Images
 from ..tasks.split import Split
@@ -167,7 +168,8 @@ def evaluate(
     Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
     that the learner cannot be asked about.
     """
-    saved = isinstance(run, Run)
+    batch_size = registry.checked("batch_size", batch_size, Count | None)
+    workers, saved = registry.checked("workers", workers, Workers), isinstance(run, Run)
     learner = run.model if saved else run
     rules = rules_of(learner, task, rule)
     trained = ((run.info["classes"] or [()])[0] if saved else getattr(learner, "classnames", None)) or ()
