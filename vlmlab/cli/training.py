@@ -12,6 +12,7 @@ from .options import split, typed
 
 
 def pretrain(args: argparse.Namespace) -> int:
+    options.check_device(args.device)
     import torch
 
     import vlmlab

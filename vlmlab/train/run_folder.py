@@ -204,11 +204,12 @@ def set_aside(run: Path) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether a run.json is one of ours, damaged or not: another program's is left alone."""
+    if not path.is_file():
+        return True  # a folder, a pipe, a link to nothing: said when it is opened
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            head = file.read()
+        head = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return path.name == INFO  # a folder, or nothing that can be read: said when it is opened
+        return True
     return '"job"' in head or '"key"' in head or not head.strip().endswith("}")
 
 
