@@ -8,6 +8,7 @@ import pytest
 
 from vlmlab import known_names, registry
 from vlmlab.cli import options
+from vlmlab.precision import PRECISIONS
 from vlmlab.tasks.protocols import PROTOCOLS
 
 
@@ -23,8 +24,8 @@ def test_settings_and_rules_are_those_of_the_class(name):
     assert set(settings) == fields and tuple(rules) == cls.rules
 
 
-def test_protocols_of_the_help_are_those_of_tasks():
-    assert set(options.PROTOCOLS) == set(PROTOCOLS)
+def test_protocols_and_precisions_of_the_command_line_are_those_there_are():
+    assert set(options.PROTOCOLS) == set(PROTOCOLS) and set(options.PRECISIONS) == set(PRECISIONS)
 
 
 WRONG = {
@@ -45,6 +46,7 @@ WRONG = {
     "mmrlpp emoji/food --device gpu": "there is no device 'gpu'; did you mean cuda?",
     "mmrlpp emoji/food --device cuda:x": "there is no device 'cuda:x'",
     "mmrlpp emoji/food --protocol base-to-new": "unknown protocol 'base-to-new'; did you mean 'base_to_new'?",
+    "mmrlpp emoji/food --precision bf16": "unknown precision 'bf16'; did you mean 'amp_bf16'?",
     "mmrlpp emoji/food --shots 1000000": "1000000 shots were asked",
     "mmrlpp emoji/food --seed -1": "'-1' is not a whole number from 0 to 4294967295",
     "mmrlpp emoji/food --seed 1.5": "'1.5' is not a whole number",

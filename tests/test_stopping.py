@@ -81,3 +81,17 @@ def test_signals_are_handled_as_before_afterwards():
     with signals() as got:
         assert got == []
     assert before == ([signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)], sys.unraisablehook)
+
+
+def test_on_the_way_out_it_ends_quietly():
+    program = PROGRAM.replace("time.sleep(60)", "import atexit; atexit.register(time.sleep, 60)")
+    child = subprocess.Popen(
+        [sys.executable, "-c", program.replace("HOW", "raise"), "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=30)[1] == "" and child.returncode == 130

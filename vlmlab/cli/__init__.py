@@ -49,7 +49,7 @@ def is_meant_for_users(error: Exception) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0 done, 1 something in it failed, 2 it cannot be done as asked, 130 or 143 stopped."""
-    with signals() as got:
+    with signals(leaving=argv is None) as got:
         try:
             return run(argv)
         except BaseException as error:

@@ -41,6 +41,7 @@ def typed(key: str, text: str, kind: object) -> object:
     return value
 
 
+PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
 PROTOCOLS = (
     "zero_shot",
     "few_shot",

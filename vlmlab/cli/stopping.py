@@ -17,8 +17,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """Handle them meanwhile; yields a list that holds the first that came. After one they stay handled."""
+def signals(leaving: bool = False) -> Iterator[list[int]]:
+    """Handle them meanwhile; yields a list that holds the first that came.
+
+    leaving: the process ends afterwards; then they stay handled, and one that comes on the way out ends it quietly.
+    """
     got, since = [], 0.0
     if threading.current_thread() is not threading.main_thread():
         yield got
@@ -46,7 +49,10 @@ def signals() -> Iterator[list[int]]:
     try:
         yield got
     finally:
-        if not got:
+        if leaving:
+            since = since if got else -PATIENCE
+            got.append(0)
+        else:
             sys.unraisablehook = hook
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -42,6 +42,8 @@ def check_names(args: argparse.Namespace) -> None:
         raise ValueError(f"{min(twice)} is given twice; --epochs N is the same as --set epochs=N")
     known_names.check("protocol", args.protocol, options.PROTOCOLS)
     options.check_device(args.device)
+    if args.precision:
+        known_names.check("precision", args.precision, options.PRECISIONS)
     if ":" not in args.task and not Path(args.task).exists():
         from .. import tasks
 
@@ -93,8 +95,8 @@ def talk(args: argparse.Namespace):
 
 def tell(args: argparse.Namespace, run, frame, task) -> None:
     """What a run measured, and whether it ends below the model that it stands on."""
+    from ..train import tables
     from ..train.beside_zero_shot import below
-    from . import tables
 
     if args.json:
         about = {"run": str(run.path), "key": run.key, "results": tables.records(frame)}
@@ -126,7 +128,7 @@ def by_role(cls: type, names: list[str] | None, pretrained=None, device=None, pr
 def results(args: argparse.Namespace) -> int:
     import vlmlab
 
-    from . import tables
+    from ..train import tables
 
     frame, why = vlmlab.results(args.runs, config=args.config), ""
     if frame.empty:
@@ -169,123 +171,117 @@ def settings(method: str, texts: list[str]) -> dict:
     return chosen
 
 
-def commands(command) -> None:
-    """pretrain, card, fit, results."""
-    p = command(
+MANY = {"action": "append", "default": []}
+PRETRAIN = {
+    "model": {"choices": ["tiny"], "metavar": "MODEL", "help": "tiny"},
+    "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where runs go (runs)"},
+    "--samples": {"type": options.positive, "metavar": "N", "help": "images to see (as the recipe says)"},
+    "--seed": {"type": options.seed, "metavar": "S", "help": "(as the recipe says)"},
+    "--device": {"default": "cpu", "help": "cpu or cuda (cpu)"},
+    "--threads": {"type": options.positive, "default": 1, "metavar": "N", "help": "CPU threads (1)"},
+    "--set": {**MANY, "metavar": "KEY=VALUE", "help": "a size or a part of the recipe, repeatable"},
+    "--export": {"type": Path, "metavar": "DIR", "help": "write the model that vlmlab.load reads"},
+}
+CARD = {
+    "model": {"nargs": "?", "default": "tiny", "metavar": "MODEL", "help": "see vlmlab models (tiny)"},
+    "--quick": {"action": "store_true", "help": "print a few numbers of a small part, write nothing"},
+}
+RULE = """rule of inference, repeatable: unified; of MMRL, MMRL++ and AlignedNorm also decoupled, which is told base or
+new; with +per_target the parameters published for each target (what the method reports)"""
+FIT = {
+    "method": {"metavar": "METHOD", "help": "see vlmlab methods, or module:Class of your own"},
+    "task": {"metavar": "TASK", "help": "see vlmlab tasks"},
+    "--model": {
+        "action": "append",
+        "metavar": "[ROLE=]NAME",
+        "help": "see vlmlab models (tiny); repeatable where a method needs several, as student=tiny",
+    },
+    "--pretrained": {"metavar": "TAG", "help": "open_clip tag or weight file"},
+    "--device": {"help": "cpu, cuda, cuda:1 ... (the GPU when there is one)"},
+    "--precision": {"metavar": "P", "help": "fp32 (on a CPU), amp_bf16 (on a GPU) or amp_fp16"},
+    "--protocol": {
+        "default": "base_to_new",
+        "metavar": "P",
+        "help": f"{', '.join(options.PROTOCOLS)} (base_to_new)",
+    },
+    "--shots": {
+        "type": options.positive,
+        "metavar": "N",
+        "help": "training images per class (16; zero_shot has none)",
+    },
+    "--make-split": {
+        "action": "store_true",
+        "help": "where CoOp's split of a real data set is missing, draw one by its rule",
+    },
+    "--seed": {"type": options.seed, "default": 1, "metavar": "S", "help": "(1)"},
+    "--workers": {
+        "type": options.workers,
+        "default": 0,
+        "metavar": "N",
+        "help": "processes that load images (0)",
+    },
+    "--epochs": {"type": options.positive, "metavar": "N", "help": "the same as --set epochs=N"},
+    "--out": {"type": Path, "metavar": "DIR", "help": "where runs go (runs)"},
+    "--study": {"metavar": "NAME", "help": "the name under which runs are kept there (adhoc)"},
+    "--rule": {"action": "append", "metavar": "RULE", "help": RULE},
+    "--presets": {
+        "action": "store_true",
+        "help": "start from what the papers set for this data set, protocol and number of shots",
+    },
+    "--set": {
+        **MANY,
+        "metavar": "KEY=VALUE",
+        "help": "a parameter of the method or of the training, repeatable; goes over --presets; "
+        "`vlmlab methods METHOD` lists them",
+    },
+}
+RESULTS = {
+    "--runs": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "trained runs (runs)"},
+    "--where": {**MANY, "metavar": "COLUMN=VALUE", "help": "only these rows"},
+    "--config": {**MANY, "metavar": "NAME", "help": "a setting to show as a column, repeatable"},
+    "--csv": {"action": "store_true", "help": "every column, as CSV"},
+}
+COMMANDS = (
+    (
         "pretrain",
         pretrain,
         "Train an embedded model; an interrupted training goes on.",
         "vlmlab pretrain tiny --threads 2 --export data/models/tiny",
-    )
-    p.add_argument("model", choices=["tiny"], metavar="MODEL", help="tiny")
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where runs go (runs)",
-    )
-    p.add_argument("--samples", type=options.positive, metavar="N", help="images to see (as the recipe says)")
-    p.add_argument("--seed", type=options.seed, metavar="S", help="(as the recipe says)")
-    p.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    p.add_argument("--threads", type=options.positive, default=1, metavar="N", help="CPU threads (1)")
-    p.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a size or a part of the recipe, repeatable",
-    )
-    p.add_argument("--export", type=Path, metavar="DIR", help="write the model that vlmlab.load reads")
-    fit_command(command)
-    p = command(
-        "results",
-        results,
-        "Print what all runs measured.",
-        "vlmlab results --where method=mmrlpp --where split=new --csv",
-    )
-    p.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="trained runs (runs)")
-    p.add_argument("--where", action="append", default=[], metavar="COLUMN=VALUE", help="only these rows")
-    p.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="a setting to show as a column, repeatable",
-    )
-    p.add_argument("--csv", action="store_true", help="every column, as CSV")
-    options.json(p)
-
-
-def fit_command(command) -> None:
-    p = command(
+        PRETRAIN,
+        (),
+    ),
+    (
         "card",
         card,
         "Measure an embedded model against chance and write its model card; minutes.",
         "vlmlab card tiny --quick",
-    )
-    p.add_argument("model", nargs="?", default="tiny", metavar="MODEL", help="see vlmlab models (tiny)")
-    p.add_argument("--quick", action="store_true", help="print a few numbers of a small part, write nothing")
-    p = command(
+        CARD,
+        (),
+    ),
+    (
         "fit",
         fit,
         "Train one method on one task, or go on, and evaluate it.",
         "vlmlab fit mmrlpp emoji/food --shots 16 --seed 2 --epochs 5 --set lr=0.002 --rule decoupled",
-    )
-    p.add_argument("method", metavar="METHOD", help="see vlmlab methods")
-    p.add_argument("task", metavar="TASK", help="see vlmlab tasks")
-    p.add_argument(
-        "--model",
-        action="append",
-        metavar="[ROLE=]NAME",
-        help="see vlmlab models (tiny); repeatable where a method needs several, as student=tiny",
-    )
-    p.add_argument("--pretrained", metavar="TAG", help="open_clip tag or weight file")
-    p.add_argument("--device", help="cpu, cuda, cuda:1 ... (the GPU when there is one)")
-    p.add_argument("--precision", metavar="P", help="fp32 (on a CPU), amp_bf16 (on a GPU) or amp_fp16")
-    p.add_argument(
-        "--protocol",
-        default="base_to_new",
-        metavar="P",
-        help=f"{', '.join(options.PROTOCOLS)} (base_to_new)",
-    )
-    p.add_argument(
-        "--shots",
-        type=options.positive,
-        metavar="N",
-        help="training images per class (16; zero_shot has none)",
-    )
-    options.root(p)
-    p.add_argument(
-        "--make-split",
-        action="store_true",
-        help="where CoOp's split of a real data set is missing, draw one by its rule",
-    )
-    p.add_argument("--seed", type=options.seed, default=1, metavar="S", help="(1)")
-    p.add_argument(
-        "--workers", type=options.workers, default=0, metavar="N", help="processes that load images (0)"
-    )
-    p.add_argument("--epochs", type=options.positive, metavar="N", help="the same as --set epochs=N")
-    p.add_argument("--out", type=Path, metavar="DIR", help="where runs go (runs)")
-    p.add_argument("--study", metavar="NAME", help="the name under which runs are kept there (adhoc)")
-    p.add_argument(
-        "--rule",
-        action="append",
-        metavar="RULE",
-        help="rule of inference, repeatable: unified; of MMRL, MMRL++ and AlignedNorm also decoupled, which is told "
-        "base or new; with +per_target the parameters published for each target (what the method reports)",
-    )
-    p.add_argument(
-        "--presets",
-        action="store_true",
-        help="start from what the papers set for this data set, protocol and number of shots",
-    )
-    p.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="a parameter of the method or of the training, repeatable; goes over --presets; "
-        "`vlmlab methods METHOD` lists them",
-    )
-    options.json(p)
+        FIT,
+        (options.root, options.json),
+    ),
+    (
+        "results",
+        results,
+        "Print what all runs measured.",
+        "vlmlab results --where method=mmrlpp --where split=new --csv",
+        RESULTS,
+        (options.json,),
+    ),
+)
+
+
+def commands(command) -> None:
+    """pretrain, card, fit, results."""
+    for *about, table, shared in COMMANDS:
+        p = command(*about)
+        for name, how in table.items():
+            p.add_argument(name, **how)
+        for add in shared:
+            add(p)

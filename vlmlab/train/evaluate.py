@@ -22,6 +22,7 @@ from ..tasks.images import Images
 from ..tasks.split import Split
 from ..tasks.task import Task
 from .run import COLUMNS, Run
+from .tables import Scores
 
 PER_TARGET = "per_target"
 
@@ -182,9 +183,9 @@ def evaluate(
         run.save_results(rows)
         frame, asked = run.results, {k: {r[k] for r in rows} for k in ("task", "protocol", "rule", "test")}
         chosen = np.logical_and.reduce([frame[k].isin(v) for k, v in asked.items()])
-        return frame[chosen].reset_index(drop=True)
+        return Scores(frame[chosen].reset_index(drop=True))
     labels = {"method": registry.name_of(learner), "variant": "", "shots": task.shots, "seed": task.seed}
-    return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
+    return Scores([{**labels, **r} for r in rows], columns=COLUMNS)
 
 
 def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:

@@ -9,6 +9,7 @@ import pandas as pd
 from ..schema import Wrong, convert
 from .records import Measured, read_lines, write_lines
 from .run_folder import INFO, RESULTS, TRAINABLES, RunFolder, found, sha256
+from .tables import Scores
 
 COLUMNS = [
     "study",
@@ -74,7 +75,7 @@ class Run:
     def results(self) -> pd.DataFrame:
         info = self.info
         rows = [{**info["labels"], "key": info["key"], **r} for r in read_lines(self.path / RESULTS)]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return Scores(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
         """Add measured rows; those of the same question, on the same data, replace earlier ones. Other processes
@@ -172,7 +173,7 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
             raise ValueError(f"results have no column {column!r}; there are {', '.join(frame.columns)}")
         wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         frame = frame[frame[column].isin(wanted)]
-    return frame.reset_index(drop=True)
+    return Scores(frame.reset_index(drop=True))
 
 
 def open_run(path: str | Path, device: str | None = None) -> Run:

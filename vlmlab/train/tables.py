@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import pandas as pd
 
 WHO = ("study", "method", "variant", "task", "protocol", "shots", "seed")
+HIDDEN = ("key", "test")  # of use to programs
+MOST = 60  # lines that a session prints
 WHAT = ("split", "rule", "metric", "value", "n")
 
 
@@ -29,6 +31,21 @@ def table(frame: pd.DataFrame, settings: Iterable[str] = ()) -> str:
         {name: [number(x) if name == "value" else shown(x) for x in frame[name]] for name in columns}
     )
     return "\n".join([", ".join(above), text.to_string(index=False)]).strip("\n")
+
+
+class Scores(pd.DataFrame):
+    """Measured rows as a DataFrame, which a terminal shows without leaving out a column; what is made of it is an
+    ordinary one."""
+
+    @property
+    def _constructor(self):
+        return pd.DataFrame
+
+    def __repr__(self) -> str:
+        if self.empty or not {*WHAT} <= {*self.columns}:
+            return super().__repr__()
+        lines = table(self, [c for c in self.columns if c not in (*WHO, *WHAT, *HIDDEN)]).splitlines()
+        return "\n".join(lines if len(lines) <= MOST else [*lines[: MOST // 2], "...", *lines[-MOST // 2 :]])
 
 
 def records(frame: pd.DataFrame) -> list[dict]:
