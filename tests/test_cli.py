@@ -300,7 +300,7 @@ def test_models_are_named_by_role(monkeypatch):
         ("rank=2.5", "rank must be int, got '2.5'"),
         ("rank=two", "rank must be int, got 'two'"),
         ("token_mix=true", "token_mix must be float"),
-        ("token=1", "mmrlpp has no setting 'token'; did you mean 'tokens'?"),
+        ("token=1", "mmrlpp has no setting 'token'; it has first_block"),
         ("lr=-1", "lr is -1.0: expected `float` >= 0"),
         ("rank", "'rank' is not of the form key=value"),
     ],

@@ -55,7 +55,7 @@ def check_names(args: argparse.Namespace) -> None:
     for what, names, there in (("setting", given, legal), ("rule", bare(args.rule), rules)):
         for name in (n for n in names if there and n not in there):
             near = known_names.nearest(name, there)
-            raise ValueError(f"{args.method} has no {what} {name!r}{near}; it has {', '.join(there)}")
+            raise ValueError(f"{args.method} has no {what} {name!r}; it has {', '.join(there)}{near}")
 
 
 def bare(rules: list[str] | None) -> list[str]:
@@ -165,7 +165,7 @@ def settings(method: str, texts: list[str]) -> dict:
     for key, value in map(split, texts):
         if key not in legal:
             near = known_names.nearest(key, legal)
-            raise ValueError(f"{method} has no setting {key!r}{near}; it has {', '.join(legal)}")
+            raise ValueError(f"{method} has no setting {key!r}; it has {', '.join(legal)}{near}")
         chosen[key] = typed(key, value, legal[key])
     registry.settings(cls, chosen)  # a wrong value is refused before anything is loaded
     return chosen

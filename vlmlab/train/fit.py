@@ -74,7 +74,7 @@ def fit(
                     learner.workers = workers
                     Training(path, learner, task, options, about).run()
         processes.wait()
-        return Run(path).attach(models, task, cls)
+        return Run(path).attach(models, task, cls, config)
 
 
 def classes_of(task: Task) -> list | None:

@@ -43,7 +43,7 @@ def standing(model):
     return model.model if isinstance(model, Run) else model
 
 
-def attached(run: Run, models, learner: type[Learner] | None = None) -> Learner:
+def attached(run: Run, models, learner: type[Learner] | None = None, config: object = None) -> Learner:
     """The learner of a finished run on these models."""
     if run.status != "finished":
         raise ValueError(f"{run.path} is {run.status}; call vlmlab.fit again to finish it")
@@ -55,7 +55,7 @@ def attached(run: Run, models, learner: type[Learner] | None = None) -> Learner:
     for role, model in models.items():
         check_weights(run, role, info["models"][role], model)
     try:
-        config = registry.configure(cls, info["config"])
+        config = config or registry.configure(cls, info["config"])
     except ValueError as e:
         raise ValueError(f"{run.path / INFO}: {e}; another version of the method made this run") from e
     if registry.files(config) != info["job"]["files"]:

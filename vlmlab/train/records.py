@@ -120,7 +120,7 @@ def parsed(text: str, kind: type[Record]) -> dict:
         convert(found, kind)
     except Wrong as e:
         raise ValueError(f"{e.field or 'it'} {e}") from e
-    if found.get(CHECK, checksum(found)) != checksum(found):
+    if CHECK in found and found[CHECK] != checksum(found):
         raise ValueError("its checksum does not fit: it is not what was written")
     found.pop(CHECK, None)
     return found

@@ -100,15 +100,16 @@ class Run:
             )
         return self._model
 
-    def attach(self, models, task=None, learner: type | None = None) -> "Run":
+    def attach(self, models, task=None, learner: type | None = None, config: object = None) -> "Run":
         """Build the learner on its models (one, or by role) and load what was trained.
 
-        task: what it was trained on, as `run.task`. learner: its class, where no name leads to it. ValueError
+        task: what it was trained on, as `run.task`. learner: its class, where no name leads to it. config:
+        its Config, where files that it names lie elsewhere now. ValueError
         when it was trained on other weights or is not finished.
         """
         from .opening import attached
 
-        self._model, self.task = attached(self, models, learner), task
+        self._model, self.task = attached(self, models, learner, config), task
         return self
 
     def __repr__(self) -> str:
