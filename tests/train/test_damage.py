@@ -15,6 +15,7 @@ import vlmlab
 from vlmlab.train import loop
 from vlmlab.train.run import Run, results, runs
 from vlmlab.train.run_folder import RunFolder, found
+from vlmlab.train.tensor_files import write_tensors
 
 ROW = {"task": "numbers", "protocol": "pairs", "rule": "unified", "test": "x", "n": 3}
 ROWS = [ROW | {"split": "test", "metric": name, "value": 0.5} for name in ("accuracy", "other")]
@@ -328,3 +329,24 @@ def test_a_folder_that_is_only_read(whole, tmp_path):
 
 def test_the_folder_says_where_it_is(whole):
     assert RunFolder(whole.path).position() == {}
+
+
+def test_run_json_of_another_run(whole, tmp_path):
+    path = copied(whole.path, tmp_path)
+    other = vlmlab.fit(Growing, {}, Numbers(), out=tmp_path / "other", seed=2, device="cpu")
+    shutil.copy(other.path / "run.json", path)
+    refused(lambda: fitted(tmp_path / "runs"), "run.json")
+
+
+@pytest.mark.parametrize("wrong", [{"stage": 99}, {"step": 10**9}, {"done": 10**6}])
+def test_a_state_that_is_sound_but_of_no_such_step(begun, tmp_path, wrong):
+    path = copied(begun, tmp_path)
+    folder = RunFolder(path)
+    state = folder.read_state("cpu")
+    write_tensors(
+        folder.state,
+        {f"own|{k}": v for k, v in state.own.items()}
+        | {f"optimiser|{k}": v for k, v in state.optimiser.items()},
+        state.position | wrong,
+    )
+    refused(lambda: fitted(tmp_path / "runs"), "metrics.jsonl" if "done" in wrong else "state.safetensors")

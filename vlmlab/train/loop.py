@@ -66,7 +66,11 @@ class Loop:
         total = sum(stage.steps for stage in self.stages)
         before = sum(stage.steps for stage in self.stages[: self.at.stage]) + self.at.step
         bar = progress.bar(
-            total=total, initial=before, desc=self.title, unit="step", shown=not processes.rank()
+            total=total,
+            initial=before,
+            desc=self.title,
+            unit="step",
+            shown=total > 0 and not processes.rank(),
         )
         try:
             with bar:
