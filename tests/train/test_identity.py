@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from small_learners import Distil, Growing, Numbers, models_of
 
 import vlmlab
@@ -278,46 +277,3 @@ def test_two_processes_that_measure_keep_all_rows(run, tmp_path):
         children.append(child)
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
     assert len(copy.results.query("protocol == 'p'")) == 40
-
-
-class Norms(methods.find("zero_shot")):
-    """LayerNorms of its own copy of the image tower."""
-
-    def __init__(self, vlm, *args):
-        super().__init__(vlm, *args)
-        self.vlm = vlm.thaw("visual.*ln_*")
-
-
-class Careless(methods.find("zero_shot")):
-    """Would train LayerNorms of the model that it was given."""
-
-    def __init__(self, vlm, *args):
-        super().__init__(vlm, *args)
-        for name, p in vlm.clip.visual.named_parameters():
-            p.requires_grad_("ln_" in name)
-
-
-def test_a_method_trains_its_own_copy_of_the_layer_norms(vlm, tmp_path):
-    image, before = torch.randn(2, 3, 64, 64), vlm.fingerprint()
-    with torch.no_grad():
-        features = vlm.encode_image(image)
-    settings = dict(epochs=1, batch_size=4, max_steps=2, warmup_epochs=0, lr=1e-2)
-    run = vlmlab.fit(Norms, vlm, food(), out=tmp_path, **settings)
-    kept = load_file(run.path / "trainables.safetensors")
-    assert kept and all("ln_" in name for name in kept)
-    with torch.no_grad():
-        assert vlm.fingerprint() == before and torch.equal(vlm.encode_image(image), features)
-        assert not torch.equal(run.model.vlm.encode_image(image), features)
-        again = vlmlab.Run(run.path).attach(vlm, food())
-        assert torch.equal(again.model.vlm.encode_image(image), run.model.vlm.encode_image(image))
-    assert not vlmlab.fit("zero_shot", vlm, food(), out=tmp_path).model.trainable()
-
-
-def test_a_method_cannot_train_the_model_it_was_given(vlm, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"Careless would train \d+ parameters of a model that it was given.*thaw"
-    ):
-        vlmlab.fit(Careless, vlm, food(), out=tmp_path)
-    assert not any(p.requires_grad for p in vlm.parameters()) and not list(tmp_path.glob("**/run.json"))
-    with pytest.raises(ValueError, match="the vlm is thawed; give fit the frozen model"):
-        vlmlab.fit("zero_shot", vlm.thaw("*"), food(), out=tmp_path)

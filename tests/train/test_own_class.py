@@ -4,9 +4,11 @@ import importlib
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import vlmlab
-from vlmlab import cli, registry
+from vlmlab import cli, methods, registry
 from vlmlab.train.run import Run, results
 
 HEAD = "import dataclasses\nimport torch\nfrom vlmlab.methods.zero_shot import ZeroShot\n\n\n"
@@ -69,6 +71,10 @@ def test_a_class_of_a_file_opens_alone_and_tells_when_its_code_changed(vlm, task
     written(OWN.replace("x = 1", "x = 22"))
     with pytest.warns(UserWarning, match="was trained by other code of my_method than this"):
         assert vlmlab.open_run(run.path, device="cpu").model.x == 22
+
+
+def food():
+    return vlmlab.task("emoji/food", protocol="base_to_new", shots=2, seed=1, backgrounds=1)
 
 
 FAULTS = {
@@ -134,3 +140,46 @@ def test_the_command_line_trains_it(tmp_path, written, capsys):
     written("class Own(\n")
     assert cli.main(words) == 2
     assert "my_method.py, line 1: SyntaxError" in capsys.readouterr().err
+
+
+class Norms(methods.find("zero_shot")):
+    """LayerNorms of its own copy of the image tower."""
+
+    def __init__(self, vlm, *args):
+        super().__init__(vlm, *args)
+        self.vlm = vlm.thaw("visual.*ln_*")
+
+
+class Careless(methods.find("zero_shot")):
+    """Would train LayerNorms of the model that it was given."""
+
+    def __init__(self, vlm, *args):
+        super().__init__(vlm, *args)
+        for name, p in vlm.clip.visual.named_parameters():
+            p.requires_grad_("ln_" in name)
+
+
+def test_a_method_trains_its_own_copy_of_the_layer_norms(vlm, tmp_path):
+    image, before = torch.randn(2, 3, 64, 64), vlm.fingerprint()
+    with torch.no_grad():
+        features = vlm.encode_image(image)
+    settings = dict(epochs=1, batch_size=4, max_steps=2, warmup_epochs=0, lr=1e-2)
+    run = vlmlab.fit(Norms, vlm, food(), out=tmp_path, **settings)
+    kept = load_file(run.path / "trainables.safetensors")
+    assert kept and all("ln_" in name for name in kept)
+    with torch.no_grad():
+        assert vlm.fingerprint() == before and torch.equal(vlm.encode_image(image), features)
+        assert not torch.equal(run.model.vlm.encode_image(image), features)
+        again = vlmlab.Run(run.path).attach(vlm, food())
+        assert torch.equal(again.model.vlm.encode_image(image), run.model.vlm.encode_image(image))
+    assert not vlmlab.fit("zero_shot", vlm, food(), out=tmp_path).model.trainable()
+
+
+def test_a_method_cannot_train_the_model_it_was_given(vlm, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"Careless would train \d+ parameters of a model that it was given.*thaw"
+    ):
+        vlmlab.fit(Careless, vlm, food(), out=tmp_path)
+    assert not any(p.requires_grad for p in vlm.parameters()) and not list(tmp_path.glob("**/run.json"))
+    with pytest.raises(ValueError, match="the vlm is thawed; give fit the frozen model"):
+        vlmlab.fit("zero_shot", vlm.thaw("*"), food(), out=tmp_path)

@@ -179,7 +179,8 @@ class Loop:
             return
         rows, self.log = self.log, []
         position = dataclasses.asdict(self.at) | {"done": self.done, "seconds": self.seconds}
-        state = State(copies(self.learner.own()), copies(self.optimiser_state()), position | self.scaling())
+        position["scaler"] = self.scaler.state_dict()
+        state = State(copies(self.learner.own()), copies(self.optimiser_state()), position)
         ready = event(self.learner.device)
 
         def write() -> None:
@@ -189,9 +190,6 @@ class Loop:
             self.folder.write_state(state)
 
         self.saver.submit(write)
-
-    def scaling(self) -> dict:
-        return {"scaler": self.scaler.state_dict()}
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """ "parameter name|entry" -> tensor."""
