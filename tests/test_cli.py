@@ -303,6 +303,68 @@ def test_fit_trains_and_prints_what_was_measured(capsys, tmp_path):
     )
     head, *rows = capsys.readouterr().out.split()
     assert head.split(",")[-1] == "rank" and len(rows) == 4 and all(row.endswith(",2") for row in rows)
+    # in a terminal no column is left out, and what is the same in all rows is said once
+    where = ["results", "--runs", str(tmp_path)]
+    assert cli.main([*where, "--config", "rank"]) == 0
+    above, head, *rows = capsys.readouterr().out.splitlines()
+    assert above == "study adhoc, method mmrlpp, task emoji/food, protocol base_to_new, shots 2, seed 2"
+    assert head.split() == ["rank", "split", "rule", "metric", "value", "n"] and len(rows) == 12
+    assert cli.main([*where, "--where", "split=hm", "--where", "seed=2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found) == 4 and found[0]["value"] == run.results.query("split == 'hm'")["value"].iloc[0]
+    assert cli.main([*where, "--where", "split=hmm"]) == 0
+    said = capsys.readouterr()
+    assert (
+        said.out == ""
+        and "no number has split 'hmm'; did you mean 'hm'?; there are base, hm, new" in said.err
+    )
+    # the same again is the same run; its result alone is on the output
+    assert cli.main([*words, "--rule", "unified", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["key"] == run.key and {row["rule"] for row in found["results"]} == {"unified"}
+    assert isinstance(found["below_zero_shot"], list)
+
+
+def test_results_of_nothing_say_why(tmp_path, capsys):
+    assert cli.main(["results", "--runs", str(tmp_path / "nowhere")]) == 2
+    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+    assert cli.main(["results", "--runs", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "has measured numbers" in said.err
+
+
+def test_the_settings_of_a_method_are_listed(capsys):
+    assert cli.main(["methods", "mmrlpp"]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "--set token_mix=0.9  (a number)" in out and "--set optimiser=adamw  (one of adamw, adam, sgd)" in out
+    )
+    assert cli.main(["methods", "--json"]) == 0
+    found = {method["name"]: method for method in json.loads(capsys.readouterr().out)}
+    assert found["mmrlpp"]["rules"] == ["unified", "decoupled"] and "epochs" in {
+        s["name"] for s in found["zero_shot"]["settings"]
+    }
+    assert cli.main(["methods", "mmrlp"]) == 2
+    assert "did you mean 'mmrlpp'?" in capsys.readouterr().err
+
+
+def test_help_of_fit_names_the_values(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--help"])
+    out = " ".join(capsys.readouterr().out.split())
+    for words in ("base_to_new", "domain_shift", "decoupled", "vlmlab methods METHOD", "amp_bf16", "--study"):
+        assert words in out
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    done = subprocess.run(
+        f"{sys.executable} -m vlmlab.cli tasks > /dev/full",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr == "vlmlab: error: [Errno 28] No space left on device\n"
 
 
 def test_fit_starts_from_the_papers_settings(monkeypatch, capsys):
@@ -335,7 +397,7 @@ def test_models_are_named_by_role(monkeypatch):
         ("rank=2.5", "rank must be int, got '2.5'"),
         ("rank=two", "rank must be int, got 'two'"),
         ("token_mix=true", "token_mix must be float"),
-        ("token=1", "no 'token'; legal are epochs"),
+        ("token=1", "mmrlpp has no setting 'token'; it has first_block"),
         ("lr=-1", "lr is -1.0: expected `float` >= 0"),
         ("rank", "'rank' is not of the form key=value"),
     ],

@@ -6,18 +6,18 @@ import importlib
 import importlib.util
 import json
 import pkgutil
+import re
 import sys
+import traceback
 import typing
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 
 import msgspec
 
-from . import own_files, source_code
+from . import own_files, schema, source_code
+from .known_names import ROOMS, nearest
 from .learner import Learner
-
-ROOMS = ("methods", "distill", "decode", "mini")
 
 
 def exists(room: str) -> bool:
@@ -52,18 +52,28 @@ def find(name: str | type[Learner]) -> type[Learner]:
 
     ValueError lists the names there are.
     """
-    if isinstance(name, type) and issubclass(name, Learner):
+    if isinstance(name, type):
+        if not issubclass(name, Learner):
+            raise ValueError(f"{called(name)} is no learner; extend vlmlab.methods.Method, or Learner")
         return name
     if isinstance(name, str) and ":" in name:
         module, _, attribute = name.partition(":")
         try:
             return find(getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError) as e:
+        except (ImportError, AttributeError, TypeError) as e:
             raise ValueError(f"unknown method {name!r}: {e}") from e
+        except ValueError:
+            raise
+        except Exception as e:  # whatever a file of one's own does when it is run
+            last = traceback.extract_tb(e.__traceback__)[-1]
+            file, line = (
+                getattr(e, "filename", None) or last.filename,
+                getattr(e, "lineno", None) or last.lineno,
+            )
+            raise ValueError(f"{file}, line {line}: {type(e).__name__}: {e}") from e
     there = modules()
     if name not in there:
-        near = get_close_matches(str(name).lower().replace("-", "_"), there, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(name, there)
         raise ValueError(f"unknown method {name!r}{hint}; there are {', '.join(sorted(there))}")
     module = own_files.load(there[name])
     classes = (c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)
@@ -89,8 +99,8 @@ def config(name: str | type[Learner]) -> type:
 def configure(name: str | type[Learner], values: dict, kind: str = "Config") -> object:
     """A checked Config (or Options). ValueError names the unknown field or the wrong value and what is
     legal."""
-    cls = getattr(find(name), kind)
-    legal, found = typing.get_type_hints(cls, include_extras=True), {}
+    cls, found = getattr(find(name), kind), {}
+    legal = fields_of(find(name), kind)
     for key, value in values.items():
         if key not in legal:
             raise ValueError(
@@ -98,6 +108,24 @@ def configure(name: str | type[Learner], values: dict, kind: str = "Config") -> 
             )
         found[key] = checked(key, value, legal[key])
     return cls(**found)
+
+
+def fields_of(learner: type[Learner], kind: str) -> dict[str, object]:
+    """Field -> type of its Config or Options. ValueError with its file where that is no dataclass, or a type is not
+    known."""
+    cls = getattr(learner, kind)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise ValueError(
+            f"{called(learner)}: {kind} must be a class under @dataclasses.dataclass(frozen=True)"
+        )
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except (NameError, TypeError) as e:
+        raise ValueError(f"{called(learner)}: a type in {kind} is not known: {e}") from e
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    if bare := [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]:
+        raise ValueError(f"{called(learner)}: {kind}.{bare[0]} needs a default value")
+    return {n: hints[n] for n in fields}
 
 
 def checked(key: str, value: object, kind: type) -> object:
@@ -118,6 +146,7 @@ def settings(name: str | type[Learner], values: dict) -> tuple[object, object]:
     Config's default. ValueError for names that neither has and for wrong values.
     """
     cls = find(name)
+    fields_of(cls, "Config"), fields_of(cls, "Options")
     training = [f.name for f in dataclasses.fields(cls.Options)]
     its = {f.name: f.default for f in dataclasses.fields(cls.Config)}
     values = {k: v for k, v in its.items() if k in training} | values
@@ -129,12 +158,28 @@ def settings(name: str | type[Learner], values: dict) -> tuple[object, object]:
 
 
 def code(learner: type[Learner]) -> dict[str, str]:
-    """Module -> digest of its code, of a learner and of those that it extends; not of what all learners share,
-    nor of classes that stand in no file."""
+    """Module -> digest of its code, of a learner and of those that it extends, and of a class that stands in no file
+    "module:Class" -> digest of itself; not of what all learners share."""
     shared = {f"vlmlab.{room}.{name}" for room in ROOMS for name in shared_by(room)} | {Learner.__module__}
-    modules = {c.__module__ for c in learner.__mro__ if issubclass(c, Learner)} - shared
-    paths = {name: getattr(sys.modules.get(name), "__file__", None) for name in sorted(modules)}
-    return {name: source_code.digest(Path(path)) for name, path in paths.items() if path}
+    found = {}
+    for cls in (c for c in learner.__mro__ if issubclass(c, Learner) and c.__module__ not in shared):
+        if path := file_of(cls):
+            found[cls.__module__] = source_code.digest(path)
+        else:
+            found[f"{cls.__module__}:{cls.__qualname__}"] = source_code.of_class(cls)
+    return dict(sorted(found.items()))
+
+
+def file_of(learner: type) -> Path | None:
+    """The Python file that a class stands in; None for one of a notebook or an interactive session."""
+    path = Path(getattr(sys.modules.get(learner.__module__), "__file__", None) or "")
+    return path if path.suffix == ".py" and path.is_file() else None
+
+
+def called(learner: type) -> str:
+    """A class as errors name it, with its file."""
+    path = file_of(learner)
+    return f"{learner.__qualname__} ({path or 'of a notebook or session'})"
 
 
 def plain(values: object) -> dict:
@@ -164,8 +209,28 @@ def build(
     return cls.build(models, classes, configure(cls, values)).eval()
 
 
+def about(name: str | type[Learner]) -> dict[str, object]:
+    """A learner as plain values: what it is, the models it stands on, its rules, and its settings (name, default,
+    type in words)."""
+    cls, settings = find(name), []
+    for kind in ("Config", "Options"):
+        types, defaults = fields_of(cls, kind), plain(getattr(cls, kind)())
+        settings += [{"name": k, "default": defaults[k], "type": in_words(t)} for k, t in types.items()]
+    return {
+        "name": name_of(cls),
+        "about": (cls.__doc__ or "").strip().partition("\n")[0],
+        "models": list(cls.models_needed),
+        "rules": list(cls.rules),
+        "settings": settings,
+    }
+
+
+def in_words(kind: object) -> str:
+    return schema.describe(kind) or re.sub(r"Annotated\[(\w+), [^\]]*\]|typing\.", r"\1", str(kind))
+
+
 def describe(name: str | type[Learner]) -> str:
     """First line of a learner's docstring and its parameters with defaults."""
     cls = find(name)
     fields = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(cls.Config))
-    return f"{cls.__doc__.splitlines()[0]} [{fields}]"
+    return f"{(cls.__doc__ or name_of(cls)).strip().splitlines()[0]} [{fields}]"

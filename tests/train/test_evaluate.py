@@ -10,7 +10,7 @@ from vlmlab.scores.classification import accuracies
 from vlmlab.tasks.protocols import harmonic_mean
 from vlmlab.train import evaluate as evaluate_module
 from vlmlab.train.evaluate import predict
-from vlmlab.train.run import read_lines
+from vlmlab.train.records import read_lines
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,49 @@ def test_the_classes_trained_on_are_base_whatever_the_method_holds_now(zero_shot
     run.model.set_classes(trained.new.classnames, trained.template)
     vlmlab.evaluate(run, other, rule="decoupled")
     assert parts == (["base", "new"] if protocol == "base_to_new" else ["new"] * len(other.tests))
+
+
+def test_other_looks_and_other_data_are_new_though_the_classes_are_those_trained_on(
+    vlm, tmp_path, monkeypatch
+):
+    task = vlmlab.task("emoji/food", protocol="domain_shift", shots=1, backgrounds=1)
+    run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path)
+    parts = []
+
+    def record(score, method, split, rules, *loading):
+        parts.append(rules["decoupled"])
+        return {"decoupled": np.eye(len(split.classnames))[split.labels]}
+
+    monkeypatch.setattr(evaluate_module, "answers", record)
+    vlmlab.evaluate(run, task, rule="decoupled")
+    assert dict(zip(task.tests, parts)) == {name: "base" if name == task.id else "new" for name in task.tests}
+    assert len(task.tests) > 2 and all(
+        set(t.classnames) <= set(task.train.classnames) for t in task.tests.values()
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"batch_size": -1}, {"batch_size": 2.5}, {"workers": -1}]
+)
+def test_loading_that_cannot_be(zero_shot, wrong):
+    run, task = zero_shot
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
+        vlmlab.evaluate(run, task, **wrong)
+
+
+def test_ctrl_c_says_what_is_kept(zero_shot, monkeypatch, capsys):
+    run, task = zero_shot
+    vlmlab.evaluate(run, task)
+    before = (run.path / "results.jsonl").read_bytes()
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "answers", stop)
+    with pytest.raises(KeyboardInterrupt):
+        vlmlab.evaluate(run, task)
+    assert str(run.path) in capsys.readouterr().err
+    assert (run.path / "results.jsonl").read_bytes() == before
 
 
 def test_logits_that_are_not_finite_are_an_error(zero_shot, monkeypatch):

@@ -77,7 +77,7 @@ def test_a_stop_loses_at_most_an_epoch(whole, vlm, task, tmp_path, monkeypatch, 
     monkeypatch.setattr(Loop, "step", stop)
     with pytest.raises(KeyboardInterrupt):
         fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS)
-    assert "2 of 3 epochs are kept" in capsys.readouterr().out
+    assert "2 of 3 epochs are kept" in capsys.readouterr().err
     monkeypatch.undo()
     assert same(fit("mmrlpp", vlm, task, out=tmp_path, **SETTINGS), whole)
 
@@ -146,6 +146,10 @@ def test_nan_loss_names_step_and_term_and_keeps_the_last_epoch(vlm, task, tmp_pa
         ({"crop": ("0.5", 1)}, "crop is .*expected `float`"),
         ({"lr": float("nan")}, "lr is nan: expected `float` >= 0"),
         ({"lr": True}, "lr is True: expected `float`"),
+        ({"epochs": 10**9}, "epochs is 1000000000: expected `int` <= 100000"),
+        ({"seed": 2**32}, "seed is 4294967296: expected `int` <= 4294967295"),
+        ({"seed": -1}, "seed is -1: expected `int` >= 0"),
+        ({"workers": 10**6}, "workers is 1000000: expected `int` <= 512"),
         ({"warmup_epochs": -1}, "warmup_epochs is -1: expected `int` >= 0"),
         ({"max_steps": 0}, "max_steps is 0: expected `int` >= 1"),
         ({"seed": "1"}, "seed is '1': expected `int`"),

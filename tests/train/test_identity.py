@@ -8,12 +8,13 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from small_learners import Distil, Numbers, models_of
+from small_learners import Distil, Growing, Numbers, models_of
 
 import vlmlab
 from vlmlab import methods, registry
+from vlmlab.train.key import identity
 from vlmlab.train.run import results
+from vlmlab.train.run_folder import RunFolder
 
 FAST = dict(epochs=1, batch_size=4, max_steps=1, rep_dim=8)
 
@@ -41,23 +42,119 @@ def run(vlm, root):
     return found
 
 
+SOURCE = """
+import dataclasses
+from pathlib import Path
+from vlmlab.methods.zero_shot import ZeroShot
+
+class Own(ZeroShot):
+    '''It.'''
+
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        strength: float = 1.0
+        texts: Path | None = None
+
+    def classify(self, z, *rule):
+        return super().classify(z, *rule) * 1.0
+"""
+
+
+def own(text=SOURCE):
+    """A class as a notebook has it: in no file."""
+    names = {"__name__": "a_notebook"}
+    exec(text, names)
+    return names["Own"]
+
+
+def other_weights():
+    model = vlmlab.load("tiny", device="cpu")
+    with torch.no_grad():
+        model.clip.visual.proj[0, 0] += 1
+    return model
+
+
+def template(task):
+    return dataclasses.replace(
+        task,
+        template="a sketch of a {}.",
+        train=dataclasses.replace(task.train, template="a sketch of a {}."),
+    )
+
+
+def a_label(task):
+    labels = task.train.labels.copy()
+    labels[[0, -1]] = labels[[-1, 0]]
+    return dataclasses.replace(task, train=dataclasses.replace(task.train, labels=labels))
+
+
+# what of a call is changed -> how; each makes another run
 CHANGES = {
-    "config": dict(token_mix=0.5),
-    "options": dict(lr=1e-2),
-    "seed": dict(seed=7),
-    "shots": dict(task=dict(shots=3)),
-    "drawn images": dict(task=dict(seed=2), seed=1),
-    "classes": dict(task=dict(protocol="few_shot")),
-    "precision": dict(load=dict(precision="amp_bf16")),
+    "code of the method": lambda a: a | {"method": own(SOURCE.replace("* 1.0", "* 2.0"))},
+    "code of its Config": lambda a: (
+        a | {"method": own(SOURCE.replace("strength: float = 1.0", "strength: float = 2.0"))}
+    ),
+    "another method": lambda a: a | {"method": "zero_shot", "texts": None, "strength": None},
+    "config": lambda a: a | {"strength": 2.0},
+    "options": lambda a: a | {"lr": 1e-2},
+    "seed": lambda a: a | {"seed": 7},
+    "number of shots": lambda a: a | {"task": food(shots=3)},
+    "drawn images": lambda a: a | {"task": food(seed=2), "seed": 1},
+    "classes": lambda a: a | {"task": food(protocol="few_shot")},
+    "template": lambda a: a | {"task": template(a["task"])},
+    "a label": lambda a: a | {"task": a_label(a["task"])},
+    "weights": lambda a: a | {"models": other_weights()},
+    "precision": lambda a: a | {"models": vlmlab.load("tiny", device="cpu", precision="amp_bf16")},
+    "content of a file": lambda a: a | {"texts": changed(a["texts"], "other")},
+}
+# and each of these the same
+NO_CHANGES = {
+    "nothing": lambda a: a,
+    "another load of the model": lambda a: a | {"models": vlmlab.load("tiny", device="cpu", name="mine")},
+    "name of a file": lambda a: a | {"texts": a["texts"].rename(a["texts"].with_name("moved.txt"))},
+    "test data": lambda a: a | {"task": food(backgrounds=2)},
+    "workers": lambda a: a | {"workers": 2},
+    "variant": lambda a: a | {"variant": "mine"},
+    "words of the class": lambda a: a | {"method": own("# a comment\n\n" + SOURCE)},
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_what_shapes_weights_is_in_the_key(run, vlm, root, change, monkeypatch):
-    asked = dict(CHANGES[change])
-    model = vlmlab.load("tiny", device="cpu", **asked.pop("load")) if "load" in asked else vlm
-    other = vlmlab.fit("mmrlpp", model, food(**asked.pop("task", {})), out=root, **FAST | asked)
-    assert other.key != run.key and other.path != run.path
+def changed(path, text):
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *NO_CHANGES])
+def test_what_shapes_weights_makes_another_run_and_nothing_else(vlm, tmp_path, change):
+    call = {"method": own(), "models": vlm, "task": food(), "seed": 1, "strength": 1.0}
+    call |= {"texts": changed(tmp_path / "texts.txt", "a drawing")}
+
+    def fitted(call, out):
+        call = {k: v for k, v in call.items() if v is not None}
+        return vlmlab.fit(
+            call.pop("method"), call.pop("models"), call.pop("task"), out=tmp_path / out, **call
+        )
+
+    first = fitted(call, "runs")
+    again = fitted({**CHANGES, **NO_CHANGES}[change](dict(call)), "runs")
+    assert (again.key != first.key) == (change in CHANGES)
+    assert (again.path != first.path) == (change in CHANGES)
+
+
+def test_where_it_lies_and_how_it_is_measured_is_not_in_the_key(vlm, tmp_path):
+    first = vlmlab.fit("zero_shot", vlm, food(), out=tmp_path / "a")
+    other = vlmlab.fit("zero_shot", vlm, food(), out=tmp_path / "b", study="mine")
+    assert first.key == other.key
+    frames = [vlmlab.evaluate(run, food(), batch_size=size) for run, size in ((first, 7), (other, 64))]
+    assert frames[0].drop(columns="study").equals(frames[1].drop(columns="study"))
+
+
+def test_what_a_run_is_built_on_is_in_its_key(tmp_path):
+    keys = []
+    for seed in (1, 2):
+        before = vlmlab.fit(Growing, {}, Numbers(), out=tmp_path, seed=seed, device="cpu")
+        keys.append(identity(before))
+    assert keys[0] != keys[1] and {*keys[0]} == {"run", "weights"}
 
 
 def test_the_code_of_a_method_is_in_the_key_but_not_its_words(vlm, tmp_path, monkeypatch):
@@ -83,13 +180,6 @@ def test_the_code_of_a_method_is_in_the_key_but_not_its_words(vlm, tmp_path, mon
         "vlmlab.methods.mmrlpp",
         "vlmlab.methods.mmrl",
     } and all(methods_code.values())
-
-
-def test_other_weights_are_another_run(run, root):
-    other = vlmlab.load("tiny", device="cpu")
-    with torch.no_grad():
-        other.clip.visual.proj[0, 0] += 1
-    assert vlmlab.fit("mmrlpp", other, food(), out=root, **FAST).key != run.key
 
 
 def test_test_data_is_not_in_the_key_and_its_rows_stay_apart(run, vlm, root):
@@ -160,7 +250,7 @@ def test_what_cannot_be_opened_alone_says_why(run, tmp_path, vlm):
     other = vlmlab.Run(shutil.copytree(run.path, tmp_path / "copy"))
     info = json.loads((other.path / "run.json").read_text())
     info["task"]["shots"] = 3
-    (other.path / "run.json").write_text(json.dumps(info))
+    RunFolder(other.path).write_info(info)
     with pytest.raises(ValueError, match="was trained on other data than emoji/food holds now"):
         vlmlab.open_run(other.path, device="cpu")
 
@@ -187,46 +277,3 @@ def test_two_processes_that_measure_keep_all_rows(run, tmp_path):
         children.append(child)
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
     assert len(copy.results.query("protocol == 'p'")) == 40
-
-
-class Norms(methods.find("zero_shot")):
-    """LayerNorms of its own copy of the image tower."""
-
-    def __init__(self, vlm, *args):
-        super().__init__(vlm, *args)
-        self.vlm = vlm.thaw("visual.*ln_*")
-
-
-class Careless(methods.find("zero_shot")):
-    """Would train LayerNorms of the model that it was given."""
-
-    def __init__(self, vlm, *args):
-        super().__init__(vlm, *args)
-        for name, p in vlm.clip.visual.named_parameters():
-            p.requires_grad_("ln_" in name)
-
-
-def test_a_method_trains_its_own_copy_of_the_layer_norms(vlm, tmp_path):
-    image, before = torch.randn(2, 3, 64, 64), vlm.fingerprint()
-    with torch.no_grad():
-        features = vlm.encode_image(image)
-    settings = dict(epochs=1, batch_size=4, max_steps=2, warmup_epochs=0, lr=1e-2)
-    run = vlmlab.fit(Norms, vlm, food(), out=tmp_path, **settings)
-    kept = load_file(run.path / "trainables.safetensors")
-    assert kept and all("ln_" in name for name in kept)
-    with torch.no_grad():
-        assert vlm.fingerprint() == before and torch.equal(vlm.encode_image(image), features)
-        assert not torch.equal(run.model.vlm.encode_image(image), features)
-        again = vlmlab.Run(run.path).attach(vlm, food())
-        assert torch.equal(again.model.vlm.encode_image(image), run.model.vlm.encode_image(image))
-    assert not vlmlab.fit("zero_shot", vlm, food(), out=tmp_path).model.trainable()
-
-
-def test_a_method_cannot_train_the_model_it_was_given(vlm, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"Careless would train \d+ parameters of a model that it was given.*thaw"
-    ):
-        vlmlab.fit(Careless, vlm, food(), out=tmp_path)
-    assert not any(p.requires_grad for p in vlm.parameters()) and not list(tmp_path.glob("**/run.json"))
-    with pytest.raises(ValueError, match="the vlm is thawed; give fit the frozen model"):
-        vlmlab.fit("zero_shot", vlm.thaw("*"), food(), out=tmp_path)

@@ -10,8 +10,8 @@ import pytest
 import vlmlab
 from vlmlab.files import write
 from vlmlab.train.key import key_of
+from vlmlab.train.records import read_lines
 from vlmlab.train.run import Run, results
-from vlmlab.train.run_folder import read_lines
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_a_record_without_its_fields_is_damaged(copy):
 def test_a_damaged_line_names_file_and_fix(copy):
     path = copy.path / "results.jsonl"
     path.write_text('{"metric": \n' + path.read_text())
-    with pytest.warns(UserWarning, match=r"left out: .*results.jsonl is damaged .* move the folder"):
-        assert results(copy.path).empty
+    with pytest.raises(ValueError, match=r"results.jsonl is damaged .*line 1.* move the folder"):
+        results(copy.path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

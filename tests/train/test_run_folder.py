@@ -45,7 +45,7 @@ def test_a_good_run(run):
         ),
         ("results.jsonl", b'{"value": -Infinity}\n', "line 1, value must be a finite number; it is -inf"),
         ("results.jsonl", b'{"value": "1"}\n', "results.jsonl: line 1, value must be a finite number"),
-        ("results.jsonl", b'{"value": 1}\n{"val', "results.jsonl: Unterminated"),
+        ("results.jsonl", b'{"value": 1}\n{"val', "results.jsonl: line 2, Unterminated"),
         ("results.jsonl", None, "results.jsonl: No such file"),
         ("trainables.safetensors", GOOD["trainables.safetensors"][:-1], "has 98 of 99 bytes"),
         ("trainables.safetensors", b"", "trainables.safetensors: "),

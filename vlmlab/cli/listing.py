@@ -33,15 +33,29 @@ def list_tasks(args: argparse.Namespace) -> int:
 
 
 def list_methods(args: argparse.Namespace) -> int:
+    import json
+
+    from .. import known_names
+
+    if args.method and ":" not in args.method:
+        known_names.check("method", args.method, known_names.learners())
     from .. import registry
 
-    status = 0
-    for name in registry.names():
-        try:
-            print(f"{name}: {registry.describe(name)}")
-        except ValueError as error:  # a file of one's own; the others are no worse for it
-            print(f"vlmlab: error: {error}", file=sys.stderr)
-            status = 2
+    status, names = 0, [args.method] if args.method else registry.names()
+    if args.json:
+        print(json.dumps([registry.about(name) for name in names], indent=1))
+    elif args.method:
+        about = registry.about(args.method)
+        print(f"{args.method}: {about['about']}\nrules     {', '.join(about['rules'])}")
+        for field in about["settings"]:
+            print(f"--set {field['name']}={field['default']}  ({field['type']})")
+    else:
+        for name in names:
+            try:
+                print(f"{name}: {registry.describe(name)}")
+            except ValueError as error:  # a file of one's own; the others are no worse for it
+                print(f"vlmlab: error: {error}", file=sys.stderr)
+                status = 2
     return status
 
 
@@ -59,4 +73,11 @@ def commands(command) -> None:
     options.root(p)
     p.add_argument("--dataset", action="append", metavar="NAME", help="only this one, repeatable")
     p.add_argument("--json", action="store_true", help="as JSON")
-    command("methods", list_methods, "List the methods with their parameters and defaults.", "vlmlab methods")
+    p = command(
+        "methods",
+        list_methods,
+        "List the methods with their parameters and defaults, or all settings of one.",
+        "vlmlab methods mmrlpp",
+    )
+    p.add_argument("method", nargs="?", metavar="METHOD", help="what --set takes for this one")
+    options.json(p)

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import re
 import types
 import typing
 from pathlib import Path
@@ -33,11 +34,50 @@ def typed(key: str, text: str, kind: object) -> object:
             value = float(value)
         if kind in (tuple, list) and type(value) in (tuple, list):
             value = kind(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         value = text
     if type(value) is not kind:
         raise ValueError(f"{key} must be {getattr(kind, '__name__', kind)}, got {text!r}")
     return value
+
+
+PRECISIONS = ("fp32", "amp_bf16", "amp_fp16")
+PROTOCOLS = (
+    "zero_shot",
+    "few_shot",
+    "base_to_new",
+    "cross_dataset",
+    "domain_shift",
+    "label_distribution",
+    "retrieval",
+    "vqa",
+)
+
+
+def check_device(name: str | None) -> None:
+    """ValueError for what is the name of no device anywhere; whether it is here, torch knows."""
+    if name is not None and not re.fullmatch(r"cpu|cuda(:\d+)?|mps|meta", name):
+        meant = "; did you mean cuda?" if name.lower().startswith(("gpu", "cuda", "nvidia")) else ""
+        raise ValueError(f"there is no device {name!r}{meant}; there are cpu, cuda, cuda:0, cuda:1 ..., mps")
+
+
+def whole(text: str, most: int) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal() or len(text) > 20 or int(text) > most:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0 to {most}")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    return whole(text, 2**32 - 1)
+
+
+def workers(text: str) -> int:
+    return whole(text, 512)
+
+
+def json(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--json", action="store_true", help="as JSON")
 
 
 def positive(text: str) -> int:

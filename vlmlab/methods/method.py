@@ -12,10 +12,11 @@ from .. import feeds
 from ..learner import Batch, Group, Learner, Stage
 from ..models.load import VLM
 from ..models.towers import Edit
-from ..schema import Count, Whole
+from ..schema import Count, Whole, described
 from .schedule import learning_rates
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Epochs = described(int, "a whole number from 1 to 100000", ge=1, le=100_000)  # the schedule lists them
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]  # NaN and infinity are none
 
 
@@ -30,7 +31,7 @@ class Method(Learner):
     class Options:
         """How any method is trained; defaults are MMRL++'s for base-to-new, weight decay Dassl's."""
 
-        epochs: Count = 10
+        epochs: Epochs = 10
         batch_size: Count = 4
         lr: Amount = 1e-3
         weight_decay: Amount = 5e-4

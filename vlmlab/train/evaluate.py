@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 
@@ -9,18 +10,19 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .. import registry, scores
+from .. import progress, registry, scores
 from ..feeds import in_order
 from ..learner import Learner
 from ..methods import target_presets
 from ..methods.method import Method
+from ..schema import Count, Workers
 from ..scores import classification
 from ..tasks.images import Images
 from ..tasks.split import Split
 from ..tasks.task import Task
 from .run import COLUMNS, Run
+from .tables import Scores
 
 PER_TARGET = "per_target"
 
@@ -36,7 +38,7 @@ def pictures_for(
 
     def batches(images: Images) -> Iterator[Tensor]:
         loader = in_order(images, model, batch_size, workers)
-        for batch in tqdm(loader, desc="evaluate", unit="batch", leave=False, delay=1):
+        for batch in progress.bar(loader, desc="evaluate", unit="batch", leave=False, delay=1):
             yield batch["image"].to(model.device)
 
     return batches
@@ -133,6 +135,18 @@ def restored(learner: Learner) -> Iterator[None]:
             learner.set_classes(*classes)
 
 
+@contextlib.contextmanager
+def saying_what_is_kept(run: Run | None) -> Iterator[None]:
+    """After Ctrl-C in the middle of measuring."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if run is not None:
+            said = f"stopped; nothing of this evaluation is kept. {run.path} keeps what was trained and measured before"
+            print(said, file=sys.stderr)
+        raise
+
+
 def evaluate(
     run: Run | Learner,
     task: Task,
@@ -155,11 +169,12 @@ def evaluate(
     Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
     that the learner cannot be asked about.
     """
-    saved = isinstance(run, Run)
+    batch_size = registry.checked("batch_size", batch_size, Count | None)
+    workers, saved = registry.checked("workers", workers, Workers), isinstance(run, Run)
     learner = run.model if saved else run
     rules = rules_of(learner, task, rule)
     trained = ((run.info["classes"] or [()])[0] if saved else getattr(learner, "classnames", None)) or ()
-    with restored(learner):
+    with restored(learner), saying_what_is_kept(run if saved else None):
         rows = measure(learner, task, rules, set(trained), batch_size, workers)
     for r in rules:
         rows += [{"rule": r, **row} for row in task.summary([x for x in rows if x["rule"] == r])]
@@ -168,9 +183,9 @@ def evaluate(
         run.save_results(rows)
         frame, asked = run.results, {k: {r[k] for r in rows} for k in ("task", "protocol", "rule", "test")}
         chosen = np.logical_and.reduce([frame[k].isin(v) for k, v in asked.items()])
-        return frame[chosen].reset_index(drop=True)
+        return Scores(frame[chosen].reset_index(drop=True))
     labels = {"method": registry.name_of(learner), "variant": "", "shots": task.shots, "seed": task.seed}
-    return pd.DataFrame([{**labels, **r} for r in rows], columns=COLUMNS)
+    return Scores([{**labels, **r} for r in rows], columns=COLUMNS)
 
 
 def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:

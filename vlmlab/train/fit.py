@@ -3,22 +3,28 @@
 import contextlib
 import datetime
 import importlib.metadata
+import os
 import platform
+import re
+import sys
 from pathlib import Path
 
 import torch
 
 from .. import processes, registry
-from ..files import hold
 from ..git import git_state
 from ..learner import Learner
-from ..schema import Whole
+from ..models.load import check_device, check_precision
+from ..schema import Seed, Workers
 from ..tasks.task import Task
 from .key import job_of, key_of
 from .loop import Loop, seed_all
 from .opening import by_role, described, standing
+from .records import damaged
 from .run import Run, name_of
 from .run_folder import RunFolder
+
+NAME = r"\w[\w +=,.()-]{0,99}"
 
 
 def fit(
@@ -50,16 +56,17 @@ def fit(
     cls = registry.find(method)
     config, options = registry.settings(cls, settings)
     models = by_role(cls, models)
-    seed = registry.checked("seed", task.seed if seed is None else seed, Whole)
-    workers = registry.checked("workers", workers, Whole)
+    seed = registry.checked("seed", task.seed if seed is None else seed, Seed)
+    workers = registry.checked("workers", workers, Workers)
+    study, variant = named("study", study), named("variant", variant, empty=True)
     with processes.together():
         job = job_of(cls, config, options, seed, models, task)
         labels = {"study": study, "method": job["method"], "variant": variant, "task": task.id}
         labels |= {"protocol": task.protocol, "shots": task.shots, "seed": seed}
-        path = Path(out) / study / job["method"].replace(":", ".") / task.id.replace("/", ".") / key_of(job)
-        path = safe(path, Path(out))
-        with alone(path):
-            if not (path / "run.json").exists() or Run(path).status != "finished":
+        path = place(Path(out), study, job, task)
+        done = processes.count() == 1 and is_finished(path)  # also in a folder that is only read
+        with contextlib.nullcontext() if done else held(path):
+            if not is_finished(path):
                 about = {"job": job, "labels": labels, "config": registry.plain(config)}
                 about |= {"models": described(models, path)}
                 with resting(models):
@@ -67,7 +74,7 @@ def fit(
                     learner.workers = workers
                     Training(path, learner, task, options, about).run()
         processes.wait()
-        return Run(path).attach(models, task, cls)
+        return Run(path).attach(models, task, cls, config)
 
 
 def classes_of(task: Task) -> list | None:
@@ -75,25 +82,41 @@ def classes_of(task: Task) -> list | None:
     return [list(task.classes.names), task.classes.template] if task.classes else None
 
 
-def safe(path: Path, out: Path) -> Path:
-    """A path below `out`; ValueError when a study's name leads elsewhere."""
-    if ".." in path.relative_to(out).parts:
-        raise ValueError(f"{path.relative_to(out)} leads out of {out}; choose another name of the study")
-    return path
+def place(out: Path, study: str, job: dict, task: Task) -> Path:
+    """The folder of a run: below `out`, whatever study, method and task are called."""
+    names = [study, job["method"], task.id]
+    return out.joinpath(
+        *(re.sub(r"[^\w<>+-]+", ".", name).strip(".")[:100] or "_" for name in names), key_of(job)
+    )
+
+
+def named(field: str, value: object, empty: bool = False) -> str:
+    """A name for folders and results. ValueError for what is none, such as a path."""
+    if isinstance(value, str) and (re.fullmatch(NAME, value) or (empty and not value)):
+        return value
+    raise ValueError(
+        f"{field} must be a name of at most 100 letters, digits, spaces and - + = , . _ ( ), not a path; it is {value!r}"
+    )
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run is done. ValueError when its record is damaged or another run's."""
+    if not os.path.lexists(path / "run.json"):
+        return False
+    run = Run(path)
+    if run.key != path.name:
+        raise damaged(path / "run.json", f"it is of the run {run.key}")
+    return run.status == "finished"
 
 
 @contextlib.contextmanager
-def alone(path: Path):
+def held(path: Path):
     """Others that want the same run wait until this one is done; processes of one training belong together."""
     if processes.rank():
         processes.wait()
         yield
         return
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise type(e)(f"cannot write {path} ({e.strerror}); choose another `out` folder") from e
-    with hold(path, wait=True):
+    with RunFolder(path).held():
         processes.wait()
         yield
 
@@ -117,8 +140,8 @@ def built(cls, models: dict, task: Task, config, seed: int, device, precision) -
     seed_all(seed)
     learner = cls.build({role: standing(m) for role, m in models.items()}, classes_of(task), config)
     if not models:
-        learner.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        learner.precision = precision or "fp32"
+        learner.to(check_device(device))
+        learner.precision = check_precision(precision or "fp32", learner.device)
     elif device or precision:
         raise ValueError("device and precision are those of the models; give them to vlmlab.load")
     learner.check_given()
@@ -171,7 +194,9 @@ class Training:
             raise
         seconds, steps = self.loop.seconds, sum(stage.steps for stage in self.stages)
         self.write(
-            self.record | {"status": "finished", "finished": now(), "steps": steps, "seconds": seconds}
+            self.record
+            | {"status": "finished", "finished": now(), "steps": steps, "seconds": seconds}
+            | {"log": self.folder.log.hexdigest()}
         )
         if not processes.rank():
             self.folder.state.unlink(missing_ok=True)
@@ -189,7 +214,8 @@ class Training:
             if isinstance(e, Exception):
                 self.write(self.record | {"status": "failed", "error": f"{type(e).__name__}: {e}"})
         if isinstance(e, KeyboardInterrupt) and not processes.rank():
-            print(f"stopped; {where} are kept in {self.folder.path}, the same call goes on from there")
+            said = f"stopped; {where} are kept in {self.folder.path}, the same call goes on from there"
+            print(said, file=sys.stderr)
 
 
 def device_name(device: torch.device) -> str:

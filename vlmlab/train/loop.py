@@ -14,13 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from .. import processes
+from .. import processes, progress, registry
 from ..feeds import moved
 from ..learner import Learner, Stage, grouped
-from . import run_folder
+from .records import damaged
 from .run_folder import RunFolder, State
+from .tensor_files import load_own
 
 OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 BLOCK = 20  # steps whose loss terms are fetched at once
@@ -64,13 +65,12 @@ class Loop:
         """From the last saved state to the end. FloatingPointError names step and term that are not finite."""
         total = sum(stage.steps for stage in self.stages)
         before = sum(stage.steps for stage in self.stages[: self.at.stage]) + self.at.step
-        bar = tqdm(
+        bar = progress.bar(
             total=total,
             initial=before,
             desc=self.title,
             unit="step",
-            leave=False,
-            disable=bool(processes.rank()),
+            shown=total > 0 and not processes.rank(),
         )
         try:
             with bar:
@@ -91,10 +91,10 @@ class Loop:
         for step, batch in zip(range(self.at.step, stage.steps), stage.feed(self.at.step)):
             self.step(stage, step, batch)
             bar.update()
-            if len(self.pending) == BLOCK:
+            saves = (step + 1) % stage.save == 0 or step == last
+            if saves or len(self.pending) == BLOCK:
                 bar.set_postfix(self.fetch(), refresh=False)
-            if (step + 1) % stage.save == 0 or step == last:
-                self.fetch()
+            if saves:
                 self.seconds.append(round(time.perf_counter() - since, 3))
                 since = time.perf_counter()
                 self.save()
@@ -133,6 +133,8 @@ class Loop:
         seed_all(self.seed, self.at.stage, step)
         with self.learner.autocast():
             terms = self.learner.losses(moved(batch, self.learner.device), stage)
+            if step == 0:
+                check_terms(self.learner, terms)
             loss = sum(terms.values())
         for group, its in zip(self.optimiser.param_groups, stage.groups):
             group["lr"] = stage.rate(step, its.lr)
@@ -177,7 +179,8 @@ class Loop:
             return
         rows, self.log = self.log, []
         position = dataclasses.asdict(self.at) | {"done": self.done, "seconds": self.seconds}
-        state = State(copies(self.learner.own()), copies(self.optimiser_state()), position | self.scaling())
+        position["scaler"] = self.scaler.state_dict()
+        state = State(copies(self.learner.own()), copies(self.optimiser_state()), position)
         ready = event(self.learner.device)
 
         def write() -> None:
@@ -187,9 +190,6 @@ class Loop:
             self.folder.write_state(state)
 
         self.saver.submit(write)
-
-    def scaling(self) -> dict:
-        return {"scaler": self.scaler.state_dict()}
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """ "parameter name|entry" -> tensor."""
@@ -207,9 +207,13 @@ class Loop:
         if state is None:
             return False
         position = state.position
+        if position["stage"] >= len(self.stages) or position["step"] > self.stages[position["stage"]].steps:
+            raise damaged(
+                self.folder.state, f"there is no step {position['step']} of stage {position['stage']}"
+            )
         for number in range(position["stage"] + 1):
             self.enter(number)
-        run_folder.load_own(self.learner, state.own, self.folder.state)
+        load_own(self.learner, state.own, self.folder.state)
         found = self.optimiser.state_dict()
         for key, value in state.optimiser.items():
             name, entry = key.rsplit("|", 1)
@@ -220,7 +224,7 @@ class Loop:
             self.scaler.load_state_dict(position["scaler"])
         self.at = Position(position["stage"], position["step"])
         self.done, self.seconds = position["done"], position["seconds"]
-        self.folder.cut_log(self.done)
+        self.folder.cut_log(self.done, position["log"])
         return True
 
     def stopped(self) -> str:
@@ -245,6 +249,16 @@ class Loop:
         if stage.epoch:
             return f"{where}{-(-step // stage.epoch)} of {-(-stage.steps // stage.epoch)} epochs"
         return f"{where}{step} of {stage.steps} steps"
+
+
+def check_terms(learner: Learner, terms: object) -> None:
+    """ValueError with the learner's file when its losses are no named numbers."""
+    named = isinstance(terms, Mapping) and terms
+    if not named or not all(isinstance(v, Tensor) and v.dim() == 0 for v in terms.values()):
+        got = {k: getattr(v, "shape", v) for k, v in terms.items()} if named else repr(terms)[:80]
+        raise ValueError(
+            f"{registry.called(type(learner))}: losses must give {{name: tensor of one number}}; it gave {got}"
+        )
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

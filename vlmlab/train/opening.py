@@ -1,13 +1,16 @@
 """From a run folder to the trained learner: models, task, settings, tensors."""
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from .. import registry
 from ..learner import Learner, Stage
+from .records import Finished, damaged
 from .run import Run, open_run
-from .run_folder import TRAINABLES, load_own, read_tensors
+from .run_folder import INFO, TRAINABLES, RunFolder
+from .tensor_files import load_own, read_tensors
 
 
 def by_role(learner: type[Learner], models) -> dict:
@@ -40,26 +43,48 @@ def standing(model):
     return model.model if isinstance(model, Run) else model
 
 
-def attached(run: Run, models, learner: type[Learner] | None = None) -> Learner:
+def attached(run: Run, models, learner: type[Learner] | None = None, config: object = None) -> Learner:
     """The learner of a finished run on these models."""
-    info = run.info
-    if info["status"] != "finished":
-        raise ValueError(f"{run.path} is {info['status']}; call vlmlab.fit again to finish it")
-    cls = learner or registry.find(info["job"]["method"])
+    if run.status != "finished":
+        raise ValueError(f"{run.path} is {run.status}; call vlmlab.fit again to finish it")
+    info = RunFolder(run.path).info(Finished)
+    cls = learner or class_of(run, info["job"])
     models = by_role(cls, models)
+    if models.keys() != info["models"].keys():
+        raise damaged(run.path / INFO, f"{registry.name_of(cls)} stands on {', '.join(models) or 'nothing'}")
     for role, model in models.items():
         check_weights(run, role, info["models"][role], model)
-    config = registry.configure(cls, info["config"])
+    try:
+        config = config or registry.configure(cls, info["config"])
+    except ValueError as e:
+        raise ValueError(f"{run.path / INFO}: {e}; another version of the method made this run") from e
     if registry.files(config) != info["job"]["files"]:
         raise ValueError(f"{run.path} was trained with other content of {', '.join(info['job']['files'])}")
     learner = cls.build({role: standing(m) for role, m in models.items()}, info["classes"], config)
     for name, steps in info["stages"]:
         learner.enter(Stage(name, steps))
     path = run.path / TRAINABLES
-    tensors, _ = read_tensors(path, learner.device if models else "cpu")
+    tensors, record = read_tensors(path, learner.device if models else "cpu", checked=bool(info.get("log")))
+    if record.get("key") != info["key"]:
+        raise damaged(path, f"it is of the run {record.get('key')}, not of {info['key']}")
     load_own(learner, tensors, path)
     learner.prepared = info["prepared"]
     return learner.eval()
+
+
+def class_of(run: Run, job: dict) -> type[Learner]:
+    """The learner that a run names. A warning tells when its code is no longer what trained the run."""
+    try:
+        cls = registry.find(job["method"])
+    except ValueError as e:
+        raise ValueError(
+            f"{run.path} was trained by {job['method']}, which is not found here ({e}); give its class: "
+            "Run(path).attach(models, task, Class)"
+        ) from e
+    now = registry.code(cls)
+    if other := [name for name, digest in job["code"].items() if now.get(name, digest) != digest]:
+        warnings.warn(f"{run.path} was trained by other code of {', '.join(other)} than this", stacklevel=3)
+    return cls
 
 
 def check_weights(run: Run, role: str, wanted: dict, model) -> None:

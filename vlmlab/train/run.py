@@ -1,14 +1,15 @@
 """Runs on disk: opened, attached to their models, their numbers gathered. Reading them needs no torch."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ..files import hold
-from .run_folder import INFO, METRICS, RESULTS, TRAINABLES, RunFolder, is_run, read_lines, write_lines
+from ..schema import Wrong, convert
+from .records import Measured, read_lines, write_lines
+from .run_folder import INFO, RESULTS, TRAINABLES, RunFolder, found, sha256
+from .tables import Scores
 
 COLUMNS = [
     "study",
@@ -39,7 +40,7 @@ class Run:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        if not (self.path / INFO).is_file():
+        if not (self.path / INFO).exists():
             raise FileNotFoundError(f"{self.path} holds no {INFO}; vlmlab.fit makes run folders")
         self._model = self.task = None
 
@@ -58,8 +59,7 @@ class Run:
     @property
     def digest(self) -> str:
         """sha256 of what it trained; of nothing where it trained nothing."""
-        path = self.path / TRAINABLES
-        return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
+        return sha256(self.path / TRAINABLES)
 
     @property
     def settings(self) -> dict:
@@ -69,17 +69,25 @@ class Run:
 
     @property
     def metrics(self) -> pd.DataFrame:
-        return pd.DataFrame(read_lines(self.path / METRICS))
+        return pd.DataFrame(RunFolder(self.path).read_log())
 
     @property
     def results(self) -> pd.DataFrame:
         info = self.info
         rows = [{**info["labels"], "key": info["key"], **r} for r in read_lines(self.path / RESULTS)]
-        return pd.DataFrame(rows, columns=COLUMNS)
+        return Scores(rows, columns=COLUMNS)
 
     def save_results(self, rows: list[dict]) -> None:
-        """Add measured rows; those of the same question, on the same data, replace earlier ones."""
-        with hold(self.path, wait=True):
+        """Add measured rows; those of the same question, on the same data, replace earlier ones. Other processes
+        that measure the same run wait meanwhile. ValueError for a value that is not finite."""
+        for row in rows:
+            try:
+                convert(row, Measured)
+            except Wrong as e:
+                raise ValueError(
+                    f"{row.get('metric')} of {row.get('split')}: {e.field} {e}; not saved"
+                ) from e
+        with RunFolder(self.path).held():
             rows = [*read_lines(self.path / RESULTS), *rows]
             write_lines(self.path / RESULTS, list({tuple(r.get(k) for k in SAME): r for r in rows}.values()))
 
@@ -92,15 +100,16 @@ class Run:
             )
         return self._model
 
-    def attach(self, models, task=None, learner: type | None = None) -> "Run":
+    def attach(self, models, task=None, learner: type | None = None, config: object = None) -> "Run":
         """Build the learner on its models (one, or by role) and load what was trained.
 
-        task: what it was trained on, as `run.task`. learner: its class, where no name leads to it. ValueError
+        task: what it was trained on, as `run.task`. learner: its class, where no name leads to it. config:
+        its Config, where files that it names lie elsewhere now. ValueError
         when it was trained on other weights or is not finished.
         """
         from .opening import attached
 
-        self._model, self.task = attached(self, models, learner), task
+        self._model, self.task = attached(self, models, learner, config), task
         return self
 
     def __repr__(self) -> str:
@@ -114,8 +123,24 @@ def name_of(labels: Mapping) -> str:
 
 
 def runs(root: str | Path = "runs") -> list[Run]:
-    """All run folders below `root`, in the order of their paths. What is none is left alone."""
-    return [Run(p.parent) for p in sorted(Path(root).glob(f"**/{INFO}")) if is_run(p)]
+    """All run folders below `root`, in the order of their paths, also linked ones. What is none is left alone, a
+    damaged one is left out with a warning. FileNotFoundError when there is no such folder, ValueError when every
+    run is damaged."""
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"there is no folder {root}; name the one that holds the runs")
+    whole, errors = [], []
+    for path in found(Path(root)):
+        try:
+            run = Run(path)
+            run.info  # noqa: B018
+            whole.append(run)
+        except (ValueError, OSError) as e:
+            errors.append(e)
+    if errors and not whole:
+        raise errors[0]
+    for e in errors:  # they hide no other
+        warnings.warn(f"left out: {e}", stacklevel=3)
+    return whole
 
 
 def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) -> pd.DataFrame:
@@ -123,18 +148,24 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
 
     Columns: study, method, variant, task, protocol, split, shots, seed, rule, metric, value, n, key, and test,
     which tells the test data by content. config: names of settings to add as columns. filters: column=value
-    or column=[values]. ValueError for a column that does not exist, or a setting that no run has.
+    or column=[values]. ValueError for a column that does not exist, or a setting that no run has,
+    FileNotFoundError for a folder that does not. A damaged run is left out with a warning; when there is no
+    other, it is an error.
     """
-    config, frames, known = list(config), [], set()
+    config, frames, known, errors = list(config), [], set(), []
     for run in runs(root):
         try:
             frame, settings = run.results, run.settings if config else {}
-        except ValueError as e:  # one damaged run does not hide the others
-            warnings.warn(f"left out: {e}", stacklevel=2)
+        except ValueError as e:
+            errors.append(e)
             continue
         known |= settings.keys()
         if len(frame):
             frames.append(frame.assign(**{name: [settings.get(name)] * len(frame) for name in config}))
+    if errors and not frames:
+        raise errors[0]
+    for e in errors:  # damaged numbers do not hide those of others
+        warnings.warn(f"left out: {e}", stacklevel=2)
     if unknown := [name for name in config if frames and name not in known]:
         raise ValueError(f"no run has a setting {unknown[0]!r}; there are {', '.join(sorted(known))}")
     frame = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=[*COLUMNS, *config])
@@ -143,7 +174,7 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
             raise ValueError(f"results have no column {column!r}; there are {', '.join(frame.columns)}")
         wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         frame = frame[frame[column].isin(wanted)]
-    return frame.reset_index(drop=True)
+    return Scores(frame.reset_index(drop=True))
 
 
 def open_run(path: str | Path, device: str | None = None) -> Run:

@@ -7,16 +7,23 @@
         state.safetensors        what a killed run goes on from; gone when it is finished
         results.jsonl            one line per measured number
 
-Reading needs no torch until tensors are asked for.
+Each carries a checksum, of metrics.jsonl it stands in the state and at last in run.json. Reading needs no torch
+until tensors are asked for.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from ..files import write, write_json
-from ..schema import Finite, Record, Wrong, convert
+from ..files import hold, write
+from ..schema import Finite, Record, Whole, Wrong, convert
+from . import records
+from .records import Info, Logged, damaged, read_lines, text_of
+from .tensor_files import length_of, read_record, read_tensors, write_tensors
 
 INFO, METRICS, TRAINABLES = "run.json", "metrics.jsonl", "trainables.safetensors"
 STATE, RESULTS = "state.safetensors", "results.jsonl"
@@ -32,64 +39,98 @@ class State:
     position: dict
 
 
+class Position(Record):
+    """Where a saved state is: stage and step, steps in the log and what it holds up to there."""
+
+    stage: Whole
+    step: Whole
+    done: Whole
+    seconds: list[Finite]
+    scaler: dict[str, object]
+    log: str
+
+
 class RunFolder:
     """One run folder. Errors are ValueError with the file and the fix, OSError when it cannot be written."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.state, self.metrics = self.path / STATE, self.path / METRICS
+        self.log = hashlib.sha256()  # of what this process knows to be in metrics.jsonl
 
-    def info(self) -> dict:
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else writes here meanwhile. OSError where the folder cannot be made or written."""
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(self.path, wait=True))
+            except OSError as e:
+                raise unwritable(self.path, e) from e
+            yield
+
+    def info(self, kind: type[Info] = Info) -> dict:
         """run.json; ValueError when it is damaged or no run's."""
-        path = self.path / INFO
-        try:
-            info = json.loads(path.read_text(encoding="utf-8"))
-            convert(info, Info)
-        except Wrong as e:
-            raise damaged(path, f"{e.field or 'it'} {e}") from e
-        except ValueError as e:
-            raise damaged(path, e) from e
-        return info
+        return records.read_info(self.path / INFO, kind)
 
     def write_info(self, info: dict) -> None:
-        write_json(self.path / INFO, info)
+        records.write_info(self.path / INFO, info)
 
     def append_log(self, rows: list[dict]) -> None:
         """Add rows to metrics.jsonl."""
         if not rows:
             return
+        data = "".join(json.dumps(row) + "\n" for row in rows).encode()
         try:
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
+            with self.metrics.open("ab") as file:
+                file.write(data)
         except OSError as e:
-            raise type(e)(
-                f"cannot write {self.metrics} ({e.strerror or e}); make room or choose another `out` folder"
-            ) from e
+            raise unwritable(self.metrics, e) from e
+        self.log.update(data)
 
     def clear_log(self) -> None:
         """Forget the steps of a training that was stopped before its first saved state."""
         if self.metrics.exists():
-            self.cut_log(0)
+            write(self.metrics, lambda p: p.write_bytes(b""))
+        self.log = hashlib.sha256()
 
-    def cut_log(self, count: int) -> None:
-        """Keep the first rows of metrics.jsonl; ValueError when there are fewer."""
-        rows = read_lines(self.metrics)
-        if len(rows) < count:
-            raise damaged(self.metrics, f"{len(rows)} of {count} steps are there")
-        write_lines(self.metrics, rows[:count])
+    def cut_log(self, count: int, wanted: str) -> None:
+        """Keep the first rows of metrics.jsonl; ValueError when they are not those of this sha256."""
+        try:
+            data = self.metrics.read_bytes() if count else b""
+        except OSError as e:
+            raise damaged(self.metrics, e.strerror or e) from e
+        lines = data.split(b"\n")[:-1]
+        kept = b"".join(line + b"\n" for line in lines[:count])
+        self.log = hashlib.sha256(kept)
+        if len(lines) < count:
+            raise damaged(self.metrics, f"{len(lines)} of {count} steps are there")
+        if self.log.hexdigest() != wanted:
+            raise damaged(self.metrics, "its checksum does not fit: it is not what was written")
+        if self.metrics.exists():
+            write(self.metrics, lambda p: p.write_bytes(kept))
+
+    def read_log(self) -> list[dict]:
+        """The rows of metrics.jsonl; ValueError when it is not what a finished run wrote."""
+        rows, info = read_lines(self.metrics, Logged), self.info()
+        if info.get("log") and info["log"] != sha256(self.metrics):
+            raise damaged(self.metrics, "its checksum does not fit: it is not what was written")
+        return rows
 
     def write_state(self, state: State) -> None:
         tensors = {f"own|{k}": v for k, v in state.own.items()}
         tensors |= {f"optimiser|{k}": v for k, v in state.optimiser.items()}
-        write_tensors(self.state, tensors, state.position)
+        write_tensors(self.state, tensors, state.position | {"log": self.log.hexdigest()})
 
     def read_state(self, device) -> State | None:
         """The last saved state, its tensors on a device; None when there is none."""
         if not self.state.exists():
             return None
         tensors, position = read_tensors(self.state, device)
-        if not {"stage", "step", "done", "seconds", "scaler"} <= position.keys():
-            raise damaged(self.state, "it says no position")
+        try:
+            convert(position, Position)
+        except Wrong as e:
+            raise damaged(self.state, f"{e.field or 'its position'} {e}") from e
         parts = {part: {} for part in ("own", "optimiser")}
         for key, value in tensors.items():
             part, _, name = key.partition("|")
@@ -104,44 +145,17 @@ class RunFolder:
         write_tensors(self.path / TRAINABLES, tensors, record)
 
 
-def damaged(path: Path, why: object) -> ValueError:
-    """The error for a file of a run that nobody can read any more."""
-    return ValueError(f"{path} is damaged ({why}); move the folder {path.parent} away and run again")
+def unwritable(path: Path, error: OSError) -> OSError:
+    why = f"cannot write {path} ({error.strerror or error}); make room or choose another `out` folder"
+    return type(error)(why)
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The complete lines of a .jsonl file; a last line cut by a kill is left out."""
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    except ValueError as e:
-        raise damaged(path, e) from e
-
-
-def write_lines(path: Path, rows: list[dict]) -> None:
-    write(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8"))
-
-
-class Info(Record):
-    """Of run.json."""
-
-    key: str
-    status: str
-    job: dict
-    labels: dict
-
-
-class Measured(Record):
-    """Of a line of results.jsonl."""
-
-    value: Finite
-
-
-class Tensors(Record):
-    """Of the header of a safetensors file."""
-
-    data_offsets: tuple[int, int]
+def sha256(path: Path) -> str:
+    """Of a file; of nothing where there is none."""
+    if not path.is_file():
+        return hashlib.sha256().hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def damage(run: Path) -> str:
@@ -149,9 +163,7 @@ def damage(run: Path) -> str:
     for name, look in ((INFO, of_info), (RESULTS, of_results), (TRAINABLES, of_tensors)):
         try:
             wrong = look(run / name)
-        except Wrong as error:
-            wrong = f"{error.field or 'it'} {error}"
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
             wrong = str(error)
         except OSError as error:
             wrong = error.strerror or str(error)
@@ -161,30 +173,26 @@ def damage(run: Path) -> str:
 
 
 def of_info(path: Path) -> None:
-    convert(json.loads(path.read_text(encoding="utf-8")), Info)
+    records.parsed(text_of(path), Info)
 
 
 def of_results(path: Path) -> str | None:
     """At least one row, each with a finite value."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = text_of(path).splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            convert(json.loads(line), Measured)
-        except Wrong as error:
-            return f"line {number}, {error.field or 'row'} {error}"
+            records.parsed(line, records.Measured)
+        except ValueError as error:
+            return f"line {number}, {error}"
     return None if lines else "no row is measured"
 
 
 def of_tensors(path: Path) -> str | None:
-    """The header of a safetensors file says how long the file is."""
+    """The header of a safetensors file says how long the file is; a whole reading is left to `attached`."""
     if not path.exists():
         return None
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(length, 100_000_000)))
-    header.pop("__metadata__", None)
-    expected = 8 + length + max((convert(t, Tensors).data_offsets[1] for t in header.values()), default=0)
-    return None if path.stat().st_size == expected else f"has {path.stat().st_size} of {expected} bytes"
+    size, expected = path.stat().st_size, length_of(path)
+    return None if size == expected else f"has {size} of {expected} bytes"
 
 
 def set_aside(run: Path) -> None:
@@ -196,59 +204,24 @@ def set_aside(run: Path) -> None:
 
 def is_run(path: Path) -> bool:
     """Whether a run.json is one of ours, damaged or not: another program's is left alone."""
+    if not path.is_file():
+        return True  # a folder, a pipe, a link to nothing: said when it is opened
     try:
         head = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
+        return True
     return '"job"' in head or '"key"' in head or not head.strip().endswith("}")
 
 
-def write_tensors(path: Path, tensors: dict, record: dict) -> None:
-    """A file of tensors with a record."""
-    from safetensors.torch import save
-
-    data = save(
-        {k: v.contiguous() for k, v in tensors.items()}, {"vlmlab": json.dumps(record, sort_keys=True)}
-    )
-    write(path, lambda p: p.write_bytes(data))
-
-
-def read_tensors(path: Path, device) -> tuple[dict, dict]:
-    """The tensors of a file, on a device, and its record; ValueError when it is damaged."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "pt", device=str(device)) as f:
-            return {name: f.get_tensor(name) for name in f.keys()}, json.loads(f.metadata()["vlmlab"])
-    except Exception as e:
-        raise damaged(path, e) from e
-
-
-def read_record(path: Path) -> dict:
-    """The record of a file of tensors, without them."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, "np") as f:
-            return json.loads(f.metadata()["vlmlab"])
-    except Exception as e:
-        raise damaged(path, e) from e
-
-
-def load_own(learner, tensors: dict, path: Path) -> None:
-    """Copy saved tensors into a learner; ValueError names the first that do not fit."""
-    import torch
-
-    own = learner.own()
-    wrong = sorted(
-        (own.keys() ^ tensors.keys())
-        | {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
-    )
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit {type(learner).__name__}: {', '.join(wrong[:4])}; another version of it "
-            f"made the file: move {path.parent} away and run again"
-        )
-    with torch.no_grad():
-        for name, value in own.items():
-            value.copy_(tensors[name])
+def found(root: Path) -> list[Path]:
+    """All run folders below a folder, in the order of their paths, also through links, each once."""
+    paths, seen = [], set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            inner.clear()  # a link back, or a second one
+            continue
+        seen.add(real)
+        inner.sort()
+        if INFO in files or INFO in inner:
+            paths += [Path(folder)] if is_run(Path(folder) / INFO) else []
+    return sorted(paths)

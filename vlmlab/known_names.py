@@ -1,0 +1,80 @@
+"""What learners, settings and rules there are, read from their files without running them: a wrong name is refused
+before torch is loaded. What fits whom is left to `registry`, which runs the files."""
+
+import ast
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import own_files
+from .paths import PACKAGE
+
+ROOMS = ("methods", "distill", "decode", "mini")
+
+
+def folders() -> list[Path]:
+    """Where files of learners are: vlmlab's, then those beside the studies."""
+    return [
+        Path(f) for room in ROOMS for f in (PACKAGE / room, *own_files.files_of(room)) if Path(f).is_dir()
+    ]
+
+
+def files() -> dict[str, Path]:
+    """Name -> file of all learners and of what they share."""
+    found = (p for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_"))
+    return {p.stem: p for p in found}
+
+
+def learners() -> list[str]:
+    """The learners there are: what a room names in `SHARED` is none."""
+    shared = set()
+    for start in (folder / "__init__.py" for folder in folders()):
+        for part in ast.parse(start.read_text(encoding="utf-8")).body if start.is_file() else ():
+            if "SHARED" in names_of(part):
+                shared |= {*ast.literal_eval(part.value)}
+    return sorted(files().keys() - shared)
+
+
+def classes(path: Path) -> dict[str, ast.ClassDef]:
+    """The classes in a file; none in one that cannot be read, which importing it will say."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return {}
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def settings_and_rules(learner: str) -> tuple[list[str], list[str]]:
+    """The fields of its Config and Options, with those of the learners that it extends, and its rules of inference;
+    a name too many where it takes less than they do. Nothing where its file defines no class."""
+    its = classes(files()[learner])
+    known = {k: v for p in (PACKAGE / "learner.py", *files().values()) for k, v in classes(p).items()} | its
+    settings, rules, todo = [], [], [*its]
+    while todo:
+        if (node := known.pop(todo.pop(0), None)) is None:
+            continue
+        todo += [base.id for base in node.bases if isinstance(base, ast.Name)]
+        for part in node.body:
+            if isinstance(part, ast.ClassDef) and part.name in ("Config", "Options"):
+                settings += [line.target.id for line in part.body if isinstance(line, ast.AnnAssign)]
+            elif "rules" in names_of(part) and not rules:
+                rules = [x.value for x in ast.walk(part.value) if isinstance(x, ast.Constant)]
+    return list(dict.fromkeys(settings)), rules
+
+
+def names_of(part: ast.stmt) -> list[str]:
+    """What a line of a class assigns to."""
+    targets = getattr(part, "targets", None) or [getattr(part, "target", None)]
+    return [x.id for x in targets if isinstance(x, ast.Name)] if getattr(part, "value", None) else []
+
+
+def nearest(name: object, there: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" of the nearest name, or ""."""
+    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(there), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check(what: str, name: str, there: Iterable[str]) -> None:
+    """ValueError with the nearest name and all names when one is not among them."""
+    if name not in (there := sorted(there)):
+        raise ValueError(f"unknown {what} {name!r}{nearest(name, there)}; there are {', '.join(there)}")
