@@ -42,7 +42,7 @@ def fit(args: argparse.Namespace) -> int:
     if unknown := [r for r in args.rule or () if r.partition("+")[0] not in cls.rules]:
         raise ValueError(f"{args.method} has no rule {unknown[0]!r}; it has {', '.join(cls.rules)}")
     shots = args.shots or (None if args.protocol not in ("base_to_new", "few_shot") else 16)
-    real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
+    real = {k: v for k in ("root", "make_split", "template") if (v := getattr(args, k))}
     task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
     if args.presets:
         given = methods.presets(args.method, args.task, args.protocol, shots) | given
@@ -166,7 +166,8 @@ def fit_command(command) -> None:
         "vlmlab fit mmrlpp emoji/food --shots 16 --seed 2 --epochs 5 --set lr=0.002 --rule decoupled",
     )
     p.add_argument("method", metavar="METHOD", help="see vlmlab methods")
-    p.add_argument("task", metavar="TASK", help="see vlmlab tasks")
+    p.add_argument("task", metavar="TASK", help="see vlmlab tasks; your own images: folder:PATH, table:FILE")
+    p.add_argument("--template", metavar="TEXT", help="prompt with {} for the class name (as the data says)")
     p.add_argument(
         "--model",
         action="append",

@@ -115,6 +115,7 @@ class Matrix(Section):
     seeds: Wholes
     shots: Counts | None = None
     protocol: Protocol = "base_to_new"
+    template: Text | None = None
     models: Models | None = None
     after: After = {}
     config: Table = {}

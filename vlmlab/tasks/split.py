@@ -127,3 +127,12 @@ class Dataset:
         for name, split in self.shifts.items():
             if not len(split):
                 raise ValueError(f"the shift {name!r} of {self.id} has no image; is data/emoji complete?")
+
+    def called(self, template: str) -> "Dataset":
+        """The same images with another template, where they have labels; other data sets keep theirs."""
+
+        def under(images: Images | None) -> Images | None:
+            return dataclasses.replace(images, template=template) if isinstance(images, Split) else images
+
+        parts = {name: under(getattr(self, name)) for name in ("train", "test", "val", "whole")}
+        return dataclasses.replace(self, **parts, shifts={name: under(s) for name, s in self.shifts.items()})

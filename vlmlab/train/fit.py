@@ -56,7 +56,7 @@ def fit(
         job = job_of(cls, config, options, seed, models, task)
         labels = {"study": study, "method": job["method"], "variant": variant, "task": task.id}
         labels |= {"protocol": task.protocol, "shots": task.shots, "seed": seed}
-        path = Path(out) / study / job["method"].replace(":", ".") / task.id.replace("/", ".") / key_of(job)
+        path = Path(out) / study / job["method"].replace(":", ".") / task.folder_name / key_of(job)
         path = safe(path, Path(out))
         with alone(path):
             if not (path / "run.json").exists() or Run(path).status != "finished":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...files import write_json
 from ...schema import Record, Wrong, convert
+from ...tasks.own import tasks as own
 from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
@@ -71,6 +72,7 @@ class Index:
         self.places, self.train = places, train
         self.folder = places.runs / study
         self.sources = Sources(places.project)
+        self.state_of = functools.cache(own.state)  # of thousands of images, for many jobs
 
     def receipt(self, job: Job) -> Path:
         return self.folder / "jobs" / f"{job.id}.json"
@@ -112,7 +114,7 @@ class Index:
     def inputs(self, job: Job, before: dict[str, Done]) -> str:
         """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.
 
-        Data sets that are not embedded go by their names.
+        Real data sets go by their names, images of the user's own by names, sizes and times.
         """
         names = [model["name"] for model in job.models.values()]
         folders = [*(f"models/{name}" for name in names), job.task.split("/")[0]]
@@ -120,6 +122,8 @@ class Index:
         for name in (*names, *(model.get("pretrained", "") for model in job.models.values())):
             if name and (path := Path(name)).is_file():
                 files[name] = f"{path.stat().st_size} {path.stat().st_mtime_ns}"  # may be gigabytes
+        if own.is_own(job.task):
+            files[job.task] = self.state_of(job.task)
         return digest([files, {role: done.digest for role, done in before.items()}])
 
 
