@@ -69,7 +69,11 @@ def read(path: Path, *, upright: bool = True, fix: str = "repair it or leave it 
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation of a picture, 1 (upright) to 8; 1 where its EXIF says nothing, or nothing legible."""
+    """The EXIF orientation of a picture, 1 (upright) to 8; 1 where its EXIF says nothing, or nothing legible.
+
+    Loads its pixels: a PNG may have its EXIF behind them, and what is wrong with them is no matter of EXIF.
+    """
+    image.load()
     try:
         found = image.getexif().get(ORIENTATION, 1)
     except Exception:  # whatever a damaged block of metadata raises; the pixels are another block
@@ -102,4 +106,4 @@ def narrowed(values: np.ndarray) -> np.ndarray:
     else:
         tops = [1.0] * (not whole) + [2.0**bits - 1 for bits in DEPTHS]
         low, span = 0.0, next(top for top in tops if high <= top)
-    return np.round(255 / span * (values - low)).astype(np.uint8)
+    return np.round(255 * (values - low) / span).astype(np.uint8)

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ... import image_files
-from .listing import Listing, few
+from ..split_files import PARTS
+from .listing import SHOWN, Listing, few
 from .tasks import ENDINGS, divide, is_own, list_images, protocols
 
 CLASSES = 20  # shown as text; JSON has all
@@ -57,7 +58,7 @@ def describe(path: str, root: str | Path | None = None) -> dict:
         "images": len(listing),
         "texts": sum(map(len, listing.texts or ())),
         "protocols": [] if listing.problems else list(served),
-        "parts": dict(collections.Counter(listing.parts)),
+        "parts": in_order(collections.Counter(listing.parts)),
         "classes": counts(listing),
         "sizes": sizes([s.size for s in seen if not s.why]),
         "formats": dict(collections.Counter(s.format for s in seen if s.format).most_common()),
@@ -84,17 +85,20 @@ def look_at_one(file: Path) -> Seen:
     data = b""
     try:
         data = file.read_bytes()
+        image_files.opened(io.BytesIO(data)).verify()  # the checksums of a PNG, which decoding leaves out
         with image_files.opened(io.BytesIO(data)) as image:
-            turned = image_files.orientation(image)
-            width, height = image.size if turned < 5 else image.size[::-1]
-            marks = [*of_header(image), *(["rotated"] if turned > 1 else [])]
+            size, marks = image.size, of_header(image)
             image.draft("RGB", (max(1, image.width // 8), max(1, image.height // 8)))  # a JPEG at an eighth
-            grey = image.mode in GREY or is_grey(image_files.rgb(image))
-            found = (image.format or "", (width, height), (*marks, *(["grey"] if grey else [])))
-            return Seen(hashlib.sha256(data).hexdigest(), "", *found)
+            if (turned := image_files.orientation(image)) > 1:
+                marks.append("rotated")
+            if image.mode in GREY or is_grey(image_files.rgb(image)):
+                marks.append("grey")
+            upright = size if turned < 5 else size[::-1]
+            return Seen(hashlib.sha256(data).hexdigest(), "", image.format or "", upright, tuple(marks))
     except Exception as e:  # Pillow has no common class for what damaged files raise
-        why = "it is not there" if isinstance(e, FileNotFoundError) else f"{type(e).__name__}: {e}"
-        return Seen(hashlib.sha256(data).hexdigest() if data else "", why.replace(str(file), file.name))
+        why = {FileNotFoundError: "it is not there", UnidentifiedImageError: "no picture of a known format"}
+        said = why.get(type(e), f"{type(e).__name__}: {e}")
+        return Seen(hashlib.sha256(data).hexdigest() if data else "", said)
 
 
 def of_header(image: Image.Image) -> list[str]:
@@ -121,7 +125,12 @@ def counts(listing: Listing) -> dict[str, dict[str, int]]:
     parts = listing.parts or [""] * len(listing)
     for label, part in zip(listing.labels or (), parts):
         found[listing.names[label]][part] += 1
-    return {name: dict(parts) for name, parts in found.items()}
+    return {name: in_order(parts) for name, parts in found.items()}
+
+
+def in_order(counts: dict[str, int]) -> dict[str, int]:
+    """Train, val, test."""
+    return {part: counts[part] for part in ("", *PARTS) if part in counts}
 
 
 def sizes(found: Sequence[tuple[int, int]]) -> dict[str, tuple[int, int]]:
@@ -188,7 +197,9 @@ def text(found: dict) -> str:
         ("contradictions", "images have several labels"),
     ):
         if found[name]:
-            lines += [f"  {len(found[name]):,} {what}: {few(' = '.join(group) for group in found[name])}"]
+            lines += [
+                f"  {len(found[name]):,} {what}: {few(' = '.join(group[:SHOWN]) for group in found[name])}"
+            ]
     if found["broken"]:
         each = few(f"{path} ({why})" for path, why in found["broken"].items())
         lines += [f"  {len(found['broken']):,} cannot be read: {each}"]
