@@ -72,6 +72,10 @@ class Split(Images):
         """Images per class, (class,)."""
         return np.bincount(self.labels, minlength=len(self.classnames))
 
+    def shares(self) -> np.ndarray:
+        """Images per class, (class,), where there are soft labels in shares."""
+        return self.counts() if self.distributions is None else self.distributions.sum(axis=0)
+
     def restrict(self, classes: Sequence[int]) -> "Split":
         """Only the images of these classes, relabelled 0, 1, ... in the order given."""
         new = {c: i for i, c in enumerate(classes)}
@@ -118,7 +122,7 @@ class Dataset:
     def __post_init__(self):
         for part in ("train", "test"):
             split = getattr(self, part)
-            counted = zip(split.classnames, split.counts(), strict=True) if isinstance(split, Split) else ()
+            counted = zip(split.classnames, split.shares(), strict=True) if isinstance(split, Split) else ()
             for name, n in counted:
                 if n == 0:
                     raise ValueError(

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import operator
+import os
 from pathlib import Path
 
 from .coop import tasks as coop
@@ -188,8 +189,8 @@ def task(
 def unknown(id: object) -> str:
     """What to say of an id that is none: the nearest one, how to name data of one's own, and all there are."""
     text = str(id)
-    if text and Path(text).expanduser().exists():
-        kind = "folder" if Path(text).expanduser().is_dir() else "table"
+    if text and os.path.exists(there := os.path.expanduser(text)):
+        kind = "folder" if os.path.isdir(there) else "table"
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
     near = difflib.get_close_matches(text, names(), 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

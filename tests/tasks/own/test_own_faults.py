@@ -42,14 +42,21 @@ def test_folders_that_hold_no_image(tmp_path):
     own.folders(tmp_path)
     for name in ("a", "b", "c", "d"):
         (tmp_path / name).mkdir()
-    (tmp_path / "a/readme.md").write_text("to do")
-    refused("4 class folders hold no image: a, b, c and 1 more; fill or remove them", tmp_path)
+    for name in ("a/readme.md", "a/1.heic", "b/2.HEIC"):
+        (tmp_path / name).write_text("to do")
+    refused(
+        r"4 class folders hold no image: a, b, c and 1 more \(but files that are none: 2 .heic\); fill or",
+        tmp_path,
+    )
 
 
 def test_folders_that_are_none(tmp_path):
     refused(r"holds no folder per class; sort the images .*table:FILE", tmp_path)
     own.picture(tmp_path / "x.png")
     refused("holds 1 images, but no folder per class", tmp_path)
+    for part in ("train", "test"):
+        own.picture(tmp_path / "parts" / part / "0.png")
+    refused("has the folders test, train, which hold no folder per class; sort the", tmp_path / "parts")
     refused(r"x\.png is a file; a table of images is table:", tmp_path / "x.png")
     refused(r"x\.png' is no table by its ending; there are \.csv", tmp_path / "x.png", "table")
     refused(" is a folder; images in folders are folder:", tmp_path, "csv")
@@ -88,9 +95,7 @@ def test_parts_that_differ(tmp_path):
     refused("class 'oak' of folder:.* has no test image", tmp_path)
     own.folders(tmp_path / "validation", 1)
     own.folders(tmp_path / "test", 1)
-    with pytest.warns(
-        UserWarning, match="left out are the folders that are none of train, val and test: validation"
-    ):
+    with pytest.warns(UserWarning, match="folders beside train, val, test are left out: validation"):
         few(tmp_path)
 
 
@@ -193,6 +198,15 @@ def test_too_few_to_divide(tmp_path):
         (lambda rows: [r | {"path": "/etc/hostname"} for r in rows], "lead out of .*'/etc/hostname'"),
         (lambda rows: [*rows, {"path": "", "label": "elm"}], "1 paths are empty or lead out of"),
         (lambda rows: [*rows, {"path": "a\0.png", "label": "elm"}], "binary|lead out"),
+        (
+            lambda rows: [{"path": r["path"], "text": " "} for r in rows],
+            "16 images have no text: Norway_spruce0.png",
+        ),
+        (
+            lambda rows: [r | {"label": 10**25} for r in rows],
+            "label 1e.25 of Norway_spruce0.png is no whole number",
+        ),
+        (lambda rows: [rows[0] | {"path": "a" * 5000}], "1 of 1 images are not in"),
         (lambda rows: [], "has no column path|has no rows"),
         (
             lambda rows: [r | {"path": f"no{i}.png"} for i, r in enumerate(rows)],

@@ -1,6 +1,7 @@
 """What the columns of a table of images mean."""
 
 import difflib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +55,8 @@ def listed(path: Path, root: Path, table: pd.DataFrame) -> Listing:
         hard_labels(listing, cells)
     if "text" in cells:
         listing.texts = [(" ".join(t.split()),) for t in cells["text"]]
+        if gone := [p for p, (text,) in zip(listing.paths, listing.texts) if not text]:
+            listing.wrong(f"{len(gone):,} images have no text: {few(gone)}; write one or leave them out")
     if listing.labels is None and listing.texts is None and not listing.problems:
         listing.wrong(
             "has neither labels nor texts; a table has the columns path and label, or path and text"
@@ -89,7 +92,7 @@ def columns_checked(listing: Listing, others: list[str]) -> None:
 def base_of(path: Path, root: Path, first: str) -> Path:
     """The folder that the paths of a table are relative to: the first of three in which its first image is."""
     folders = (path.parent, path.parent / "images", root)
-    return next((f for f in folders if f.is_dir() and (f / first).exists() and in_it(f, first)), path.parent)
+    return next((f for f in folders if os.path.exists(f / first) and in_it(f, first)), path.parent)
 
 
 def in_it(folder: Path, path: str) -> bool:
@@ -139,7 +142,7 @@ def hard_labels(listing: Listing, cells: dict[str, pd.Series]) -> None:
 
 def numbered(listing: Listing, numbers: pd.Series) -> pd.Series | None:
     """Labels that are numbers as whole ones from 0 without gaps; None, and why, where they are not."""
-    odd = numbers[(numbers % 1 != 0) | ~np.isfinite(numbers)]
+    odd = numbers[(numbers % 1 != 0) | (numbers.abs() > 2**53)]
     if len(odd):
         listing.wrong(f"the label {odd.iloc[0]} of {listing.paths[odd.index[0]]} is no whole number")
         return None

@@ -15,6 +15,10 @@ PART_OF = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+SORT = (
+    "sort the images into folders that are named like their classes, or list them in a table (table:FILE, with "
+    "the columns path and label)"
+)
 LEFT_BY_SYSTEMS = ("__MACOSX", "@eaDir")
 NO_IMAGES = ("thumbs.db", "desktop.ini", "readme.md", "readme.txt", "readme", "license", "license.txt")
 
@@ -24,11 +28,10 @@ def list_folder(path: Path) -> Listing:
     below, loose = entries(path)
     if not below:
         what = f"holds {len(loose):,} images, but no folder" if loose else "holds no folder"
-        raise ValueError(
-            f"{path} {what} per class; sort the images into folders that are named like their classes, or list "
-            "them in a table (table:FILE, with the columns path and label)"
-        )
+        raise ValueError(f"{path} {what} per class; {SORT}")
     given = divided(below)
+    if not given and len(below) > 1 and all(PART_OF.get(name.casefold()) for name in below):
+        raise ValueError(f"{path} has the folders {few(below)}, which hold no folder per class; {SORT}")
     listing = Listing(path, "a folder per class", path, [], labels=[])
     if loose:
         listing.notes.append(f"{len(loose):,} images beside the folders are left out: {few(loose)}")
@@ -36,9 +39,7 @@ def list_folder(path: Path) -> Listing:
         listing.layout, listing.parts = f"{', '.join(given)} folders with a folder per class", []
         used = {folder.name for folder in given.values()}
         if others := [name for name in below if name not in used]:
-            listing.notes.append(
-                f"left out are the folders that are none of train, val and test: {few(others)}"
-            )
+            listing.notes.append(f"folders beside {', '.join(given)} are left out: {few(others)}")
     found = {part: entries(folder)[0] for part, folder in given.items()} or {"": below}
     fill(listing, {part: classes(listing, part, folders) for part, folders in found.items()})
     return listing
@@ -83,10 +84,11 @@ def classes(listing: Listing, part: str, folders: dict[str, Path]) -> dict[str, 
             found[name] = images
         else:
             empty.append(f"{part}/{folder}".lstrip("/"))
+    kinds = ", ".join(f"{n:,} {suffix or 'without an ending'}" for suffix, n in others.most_common(5))
     if empty:
-        listing.wrong(f"{len(empty):,} class folders hold no image: {few(empty)}; fill or remove them")
-    if others:
-        kinds = ", ".join(f"{n:,} {suffix or 'without an ending'}" for suffix, n in others.most_common(5))
+        but = f" (but files that are none: {kinds})" if others else ""
+        listing.wrong(f"{len(empty):,} class folders hold no image: {few(empty)}{but}; fill or remove them")
+    elif others:
         listing.notes.append(f"files that are no images by their endings are left out: {kinds}")
     return found
 

@@ -62,7 +62,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:4096]:
         raise ValueError(f"{path} is no text in UTF-8 (UTF-16 or binary); save it as CSV in UTF-8")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as e:
         raise ValueError(f"{path} is no text in UTF-8 ({e}); save it as CSV in UTF-8") from None
     cells = {"sep": separator(path, text), "dtype": str, "keep_default_na": False, "index_col": False}

@@ -7,6 +7,7 @@ the rest test: CoOp's rule, drawn with a seed of its own, so that every seed of 
 import functools
 import hashlib
 import json
+import os
 import random
 import re
 import warnings
@@ -44,14 +45,14 @@ NEEDS = {
 }
 
 
-def is_own(id: str) -> bool:
+def is_own(id: object) -> bool:
     """Whether an id of a task names data of one's own."""
-    return id.partition(":")[0] in KINDS and ":" in id
+    return isinstance(id, str) and id.partition(":")[0] in KINDS and ":" in id
 
 
 def start(root: str | Path | None) -> Path:
     """What relative paths start from: `root`, else the working folder."""
-    return Path(root or "").expanduser().absolute()
+    return Path(os.path.expanduser(root or "")).absolute()
 
 
 def place_of(id: str, root: str | Path | None = None) -> tuple[str, Path]:
@@ -59,8 +60,8 @@ def place_of(id: str, root: str | Path | None = None) -> tuple[str, Path]:
     kind, _, text = id.partition(":")
     if not text.strip():
         raise ValueError(f"{id!r} names nothing; write {kind}:PATH")
-    path = start(root) / Path(text).expanduser()
-    if not path.exists():
+    path = start(root) / os.path.expanduser(text.strip())
+    if not os.path.exists(path):
         raise FileNotFoundError(f"{id!r} names {path}, which is not there{nearby(path)}")
     if kind == "table":
         if path.suffix.lower() not in ENDINGS:
@@ -216,5 +217,5 @@ def folder_name(id: str) -> str:
     if not is_own(id):
         return id.replace("/", ".")
     kind, _, text = id.partition(":")
-    name = re.sub(r"[^\w.-]+", "-", Path(text).expanduser().name).strip(".-")
+    name = re.sub(r"[^\w.-]+", "-", Path(text.strip()).name).strip(".-")
     return f"{kind}.{name[:60] or 'images'}"
