@@ -99,6 +99,22 @@ def test_parts_that_differ(tmp_path):
         few(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            ("trian", "test"),
+            r"trian is none of train, val and test, but lies beside test, which is; did you mean train\?",
+        ),
+        (("train", "tset"), r"tset is none of .* beside train, which is; did you mean test\?"),
+        (("test", "fold"), "fold is none of train, val and test, .* rename or move it"),
+    ],
+)
+def test_parts_with_wrong_names(tmp_path, parts, message):
+    own.divided(tmp_path, [(part, 2) for part in parts])
+    refused(message, tmp_path)
+
+
 def test_the_same_picture_in_train_and_test(tmp_path):
     own.divided(tmp_path / "a")
     shutil.copy(tmp_path / "a/train/oak/0.png", tmp_path / "a/test/elm/copy.png")

@@ -61,13 +61,28 @@ def hidden(name: str) -> bool:
 
 
 def divided(below: dict[str, Path]) -> dict[str, Path]:
-    """Part -> its folder where the folders are train, val and test and hold classes; else nothing."""
+    """Part -> its folder where folders are train, val and test and hold classes; else nothing.
+
+    ValueError where one is and another is nearly called so, or where there is none to train or to test on beside
+    folders that may be one.
+    """
     found: dict[str, Path] = {}
+    others = []
     for name, folder in below.items():
         part = PART_OF.get(name.casefold())
         if part and entries(folder)[0]:
             found.setdefault(part, folder)
-    whole = len(found) == len(below) or {"train"} < set(found)
+        else:
+            others.append(name)
+    for name in others if found else ():
+        near = difflib.get_close_matches(name.casefold(), PART_OF, 1, 0.75)
+        if (near or "train" not in found) and entries(below[name])[0]:
+            first = next(iter(found.values()))
+            raise ValueError(
+                f"{below[name]} is none of train, val and test, but lies beside {first.name}, which is; "
+                f"{f'did you mean {near[0]}?' if near else 'rename or move it'}"
+            )
+    whole = not others or "train" in found
     return {part: found[part] for part in split_files.PARTS if part in found} if whole else {}
 
 

@@ -209,6 +209,7 @@ def state(id: str) -> str:
         if s
     ]
     record = [listing.paths, listing.parts, listing.labels, listing.names, listing.texts, stamps]
+    record += [] if listing.soft is None else [listing.soft.tolist()]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
