@@ -241,8 +241,9 @@ def test_soft_labels(tmp_path):
     wanted = dict(zip((r["path"] for r in rows), votes / votes.sum(1, keepdims=True)))
     np.testing.assert_allclose(test.distributions, [wanted[i] for i in test.ids], atol=1e-6)
     assert (test.labels == test.distributions.argmax(1)).all()
-    rare = own.table(tmp_path, [r | {"very_happy": 1, "sad": 9, "angry": 0.5} for r in rows], "rare.csv")
-    whole = vlmlab.task(f"table:{rare}", protocol="label_distribution")
+    rare = [r | {"very_happy": 1, "sad": 9, "angry": 0.5} for r in rows]
+    rare[3]["angry"] = 10  # the only one that is angry most of all
+    whole = vlmlab.task(f"table:{own.table(tmp_path, rare, 'rare.csv')}", protocol="label_distribution")
     assert set(whole.train.labels) == {1} and whole.train.shares().min() > 0  # no image is mostly happy
     with pytest.raises(
         ValueError, match=r"no protocol retrieval; it has .*label_distribution; retrieval needs a column"

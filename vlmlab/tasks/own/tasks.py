@@ -155,7 +155,7 @@ def draw(listing: Listing) -> list[str]:
     """A part for each image. ValueError for a class that has none to train or to test on."""
     stream, parts = random.Random(SEED), ["test"] * len(listing)
     for label, group in sorted(by_class(listing.labels or [0] * len(listing)).items()):
-        if len(group) < 2:
+        if len(group) < 2 and listing.soft is None:
             name = f"the class {listing.names[label]!r} has" if listing.names else "there is"
             raise ValueError(
                 f"{listing.place}: {name} one image; two are needed, one to train and one to test on"
