@@ -192,9 +192,10 @@ def unknown(id: object) -> str:
     if text and os.path.exists(there := os.path.expanduser(text)):
         kind = "folder" if os.path.isdir(there) else "table"
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
-    near = difflib.get_close_matches(text, names(), 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown task {id!r}{hint}; your own images are folder:PATH or table:FILE; there are {', '.join(names())}"
+    known = {name.rpartition("/")[2]: name for name in names()}  # "emoji/" alone makes ids alike
+    near = difflib.get_close_matches(text.rpartition("/")[2].lower(), known, 1, 0.7)
+    hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+    return f"unknown task {id!r}{hint}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"
 
 
 def check_template(template: object) -> None:

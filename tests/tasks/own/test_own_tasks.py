@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import own_data as own
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -209,6 +210,17 @@ def test_a_table_with_a_split_and_images_elsewhere(tmp_path):
         ValueError, match=r"16 paths are empty or lead out of .*meta.*; name the folder that holds all"
     ):
         vlmlab.task(f"table:{absolute}", protocol="few_shot")
+
+
+def test_parquet_with_an_index(tmp_path):
+    frame = pd.DataFrame(own.rows(tmp_path))
+    frame.iloc[::2].to_parquet(tmp_path / "half.parquet")
+    frame.set_index("path").to_parquet(tmp_path / "named.parquet")
+    assert len(vlmlab.task(f"table:{tmp_path}/half.parquet").tests["test"]) == 8
+    assert len(vlmlab.task(f"table:{tmp_path}/named.parquet").tests["test"]) == 16
+    frame.assign(label=0.5).iloc[::2].iloc[1:].to_parquet(tmp_path / "half.parquet")
+    with pytest.raises(ValueError, match=r"the label 0.5 of Norway_spruce2.png is no whole number"):
+        vlmlab.task(f"table:{tmp_path}/half.parquet")
 
 
 @pytest.mark.filterwarnings("ignore:.*the classes are called by their numbers")

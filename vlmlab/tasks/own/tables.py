@@ -32,6 +32,7 @@ def list_parquet(path: Path, root: Path) -> Listing:
         table = pd.read_parquet(path)
     except Exception as e:  # Arrow has its own classes for what damaged files raise
         raise ValueError(f"{path} is not a readable parquet file ({' '.join(str(e).split())[:200]})") from e
+    table = table.reset_index(drop=not any(table.index.names))  # pandas keeps a named index as a column
     table.columns = [str(column) for column in table.columns]
     return listed(path, root, table.apply(lambda column: column.map(as_text)))
 
