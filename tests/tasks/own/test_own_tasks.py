@@ -30,6 +30,9 @@ def test_a_folder_per_class(tmp_path):
     whole = vlmlab.task(id, protocol="few_shot")
     parts = [whole.train.ids, whole.val.ids, whole.tests["test"].ids]
     assert [len(p) for p in parts] == [20, 8, 12] and len({i for p in parts for i in p}) == 40
+    assert {i for i in whole.train.ids if "elm" in i} != {
+        f"elm/{i}.png" for i in range(5)
+    }  # not the first ones
     other = vlmlab.task(id, protocol="few_shot", shots=2, seed=5)
     assert other.tests["test"].ids == whole.tests["test"].ids  # the division is that of every seed
     zero = vlmlab.task(id)
