@@ -68,7 +68,7 @@ class Task:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Of train and each test of the real data sets: "published", "changed" or "regenerated" lists."""
+        """Of train and each test that is not embedded: "published", "changed", "regenerated" or "drawn" lists."""
         parts = {"train": self.train, **self.tests}
         return {name: split.provenance for name, split in parts.items() if split.provenance}
 
