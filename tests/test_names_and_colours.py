@@ -68,3 +68,9 @@ def test_label_prints_known_names_and_leaves_others():
 def test_label_of_an_embedded_task_is_its_subject():
     assert plots.label("emoji/food") == "food" and plots.label("emoji/food, noise") == "food, noise"
     assert plots.label("attention / share") == "attention / share"
+
+
+def test_label_of_own_images_is_no_path():
+    for id in ("folder:trees", "folder:~/data/trees/", "table:/home/me/trees"):
+        assert plots.label(id) == "trees"
+    assert plots.label("mine:Method") == "mine:Method"

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from . import processes
+from .image_files import Unreadable
 from .learner import Batch
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -35,6 +36,8 @@ def picture(images, i: int, rng: np.random.Generator | None = None) -> Image.Ima
     """Image i of a set; ValueError names the one that cannot be read."""
     try:
         return images.image(i, rng)
+    except Unreadable:  # it names the file
+        raise
     except (OSError, SyntaxError, ValueError) as e:  # Pillow raises all three for damaged files
         raise ValueError(f"image {images.ids[i]!r} cannot be read ({e}); repair it or leave it out") from e
 

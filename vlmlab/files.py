@@ -1,6 +1,7 @@
 """Small safe ways of writing and reading: nothing half written is ever seen, one process at a time in a folder."""
 
 import contextlib
+import difflib
 import json
 import os
 import socket
@@ -73,3 +74,14 @@ def hold(folder: Path, wait: bool = False) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
         file.flush()
         yield
+
+
+def nearby(path: Path) -> str:
+    """What to say of a path that is not there: what is nearly called so in the deepest folder of it that is."""
+    there = next((p for p in path.parents if p.is_dir()), Path())
+    wanted = path.relative_to(there).parts[0] if path != there else ""
+    try:
+        near = difflib.get_close_matches(wanted, os.listdir(there), 1)
+    except OSError:  # a folder that may not be listed
+        near = []
+    return f"; did you mean {there / near[0]}?" if near else f" ({there} has no {wanted!r})"

@@ -4,6 +4,7 @@ The colours are those of Okabe and Ito, with a grey that stays apart from them u
 There are more methods than colours: within a study colours differ, across studies marker and line do.
 """
 
+import re
 from collections.abc import Iterable
 from zlib import crc32
 
@@ -92,13 +93,17 @@ NAMES = {
 }
 
 EMBEDDED = "emoji/"  # the ids of the embedded tasks begin so
+OWN = re.compile(
+    r"(?:folder|table|csv|parquet|split):(?:.*/)?([^/]+)/*"
+)  # those of own images, with their name
 
 AXES = {"layer": "block", "layer_other": "block"}  # what an axis is called in print, where it differs
 
 
 def label(name: str) -> str:
     """The printed name of a method, split, role, level or task; one that has none is printed as it is."""
-    return NAMES[name][0] if name in NAMES else name.removeprefix(EMBEDDED)
+    own = OWN.fullmatch(name)
+    return NAMES[name][0] if name in NAMES else own[1] if own else name.removeprefix(EMBEDDED)
 
 
 def colour(name: str) -> str:

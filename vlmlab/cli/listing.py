@@ -15,20 +15,42 @@ def list_models(args: argparse.Namespace) -> int:
 
 
 def data(args: argparse.Namespace) -> int:
-    import json
-
+    if args.action == "describe":
+        return describe(args)
+    if args.path:
+        raise ValueError(
+            f"data check takes no path; what is in images of your own says data describe {args.path}"
+        )
     from ..tasks.coop import check as coop_check
     from ..tasks.coop import tasks as coop
 
     reports = coop_check.check(coop.root_folder(args.root), args.dataset or coop.names())
-    print(json.dumps([r.record() for r in reports], indent=1) if args.json else coop_check.table(reports))
+    show([r.record() for r in reports] if args.json else coop_check.table(reports))
     return 0 if all(r.ready for r in reports) else 1
+
+
+def describe(args: argparse.Namespace) -> int:
+    from ..tasks.own import describe as own
+
+    if not args.path:
+        raise ValueError("data describe needs the folder or the table of your images")
+    found = own.describe(args.path, args.root)
+    show(found if args.json else own.text(found))
+    return 1 if found["problems"] or found["broken"] else 0
+
+
+def show(found: object) -> None:
+    """Text as it is, else JSON."""
+    import json
+
+    print(found if isinstance(found, str) else json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def list_tasks(args: argparse.Namespace) -> int:
     from .. import tasks
 
     print("\n".join(tasks.names()))
+    print("and your own images: folder:PATH, a folder per class, or table:FILE (vlmlab data describe PATH)")
     return 0
 
 
@@ -66,10 +88,12 @@ def commands(command) -> None:
     p = command(
         "data",
         data,
-        "Say which of the real data sets are there, what is missing, where to get it.",
-        "vlmlab data check --root /data --dataset caltech101",
+        "check: which of the real data sets are there, what is missing, where to get it. describe: what is in "
+        "images of your own and what is wrong with them.",
+        "vlmlab data check --root /data --dataset caltech101\n  vlmlab data describe ~/trees",
     )
-    p.add_argument("action", choices=["check"], metavar="check", help="look, download nothing")
+    p.add_argument("action", choices=["check", "describe"], help="look, download nothing")
+    p.add_argument("path", nargs="?", metavar="PATH", help="folder or table of your own, for describe")
     options.root(p)
     p.add_argument("--dataset", action="append", metavar="NAME", help="only this one, repeatable")
     p.add_argument("--json", action="store_true", help="as JSON")

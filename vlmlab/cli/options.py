@@ -93,5 +93,6 @@ def root(p: argparse.ArgumentParser) -> None:
         "--root",
         type=Path,
         metavar="DIR",
-        help="the folder that holds the real data sets, as CoOp lays them out ($VLMLAB_DATASETS)",
+        help="the folder that holds the real data sets, as CoOp lays them out ($VLMLAB_DATASETS); of your own "
+        "images, what relative paths start from",
     )

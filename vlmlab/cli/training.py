@@ -68,7 +68,7 @@ def fit(args: argparse.Namespace) -> int:
     import vlmlab
 
     shots = args.shots or (None if args.protocol not in ("base_to_new", "few_shot") else 16)
-    real = {k: v for k, v in (("root", args.root), ("make_split", args.make_split)) if v}
+    real = {k: v for k in ("root", "make_split", "template") if (v := getattr(args, k))}
     task = vlmlab.task(args.task, protocol=args.protocol, shots=shots, seed=args.seed, **real)
     from .. import methods, processes, registry
 
@@ -190,7 +190,8 @@ RULE = """rule of inference, repeatable: unified; of MMRL, MMRL++ and AlignedNor
 new; with +per_target the parameters published for each target (what the method reports)"""
 FIT = {
     "method": {"metavar": "METHOD", "help": "see vlmlab methods, or module:Class of your own"},
-    "task": {"metavar": "TASK", "help": "see vlmlab tasks"},
+    "task": {"metavar": "TASK", "help": "see vlmlab tasks; your own images: folder:PATH, table:FILE"},
+    "--template": {"metavar": "TEXT", "help": "prompt with {} for the class name (as the data says)"},
     "--model": {
         "action": "append",
         "metavar": "[ROLE=]NAME",

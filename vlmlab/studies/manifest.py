@@ -30,10 +30,11 @@ folder. Methods and measures of your own lie beside that folder of studies (vlml
     [[profile.demo.matrix]]            # one run per method x task x shots x seed
     name = "main"
     methods = ["zero_shot", "mmrlpp"]
-    tasks = ["emoji/animals", "emoji/food"]
+    tasks = ["emoji/animals", "emoji/food"]  # also your own images, "folder:data/trees", "table:labels.csv"
     seeds = [1, 2, 3]
     shots = [16]                       # left out for zero_shot
     protocol = "base_to_new"           # the default
+    template = "a photo of a {}."      # in place of the data's own; may be left out
     rules = ["unified"]                # or { mmrlpp = ["unified", "decoupled"] }; may be left out
     config = { lr = 1e-3 }             # goes over what the profile says
     models = { student = "tiny" }      # instead of the profile's; may be left out

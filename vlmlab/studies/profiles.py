@@ -27,6 +27,7 @@ class Job:
     config: dict  # keywords of `vlmlab.fit`
     presets: bool = False  # whether those of the papers (methods/presets.csv) stand under them
     variant: str = ""
+    template: str | None = None  # None: the data's own
     follows: dict[str, "Job"] = dataclasses.field(default_factory=dict)  # role -> the job it builds on
     resources: Resources = dataclasses.field(default=Resources(), compare=False)
 
@@ -38,7 +39,8 @@ class Job:
     @property
     def spec(self) -> dict:
         """What is to be trained: all of the above but the resources, as plain values."""
-        own = (f.name for f in dataclasses.fields(self) if f.name not in ("resources", "follows"))
+        left = ("resources", "follows", *(["template"] if self.template is None else []))
+        own = (f.name for f in dataclasses.fields(self) if f.name not in left)
         return {name: getattr(self, name) for name in own} | {"after": self.after}
 
     @functools.cached_property
@@ -137,6 +139,7 @@ class Profile:
                     config=config,
                     presets=matrix.presets,
                     variant=variant,
+                    template=matrix.template,
                     resources=self.resources(matrix.resources.given),
                 )
                 follows = {role: followed(job, others, role, matrix) for role, others in before.items()}

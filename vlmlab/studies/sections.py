@@ -126,6 +126,7 @@ class Matrix(Section):
     seeds: Seeds
     shots: Counts | None = None
     protocol: Protocol = "base_to_new"
+    template: Text | None = None
     models: Models | None = None
     after: After = {}
     config: Table = {}

@@ -17,7 +17,7 @@ class Images:
     ids: one string per image, which together with `read` determines it; may repeat. read: (id, rng or None) ->
     RGB image. content: id -> bytes that change when the image does. flip: whether training may mirror the
     images. provenance: where the list of images comes from, for the real data sets "published", "changed" or
-    "regenerated" (see coop.lists), else "".
+    "regenerated" (see coop.lists), for your own "drawn" where nobody divided them, else "".
     """
 
     ids: list[str]

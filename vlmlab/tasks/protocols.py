@@ -62,6 +62,10 @@ def base_to_new(data: Dataset, shots: int | None, seed: int) -> Parts:
     """Train on the first half of the classes, test on it and on the other half; both are labelled from 0."""
     train, val = sampled(data, shots, seed)
     base, new = sampling.base_new(data.train.labels)
+    if not new:
+        raise ValueError(
+            f"{data.id} has one class, {data.train.classnames[0]!r}, and base_to_new needs at least two; use few_shot"
+        )
     tests = {"base": data.test.restrict(base), "new": data.test.restrict(new)}
     return train.restrict(base), None if val is None else val.restrict(base), tests
 

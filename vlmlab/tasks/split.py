@@ -72,6 +72,10 @@ class Split(Images):
         """Images per class, (class,)."""
         return np.bincount(self.labels, minlength=len(self.classnames))
 
+    def shares(self) -> np.ndarray:
+        """Images per class, (class,), where there are soft labels in shares."""
+        return self.counts() if self.distributions is None else self.distributions.sum(axis=0)
+
     def restrict(self, classes: Sequence[int]) -> "Split":
         """Only the images of these classes, relabelled 0, 1, ... in the order given."""
         new = {c: i for i, c in enumerate(classes)}
@@ -118,7 +122,7 @@ class Dataset:
     def __post_init__(self):
         for part in ("train", "test"):
             split = getattr(self, part)
-            counted = zip(split.classnames, split.counts(), strict=True) if isinstance(split, Split) else ()
+            counted = zip(split.classnames, split.shares(), strict=True) if isinstance(split, Split) else ()
             for name, n in counted:
                 if n == 0:
                     raise ValueError(
@@ -127,3 +131,12 @@ class Dataset:
         for name, split in self.shifts.items():
             if not len(split):
                 raise ValueError(f"the shift {name!r} of {self.id} has no image; is data/emoji complete?")
+
+    def called(self, template: str) -> "Dataset":
+        """The same images with another template, where they have labels; other data sets keep theirs."""
+
+        def under(images: Images | None) -> Images | None:
+            return dataclasses.replace(images, template=template) if isinstance(images, Split) else images
+
+        parts = {name: under(getattr(self, name)) for name in ("train", "test", "val", "whole")}
+        return dataclasses.replace(self, **parts, shifts={name: under(s) for name, s in self.shifts.items()})

@@ -1,14 +1,18 @@
 """`task(id, protocol=...)`: data ready to train and test on."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import operator
+import os
 from pathlib import Path
 
 from .coop import tasks as coop
 from .emoji import paired
 from .emoji import tasks as emoji
 from .images import Images
+from .own import tasks as own
 from .protocols import PROTOCOLS, SUMMARIES
 from .split import Classes, Split
 
@@ -41,6 +45,11 @@ class Task:
         return next((Classes(tuple(part.classnames), self.template) for part in parts), None)
 
     @property
+    def folder_name(self) -> str:
+        """Its id as the name of a folder, which is never a path."""
+        return own.folder_name(self.id)
+
+    @property
     def base(self) -> Images:
         """Test images of the base classes (protocol base_to_new)."""
         return self._test("base")
@@ -59,7 +68,7 @@ class Task:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Of train and each test of the real data sets: "published", "changed" or "regenerated" lists."""
+        """Of train and each test that is not embedded: "published", "changed", "regenerated" or "drawn" lists."""
         parts = {"train": self.train, **self.tests}
         return {name: split.provenance for name, split in parts.items() if split.provenance}
 
@@ -114,10 +123,15 @@ def task(
     backgrounds: int = 2,
     root: str | Path | None = None,
     make_split: bool = False,
+    template: str | None = None,
 ) -> Task:
     """Build a task.
 
-    id: one of `names()`. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift,
+    >>> task("emoji/food", protocol="base_to_new", shots=16)
+    >>> task("folder:~/trees", protocol="few_shot", shots=16, template="a photo of a {}, a type of tree.")
+    >>> task("table:captions.csv", protocol="retrieval")
+
+    id: one of `names()`, or data of your own. protocol: zero_shot, few_shot, base_to_new, cross_dataset, domain_shift,
     label_distribution, retrieval or vqa. shots: training images per class, None for all. seed chooses the shots.
 
     Embedded tasks (emoji/...): a class with fewer images than shots is filled up by repeating them, which
@@ -129,18 +143,25 @@ def task(
     $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
     CoOp's split file is missing, draw a split by its rule; `Task.provenance` tells.
 
+    Your own images: "folder:PATH", a folder per class, also below train, val and test folders; "table:FILE", a CSV
+    or parquet of path, label (or text, or a column of shares per class) and split, or a split file as CoOp's. Paths
+    may begin with ~ or with `root` (the working folder). template: text with one {} for the class name, in place of
+    the data's own. What is wrong with them is said here; `vlmlab data describe PATH` says all of it.
+
     Raises ValueError for an unknown id or protocol, one that the data cannot serve, or too many shots;
     FileNotFoundError when the data is missing.
     """
-    if id not in names():
-        raise ValueError(f"unknown task {id!r}; there are {', '.join(names())}")
+    if not own.is_own(id) and id not in names():
+        raise ValueError(unknown(id))
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    asked = {"shots": (1 if shots is None else shots, 1), "seed": (seed, 0), "backgrounds": (backgrounds, 1)}
-    for name, (value, least) in asked.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if id in coop.names():
+    seed, backgrounds = whole("seed", seed, 0), whole("backgrounds", backgrounds, 1)
+    shots = None if shots is None else whole("shots", shots, 1)
+    if template is not None:
+        check_template(template)
+    if own.is_own(id):
+        data = own.dataset(id, root, protocol)
+    elif id in coop.names():
         data = coop.dataset(id, coop.root_folder(root), protocol, make_split)
     elif id in paired.names():
         data = paired.dataset(id, protocol)
@@ -148,6 +169,8 @@ def task(
         data = emoji.dataset(id, backgrounds)
     if protocol not in data.protocols:
         raise ValueError(f"{id} has no protocol {protocol}; it has {', '.join(data.protocols)}")
+    if template is not None:
+        data = data.called(template)
     train, val, tests = PROTOCOLS[protocol](data, shots, seed)
     arguments = {
         "id": id,
@@ -155,8 +178,44 @@ def task(
         "shots": shots,
         "seed": seed,
         "backgrounds": backgrounds,
-        "root": None if root is None else str(root),
+        "root": str(own.start(root)) if root is not None or own.is_own(id) else None,
         "make_split": make_split,
+        "template": template,
     }
     template = train.template if isinstance(train, Split) else "{}"
     return Task(id, protocol, shots, seed, template, train, val, tests, arguments)
+
+
+def unknown(id: object) -> str:
+    """What to say of an id that is none: the nearest one, how to name data of one's own, and all there are."""
+    text = str(id)
+    if text and os.path.exists(there := os.path.expanduser(text)):
+        kind = "folder" if os.path.isdir(there) else "table"
+        return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
+    known = {name.rpartition("/")[2]: name for name in names()}  # "emoji/" alone makes ids alike
+    near = difflib.get_close_matches(text.rpartition("/")[2].lower(), known, 1, 0.7)
+    hint = f"; did you mean {known[near[0]]!r}?" if near else ""
+    return f"unknown task {id!r}{hint}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"
+
+
+def check_template(template: object) -> None:
+    """ValueError unless a template is text with exactly one {}."""
+    if (
+        not isinstance(template, str)
+        or template.count("{}") != 1
+        or template.count("{") + template.count("}") != 2
+    ):
+        raise ValueError(
+            f"template must be a text with exactly one {{}} for the class name, got {template!r}"
+        )
+
+
+def whole(name: str, value: object, least: int) -> int:
+    """A whole number, also one of NumPy's; ValueError for anything else, booleans too."""
+    try:
+        found = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        found = least - 1
+    if found < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return found

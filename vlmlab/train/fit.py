@@ -84,7 +84,7 @@ def classes_of(task: Task) -> list | None:
 
 def place(out: Path, study: str, job: dict, task: Task) -> Path:
     """The folder of a run: below `out`, whatever study, method and task are called."""
-    names = [study, job["method"], task.id]
+    names = [study, job["method"], task.folder_name]
     return out.joinpath(
         *(re.sub(r"[^\w<>+-]+", ".", name).strip(".")[:100] or "_" for name in names), key_of(job)
     )

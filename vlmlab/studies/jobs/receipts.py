@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ...files import write_json
 from ...schema import Record, Wrong, convert, described
+from ...tasks.own import tasks as own
 from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
@@ -79,6 +80,7 @@ class Index:
         self.seen: dict[str, Done | None] | None = None
         self.sources = Sources(places.project)
         self.looks_of = functools.cache(looks_of)  # one look in a call of reproduce
+        self.state_of = functools.cache(own.state)  # of thousands of images, for many jobs
 
     def receipt(self, job: Job) -> Path:
         return self.folder / "jobs" / f"{job.id}.json"
@@ -137,7 +139,7 @@ class Index:
     def inputs(self, job: Job, before: dict[str, Done]) -> str:
         """Digest of what a job reads besides code: embedded models and data, and the runs it builds on.
 
-        Data sets that are not embedded go by their names.
+        Real data sets go by their names, images of the user's own by names, sizes and times.
         """
         names = [model["name"] for model in job.models.values()]
         folders = [*(f"models/{name}" for name in names), job.task.split("/")[0]]
@@ -145,7 +147,8 @@ class Index:
         weights = (model.get("pretrained", "") for model in job.models.values())
         for name in (*names, *weights):
             files |= self.looks_of(name, "*")
-        files |= self.looks_of(job.task.partition(":")[2], "**/*")  # a folder or table of one's own
+        if own.is_own(job.task):
+            files[job.task] = self.state_of(job.task)
         return digest([files, {role: done.digest for role, done in before.items()}])
 
 

@@ -26,7 +26,8 @@ def train(job: dict, runs: str) -> dict:
     """
     models = {role: loaded(tuple(sorted(model.items()))) for role, model in job["models"].items()}
     models |= {role: vlmlab.open_run(Path(runs, run)) for role, run in job["after"].items()}
-    task = vlmlab.task(job["task"], protocol=job["protocol"], shots=job["shots"], seed=job["seed"])
+    asked = {k: job[k] for k in ("protocol", "shots", "seed", "template") if k in job}
+    task = vlmlab.task(job["task"], **asked)
     usual = methods.presets(*(job[k] for k in PRESET_OF)) if job["presets"] else {}
     about = {"out": runs, "study": job["study"], "variant": job["variant"]}
     run = vlmlab.fit(job["method"], models, task, **about, **(usual | job["config"]))

@@ -8,11 +8,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from .. import split_files
+from ..split_files import Rows
 from . import regenerate
 from .layouts import CLASSNAMES_PAGE, PARTS, Layout
 from .regenerate import is_image, lines
-
-Rows = dict[str, list[tuple[str, int, str]]]  # part -> (path below the images, label, class name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,29 +43,13 @@ def read(layout: Layout, root: Path, parts: tuple[str, ...] = PARTS, make_split:
         return from_rows(layout, variants(folder), f"{folder}/variants.txt")
     path = folder / layout.split
     if path.exists():
-        return from_rows(layout, split_file(path, layout), path)
+        return from_rows(layout, split_files.read(path, f"Get it again from {layout.split_page}"), path)
     if not make_split:
         raise FileNotFoundError(
             f"{path} is missing; get CoOp's split from {layout.split_page}, or pass make_split=True "
             "(--make-split) for a random one by the same rule, whose numbers are not comparable"
         )
     return from_rows(layout, regenerate.rows(layout, folder), path, "regenerated")
-
-
-def split_file(path: Path, layout: Layout) -> Rows:
-    """The rows of a split_zhou_*.json, also of one written on Windows."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            part: [(image.replace("\\", "/"), int(label), str(name)) for image, label, name in found[part]]
-            for part in PARTS
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(
-            f"{path} is not a split of CoOp ({type(e).__name__}: {e}); expected train, val and "
-            "test, each a list of [path, label, class name]. Get it again from "
-            f"{layout.split_page}"
-        ) from e
 
 
 def variants(folder: Path) -> Rows:
@@ -86,24 +70,14 @@ def variants(folder: Path) -> Rows:
 
 def from_rows(layout: Layout, rows: Rows, path: str | Path, provenance: str = "") -> Lists:
     """Names come from the train list, as in CoOp. ValueError when labels and names do not fit together."""
-    names: dict[int, str] = {}
-    for image, label, name in rows["train"]:
-        if names.setdefault(label, name) != name:
-            raise ValueError(
-                f"{path} gives class {label} two names, {names[label]!r} and {name!r} (at {image})"
-            )
-    if sorted(names) != [*range(len(names))]:
-        raise ValueError(
-            f"the {len(names)} classes of the train list in {path} must have the labels 0 to "
-            f"{len(names) - 1}, got {min(names, default=None)} to {max(names, default=None)}"
-        )
+    names = split_files.names_of(rows, path)
     prefix = "/".join(filter(None, (layout.folder, layout.images)))
     parts = {
         part: ([f"{prefix}/{image}" for image, _, _ in found], [label for _, label, _ in found])
         for part, found in rows.items()
     }
     return Lists(
-        tuple(names[i] for i in range(len(names))),
+        names,
         parts,
         provenance or ("published" if is_published(layout, rows) else "changed"),
     )

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ... import image_files
+from ...files import nearby
 from ..split import Dataset, Split
 from . import lists
 from .layouts import LAYOUTS, OTHERS, PARTS, SHIFTS, Layout
@@ -35,9 +37,13 @@ def root_folder(root: str | Path | None) -> Path:
             f"the real data sets need the folder that holds them: pass root=... (--root) or set {ROOT}"
         )
     path = Path(said).expanduser().absolute()
+    if path.is_file():
+        raise NotADirectoryError(
+            f"{path} is a file; pass the folder that holds the real data sets as root=... (--root) or set {ROOT}"
+        )
     if not path.is_dir():
         raise FileNotFoundError(
-            f"{path}, the folder of the real data sets, does not exist; pass root=... (--root) or set {ROOT}"
+            f"{path}, the folder of the real data sets, does not exist{nearby(path)}; pass root=... (--root) or set {ROOT}"
         )
     return path
 
@@ -130,17 +136,11 @@ def not_published(layout: Layout, chosen: dict[str, tuple[list, list]]) -> str:
 
 
 def read_image(root: Path, id: str, rng: np.random.Generator | None = None) -> Image.Image:
-    """The image at a path below the root, as RGB whatever its mode; ValueError names a damaged one."""
-    try:
-        with Image.open(root / id) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise
-    except Exception as e:  # Pillow has no common class for what damaged files raise
-        raise ValueError(
-            f"{root / id} is not a readable image ({type(e).__name__}: {e}); extract it again "
-            "from the archive"
-        ) from e
+    """The image at a path below the root, as RGB; ValueError names a damaged one.
+
+    As CoOp reads it: what EXIF says of its orientation does not count, since published numbers are without.
+    """
+    return image_files.read(root / id, upright=False, fix="extract it again from the archive")
 
 
 def content(root: Path, id: str) -> bytes:
