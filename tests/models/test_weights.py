@@ -1,11 +1,15 @@
 """Weight files: every usual form gives the same features, nothing in a file runs, what is wrong has one line."""
 
+import argparse
+import collections
 import json
 import re
 import shutil
 import warnings
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from model_forms import archive, same, small
@@ -104,6 +108,24 @@ def test_an_archive_cannot_run_anything(tmp_path, monkeypatch):
             new.writestr(item.filename, old.read(item)[: 8 if "/data/0" in item.filename else None])
     with pytest.raises(ValueError, match=r"torn.pt is not a readable weight file.*data/0"):
         load(tmp_path / "torn.pt")
+
+
+def test_a_training_checkpoint_may_hold_more_than_tensors(tmp_path, monkeypatch):
+    """Arguments, scores and schedulers of a training are passed over; they are never made."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimiser = torch.optim.SGD([parameter], lr=0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 3)
+    held = {
+        "epoch": 3,
+        "args": argparse.Namespace(lr=0.1, folder=Path("runs")),
+        "state_dict": prefixed("module."),
+        "optimizer": optimiser.state_dict(),
+        "scheduler": {"successor": schedule, "counts": collections.Counter("aab")},
+        "best": np.float64(0.5),
+    }
+    torch.save(held, tmp_path / "epoch_3.pt")
+    monkeypatch.setattr(argparse.Namespace, "__init__", lambda *_: pytest.fail("an object was made"))
+    assert same(opened(tmp_path / "epoch_3.pt"), CLIP)
 
 
 FOREIGN = {

@@ -39,6 +39,7 @@ def fit(args: argparse.Namespace) -> int:
     cls = registry.find(args.method)
     given = settings(args.method, args.set)
     given |= {k: v for k, v in (("epochs", args.epochs), ("out", args.out)) if v is not None}
+    given |= {"imported": args.imported} if args.imported else {}
     if unknown := [r for r in args.rule or () if r.partition("+")[0] not in cls.rules]:
         raise ValueError(f"{args.method} has no rule {unknown[0]!r}; it has {', '.join(cls.rules)}")
     shots = args.shots or (None if args.protocol not in ("base_to_new", "few_shot") else 16)
@@ -192,6 +193,13 @@ def fit_command(command) -> None:
     p.add_argument("--workers", type=int, default=0, metavar="N", help="processes that load images (0)")
     p.add_argument("--epochs", type=options.positive, metavar="N", help="(as vlmlab.fit)")
     p.add_argument("--out", type=Path, metavar="DIR", help="where runs go (runs)")
+    p.add_argument(
+        "--import",
+        dest="imported",
+        type=Path,
+        metavar="FILE",
+        help="take over a checkpoint of the authors' code (model.pth.tar-N) instead of training",
+    )
     p.add_argument(
         "--rule",
         action="append",

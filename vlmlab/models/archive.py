@@ -1,4 +1,5 @@
-"""Tensors of a TorchScript archive, the form in which OpenAI publishes CLIP, read without running its code."""
+"""Tensors of TorchScript archives, the form in which OpenAI publishes CLIP, and of training checkpoints that hold
+more than tensors. Nothing in them runs: what is no tensor becomes a `Part`, or is refused."""
 
 import collections
 import pickle
@@ -23,27 +24,65 @@ STORAGES = {
 }
 
 
+# what training scripts keep beside the weights; read as a Part, never imported
+BESIDE = (
+    *(
+        f"{module}.{kind}"
+        for module in ("builtins", "__builtin__")
+        for kind in ("dict", "list", "set", "object")
+    ),
+    "argparse.Namespace",
+    "collections.",
+    "copyreg._reconstructor",
+    "_codecs.encode",
+    "dassl.",
+    "numpy.",
+    "omegaconf.",
+    "pathlib.",
+    "pytorch_lightning.",
+    "torch.Size",
+    "torch.device",
+    "torch.optim.",
+    "yacs.config.",
+)
+
+
 class Part:
-    """Stands for a module of the archive: what it held, by name."""
+    """Stands for an object that is no tensor, such as a module of an archive: what it held, by name."""
+
+    def __new__(cls, *_args, **_keywords):
+        return object.__new__(cls)
+
+    def __init__(self, *_args, **_keywords):
+        pass
 
     def __setstate__(self, state):
         self.__dict__.update(state if isinstance(state, dict) else {})
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, value):
+        pass
+
+    def extend(self, values):
+        pass
 
 
 class Reader(pickle.Unpickler):
     """Makes tensors, lists and `Part`; any other name that an archive asks for is refused, nothing is imported."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str):
+    def __init__(self, archive: zipfile.ZipFile, root: str, parts: tuple[str, ...]):
         super().__init__(archive.open(f"{root}/data.pkl"))
-        self.archive, self.root = archive, root
+        self.archive, self.root, self.parts = archive, root, parts
 
     def find_class(self, module: str, name: str):
-        if module.startswith("__torch__"):
-            return Part
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]
+        if f"{module}.{name}".startswith(self.parts):
+            return Part
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
     def persistent_load(self, about):
@@ -99,12 +138,22 @@ def names(path: Path) -> list[str]:
 def read_archive(path: Path) -> tuple[dict[str, Tensor], bool | None]:
     """Tensors by the names that `state_dict` would give, and whether its code computes QuickGELU, if it tells."""
     with zipfile.ZipFile(path) as archive:
-        pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
-        root = pickles[0].removesuffix("/data.pkl")
-        if archive.getinfo(pickles[0]).file_size > LARGEST:
-            raise pickle.UnpicklingError(f"data.pkl has more than {LARGEST >> 20} MiB")
-        check_sizes(archive, path)
-        return flat(Reader(archive, root).load()), activation(archive)
+        return flat(reader(archive, path, ("__torch__",)).load()), activation(archive)
+
+
+def read_checkpoint(path: Path) -> object:
+    """What `torch.save` wrote of a training: its tensors, without what training scripts keep beside them."""
+    with zipfile.ZipFile(path) as archive:
+        return reader(archive, path, BESIDE).load()
+
+
+def reader(archive: zipfile.ZipFile, path: Path, parts: tuple[str, ...]) -> Reader:
+    """UnpicklingError for what torch would not have written."""
+    pickles = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+    if len(pickles) != 1 or archive.getinfo(pickles[0]).file_size > LARGEST:
+        raise pickle.UnpicklingError(f"it has no data.pkl of at most {LARGEST >> 20} MiB")
+    check_sizes(archive, path)
+    return Reader(archive, pickles[0].removesuffix("/data.pkl"), parts)
 
 
 def check_sizes(archive: zipfile.ZipFile, path: Path) -> None:

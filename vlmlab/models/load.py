@@ -15,12 +15,13 @@ from ..paths import data_dir
 from ..precision import PRECISIONS
 from . import hub
 from .alone import from_sizes, unusual
-from .files import clip_tokenizer, config_of, described, folder_tokenizer, from_folder, made, several
+from .files import config_of, described, from_folder, made, several
 from .huggingface import LanguageModel, from_pretrained, is_language_model
 from .model import Model
 from .modules import copied, unwrapped
 from .open_clip_names import beside_of, from_open_clip, is_architecture, local
 from .pixels import kept, set_pixels
+from .tokenizers import clip_tokenizer, folder_tokenizer
 from .vlm import VLM
 from .weights import ENDINGS, read_weights, weight_files
 

@@ -1,5 +1,6 @@
 """Weight files of any usual form: recognised by what they hold, read without running anything in them."""
 
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .archive import is_archive, read_archive
+from .archive import is_archive, read_archive, read_checkpoint
 from .translate import is_of_transformers, translated
 
 # under which keys of a checkpoint a state dict lies
@@ -109,7 +110,12 @@ def read(path: Path) -> tuple[object, bool | None]:
         return read_archive(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's advice on pickles
-        return torch.load(path, map_location="cpu", weights_only=True), None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True), None
+        except pickle.UnpicklingError:
+            with contextlib.suppress(Exception):  # what torch says of the file stands
+                return read_checkpoint(path), None
+            raise
 
 
 def of_shards(path: Path) -> dict[str, Tensor]:
