@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 from model_forms import TEXT, VISION, archive, same, small
+from open_clip.model import CLIP
 from safetensors.torch import save_file
 
 from vlmlab.models.load import load
@@ -169,7 +170,13 @@ def test_weights_of_another_architecture_name_theirs(tmp_path, names):
 
 @pytest.mark.parametrize(
     "change",
-    [{"width": 10**6, "head_width": 64}, {"layers": 10**9}, {"image_size": "big"}, {"patch_size": 0}],
+    [
+        {"width": 10**6, "head_width": 64},
+        {"layers": 10**9},
+        {"image_size": "big"},
+        {"patch_size": 0},
+        {"no_ln_pre": "no"},
+    ],
 )
 def test_a_configuration_that_would_fill_the_memory_or_is_none(tmp_path, change):
     saved(small(), tmp_path, "model.safetensors")
@@ -177,3 +184,31 @@ def test_a_configuration_that_would_fill_the_memory_or_is_none(tmp_path, change)
     (tmp_path / "config.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"config.json does not describe|does not fit the architecture"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said,message",
+    [
+        ({"mean": [1]}, "mean must be three numbers"),
+        ({"std": [0.0] * 3}, "std must be three numbers above 0"),
+        ({"mode": "L"}, "mode must be one of RGB"),
+        ({"interpolation": "nearest"}, "interpolation must be"),
+        ([1], "expected are mean and std"),
+    ],
+)
+def test_pixels_that_a_folder_says_wrongly(tmp_path, said, message):
+    saved(small(), tmp_path, "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_cfg": SIZES, "preprocess_cfg": said}))
+    with pytest.raises(ValueError, match=f"config.json: .*{message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("model", [5, b"tiny", {"visual.proj": torch.ones(1)}, CLIP])
+def test_what_is_neither_a_name_nor_a_path_nor_a_module(model):
+    with pytest.raises(ValueError, match="a name, a path or a module is expected, got a"):
+        load(model)
+
+
+def test_quick_gelu_is_true_or_false(tmp_path):
+    with pytest.raises(ValueError, match="quick_gelu is 'yes', expected True or False"):
+        load(saved(small(), tmp_path), quick_gelu="yes")

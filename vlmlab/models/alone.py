@@ -56,6 +56,8 @@ def number_of_heads(weights: Weights, sizes: dict, near: dict, heads: int | None
 
 def activation(weights: Weights, near: dict[str, dict], said: bool | None) -> tuple[bool, bool]:
     """(QuickGELU or not, whether that is sure)."""
+    if said is not None and not isinstance(said, bool):
+        raise ValueError(f"quick_gelu is {said!r}, expected True or False")
     quick = weights.quick_gelu if said is None else said
     if said is not None and weights.quick_gelu is not None and said != weights.quick_gelu:
         raise ValueError(f"{weights} computes {gelu(weights.quick_gelu)}; leave out quick_gelu={said}")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg, CustomTextCLIP
 from torch import Tensor, nn
 
 from . import translate
@@ -119,7 +119,7 @@ def from_folder(path: Path) -> tuple[nn.Module, Described]:
     files = weight_files(path, about.names)
     if not files:
         raise FileNotFoundError(
-            f"there is no weight file {path / 'model.safetensors'}, nor {', '.join(about.names[:-1])}"
+            f"there is no weight file {path / 'model.safetensors'}, nor another of {', '.join(about.names)}"
         )
     if len(files) > 1:
         raise several(path, files)
@@ -229,8 +229,22 @@ def check_values(name: str, value: Tensor, path: Path) -> None:
         )
 
 
+def check_flags(config: dict) -> None:
+    """ValueError for a text where open_clip asks whether: "no" would count as yes."""
+    parts = ((config, ("quick_gelu", "custom_text")),)
+    parts += tuple(
+        (config.get(name) or {}, [f.name for f in dataclasses.fields(kind) if isinstance(f.default, bool)])
+        for name, kind in (("vision_cfg", CLIPVisionCfg), ("text_cfg", CLIPTextCfg))
+    )
+    for part, names in parts:
+        wrong = [n for n in names if not isinstance(part.get(n, False), bool) and n != "attentional_pool"]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {part[wrong[0]]!r}, not true or false")
+
+
 def build(config: dict) -> nn.Module:
     """open_clip's model of a `model_cfg`: random weights, nothing is fetched."""
+    check_flags(config)
     config = copy.deepcopy(config)
     if config.get("text_cfg", {}).get("hf_model_name"):
         raise ValueError(

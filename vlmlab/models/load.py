@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -90,6 +91,11 @@ def load(
     if isinstance(model, nn.Module):
         refuse_about(type(model).__name__, quick_gelu, heads, pretrained)
         return of_module(model, device, precision, tokenizer, name, pixels)
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(
+            f"a name, a path or a module is expected, got a {type(model).__name__}; a state dict is saved first, "
+            "safetensors.torch.save_file(state, 'weights.safetensors')"
+        )
     device = check_device(device)
     precision = check_precision(precision, device)
     about = {k: v for k, v in {"quick_gelu": quick_gelu, "heads": heads}.items() if v is not None}
@@ -272,7 +278,7 @@ def check_device(device: str | None) -> torch.device:
     """The device, by default the GPU when there is one; ValueError with what there is."""
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     there += ["mps"] if torch.backends.mps.is_available() else []
-    asked = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    asked = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     if str(asked) not in (*there, "meta", "cuda" if "cuda:0" in there else ""):
         raise ValueError(f"there is no device {str(asked)!r} here; there is {', '.join(there)}")
     return torch.device(asked)

@@ -9,24 +9,37 @@ import open_clip
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from torch import nn
 
-from ..schema import Amount, Finite, Record, Wrong, convert
+from ..schema import Amount, Finite, Record, Wrong, convert, described
 
 FILTERS = {2: "bilinear", 3: "bicubic"}  # of Pillow
+
+
+Three = described(tuple[Finite, Finite, Finite], "three numbers")
+ThreeAbove = described(tuple[Amount, Amount, Amount], "three numbers above 0")
 
 
 class Pixels(Record):
     """What may be said of images besides their size."""
 
-    mean: tuple[Finite, Finite, Finite] | None = None
-    std: tuple[Amount, Amount, Amount] | None = None
+    mean: Three | None = None
+    std: ThreeAbove | None = None
     interpolation: Literal["bicubic", "bilinear"] | None = None
     resize_mode: Literal["shortest", "longest", "squash"] | None = None
+
+
+KEYS = Pixels.__struct_fields__
+
+
+class Said(Pixels):
+    """The same as open_clip's files have it."""
+
+    mode: Literal["RGB"] | None = None
 
 
 def set_pixels(clip: nn.Module, said: Mapping, where: object) -> None:
     """Keep with a model how its images are prepared; ValueError with the place for what is no such thing."""
     try:
-        convert(dict(said), Pixels)
+        convert(dict(said), Said)
     except (Wrong, TypeError, ValueError) as e:
         raise ValueError(
             f"{where}: {getattr(e, 'field', '') or 'pixels'} {e}; expected are mean and std (three numbers), "
@@ -72,8 +85,7 @@ def published(name: str) -> tuple[dict, bool]:
 
     Where they do not, CLIP's own recipe stands.
     """
-    keys = Pixels.__struct_fields__
     tags = open_clip.list_pretrained_tags_by_model(name)
-    said = [{k: open_clip.get_pretrained_cfg(name, tag).get(k) for k in keys} for tag in tags]
+    said = [{k: open_clip.get_pretrained_cfg(name, tag).get(k) for k in KEYS} for tag in tags]
     alike = all(one == said[0] for one in said)
     return ({k: v for k, v in said[0].items() if v is not None} if said and alike else {}), alike
