@@ -13,6 +13,7 @@ from open_clip.model import CLIP
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from vlmlab.models import hub
 from vlmlab.models.load import EMBEDDED, VLM, load
 from vlmlab.models.open_clip_names import check_tag
 
@@ -72,8 +73,16 @@ def same_numbers(a: VLM, b) -> bool:
 def test_unknown_model():
     with refused(ValueError, "unknown model 'ViT-Z-9'", "tiny", "list_models"):
         load("ViT-Z-9")
-    with refused(ValueError, "unknown model '/nowhere/model.safetensors'", "no file or folder"):
-        load("/nowhere/model.safetensors")
+    with refused(ValueError, "unknown model 'VIT-B-32'", "did you mean ViT-B-32"):
+        load("VIT-B-32")
+    for name in ("nope.pt", "/nowhere/model.safetensors", "./nowhere", "~/nowhere/x"):
+        with refused(FileNotFoundError, f"no file or folder {name}"):
+            load(name)
+    with refused(ValueError, "unknown model 'https://example.org/x.pt'"):
+        load("https://example.org/x.pt")
+    for strange in ("a" * 5000, "a\0b"):
+        with refused(ValueError, "unknown model"):
+            load(strange)
 
 
 def test_unknown_tag_lists_the_tags():
@@ -109,6 +118,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch):
         raise OSError("no route to host\nlong trace")
 
     monkeypatch.setattr(open_clip, "create_model", offline)
+    monkeypatch.setattr(hub, "unreachable", lambda: "")
     parts = "ViT-B-16-quickgelu/openai could not be fetched", "OSError: no route to host", "pass the file"
     with refused(ValueError, *parts):
         load("ViT-B-16-quickgelu", "openai")
@@ -226,7 +236,7 @@ def test_pickled_objects_are_refused(tmp_path, mini):
     file = tmp_path / "weights.pt"
     torch.save({"state_dict": {"visual.proj": torch.zeros(2)}, "extra": Trap()}, file)
     for args in ((file,), (mini, file)):
-        with refused(ValueError, "weights.pt is not a readable", "not plain tensors", "as .safetensors"):
+        with refused(ValueError, "weights.pt is not a readable", "not plain tensors", "weights.safetensors"):
             load(*args)
     torch.save([1, 2], file)
     with refused(ValueError, "weights.pt holds a list, not a state dict"):

@@ -271,5 +271,5 @@ def test_siglip_from_a_folder(tmp_path, published):
     assert ids.shape == (2, 16) and ids[:, :2].tolist() == [[2, 3], [4, 0]]
     with torch.no_grad():
         assert_close(vlm.encode_text(["a cat", "sun"]), clip.encode_text(ids))
-    assert vlm.mean == [0.5] * 3 and vlm.source["name"] == str(tmp_path.resolve())
+    assert vlm.mean == (0.5,) * 3 and vlm.source["name"] == str(tmp_path.resolve())
     assert load(**vlm.source, device="cpu").fingerprint() == vlm.fingerprint()

@@ -76,7 +76,7 @@ def fit(args: argparse.Namespace) -> int:
     if unknown := [r for r in bare(args.rule) if r not in cls.rules]:
         raise ValueError(f"{args.method} has no rule {unknown[0]!r}; it has {', '.join(cls.rules)}")
     given = settings(args.method, args.set)
-    given |= {k: v for k in ("epochs", "out", "study") if (v := getattr(args, k)) is not None}
+    given |= {k: v for k in ("epochs", "out", "study", "imported") if (v := getattr(args, k))}
     if args.presets:
         given = methods.presets(args.method, args.task, args.protocol, shots) | given
         print(f"settings  {', '.join(f'{k}={v}' for k, v in given.items())}", file=talk(args))
@@ -224,6 +224,12 @@ FIT = {
     "--epochs": {"type": options.positive, "metavar": "N", "help": "the same as --set epochs=N"},
     "--out": {"type": Path, "metavar": "DIR", "help": "where runs go (runs)"},
     "--study": {"metavar": "NAME", "help": "the name under which runs are kept there (adhoc)"},
+    "--import": {
+        "dest": "imported",
+        "type": Path,
+        "metavar": "FILE",
+        "help": "take over a checkpoint of the authors' code (model.pth.tar-N) instead of training",
+    },
     "--rule": {"action": "append", "metavar": "RULE", "help": RULE},
     "--presets": {
         "action": "store_true",

@@ -19,7 +19,7 @@ def check_visual(visual: nn.Module) -> None:
     if lacks:
         raise ValueError(
             f"the image tower {type(visual).__name__} has no {', '.join(lacks)}; "
-            "towers run open_clip's VisionTransformer"
+            "towers run open_clip's VisionTransformer (capture takes the module as it is)"
         )
     if visual.attn_pool is None and visual.pool_type == "none":
         raise ValueError("the image tower does not pool its tokens: there are no features of an image")

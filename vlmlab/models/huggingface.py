@@ -1,7 +1,6 @@
 """Language and vision-language models of Hugging Face that generate: GPT-2, LLaMA, LLaVA, BLIP-2, Qwen2-VL ..."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .files import first_line
 from .model import Model
+from .weights import first_line
 
 BLOCKS = ("layers", "h", "block")  # what the list of blocks is called
 
@@ -162,14 +161,6 @@ def side_by_side(before: list[dict[str, Tensor]], own: list[Tensor]) -> dict[str
 def is_language_model(module: nn.Module) -> bool:
     """Whether a module is one of transformers that writes."""
     return hasattr(module, "generate") and hasattr(module, "config")
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a folder holds what `save_pretrained` wrote: a config.json that names a model_type."""
-    try:
-        return "model_type" in json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def from_pretrained(path: Path, processor: Callable | None) -> tuple[nn.Module, Callable | None]:

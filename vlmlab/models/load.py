@@ -1,21 +1,53 @@
 """`load`: one frozen model, from any source, with device and precision decided here."""
 
+import contextlib
+import dataclasses
+import difflib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import open_clip
 import torch
 from torch import nn
 
 from ..paths import data_dir
 from ..precision import PRECISIONS
-from .files import clip_tokenizer, from_folder, from_state_dict
-from .huggingface import LanguageModel, from_pretrained, is_folder, is_language_model
+from . import hub
+from .alone import from_sizes, unusual
+from .files import config_of, described, from_folder, made, several
+from .huggingface import LanguageModel, from_pretrained, is_language_model
 from .model import Model
-from .open_clip_names import from_open_clip, is_architecture
+from .modules import copied, unwrapped
+from .open_clip_names import beside_of, from_open_clip, is_architecture, local
+from .pixels import kept, set_pixels
+from .tokenizers import clip_tokenizer, folder_tokenizer
 from .vlm import VLM
+from .weights import ENDINGS, read_weights, weight_files
 
 EMBEDDED = data_dir() / "models"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What `load` was given. about: what is said of a weight file alone."""
+
+    name: str
+    pretrained: str | Path | None
+    tokenizer: Callable | None
+    about: Mapping
+    pixels: Mapping | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A module with its tokenizer, and the keywords of `load` that say what was assumed or given."""
+
+    module: nn.Module
+    tokenizer: Callable | None
+    kind: type[Model] = VLM
+    told: Mapping = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -26,54 +58,191 @@ def load(
     precision: str | None = None,
     tokenizer: Callable | None = None,
     name: str | None = None,
+    quick_gelu: bool | None = None,
+    heads: int | None = None,
+    pixels: Mapping | None = None,
 ) -> Model:
     """Load a frozen model.
 
-    model: an embedded model ("tiny", the default), an open_clip architecture ("ViT-B-16-quickgelu"; the same
-    random weights each time unless `pretrained` names a tag or a local file), a folder with config.json and
-    model.safetensors, a folder that Hugging Face's `save_pretrained` wrote of a model that generates, a file
-    with OpenAI-style weights (.safetensors, or .pt read with weights_only), or a module of open_clip or
-    transformers, which is taken over as it is: frozen, in evaluation mode, on `device`.
+        vlm = vlmlab.load("tiny")
+        vlm = vlmlab.load("ViT-B-16", pretrained="~/checkpoints/mine.pt")
+        vlm = vlmlab.load("~/.cache/clip/ViT-B-16.pt")
+
+    model: an embedded model ("tiny", the default); an open_clip architecture ("ViT-B-16-quickgelu"; the same
+    random weights each time unless `pretrained` names a tag or a local file); a folder of open_clip
+    (open_clip_config.json), of vlmlab, or one that transformers' `save_pretrained` wrote of a CLIPModel, a
+    SiglipModel or a model that generates; "hf-hub:owner/name", which is in the hub's cache; a weight file:
+    OpenAI's archive (its code does not run), a state dict in .safetensors, .pt or .bin, also in shards and in a
+    training checkpoint; or a module: of open_clip, taken over as it is, frozen, in evaluation mode, on
+    `device`; a CLIP of transformers or OpenAI's package, copied; a model of transformers that generates.
+    Weights in half precision are computed in float32.
     device: default is the GPU when there is one, for a module where it is. precision: fp32 (default on CPU),
     amp_bf16 (default on GPU), amp_fp16. tokenizer: texts -> (text, context) token ids, for a module, and
     instead of the one a model would come with; of a Hugging Face model its tokenizer or processor. name: what
     a module is called; without `model`, the model.
+    quick_gelu, heads (of the image tower): of a weight file with nothing beside it that says them; what is
+    assumed otherwise is warned about and kept in `source`. pixels: how images are prepared, with mean, std,
+    interpolation and resize_mode of open_clip's preprocess_cfg, where the model does not say it.
 
     Raises ValueError or FileNotFoundError with what there is and what to do.
     """
     if model is None:
         model, name = name or "tiny", None
     if isinstance(model, nn.Module):
-        return of_module(model, pretrained, device, precision, tokenizer, name)
+        refuse_about(type(model).__name__, quick_gelu, heads, pretrained)
+        return of_module(model, device, precision, tokenizer, name, pixels)
+    if not isinstance(model, (str, os.PathLike)):
+        raise ValueError(
+            f"a name, a path or a module is expected, got a {type(model).__name__}; a state dict is saved first, "
+            "safetensors.torch.save_file(state, 'weights.safetensors')"
+        )
     device = check_device(device)
     precision = check_precision(precision, device)
-    path = EMBEDDED / model if (EMBEDDED / model / "config.json").exists() else Path(model)
-    if path.exists() and pretrained is not None:
+    about = {k: v for k, v in {"quick_gelu": quick_gelu, "heads": heads}.items() if v is not None}
+    asked, path = Asked(str(model), pretrained, tokenizer, about, pixels), place(model)
+    if exists(path) and pretrained is not None:
         raise ValueError(
             f"{path} has its own weights; leave out pretrained={str(pretrained)!r}, or name an "
             "open_clip architecture for it"
         )
-    given, kind = tokenizer is not None, VLM
-    if is_folder(path):
-        kind, (module, tokenizer) = LanguageModel, from_pretrained(path, tokenizer)
-    elif path.is_dir():
-        module, tokenizer = from_folder(path, tokenizer)
-    elif path.is_file():
-        module, tokenizer = from_state_dict(path, tokenizer)
-    elif is_architecture(str(model)):
-        module, tokenizer = from_open_clip(str(model), pretrained, tokenizer)
-    else:
-        raise unknown(str(model))
-    source = None if given else {"name": where(path), "pretrained": where(pretrained), "precision": precision}
-    return kind(module, tokenizer, name or Path(model).name, device, precision, source)
+    return from_place(path, asked, name or Path(model).name, device, precision)
 
 
-def unknown(name: str) -> ValueError:
+def from_place(path: Path, asked: Asked, name: str, device: torch.device, precision: str) -> Model:
+    """What lies at a path or has it as its name, as `LOADERS` tells them apart."""
+    opens = next(opens for fits, opens in LOADERS if fits(path))
+    fetches = asked.pretrained is not None and local(asked.pretrained) is None  # a tag of open_clip
+    with contextlib.nullcontext() if fetches else hub.offline():
+        opened = opens(path, asked)
+    told = dict(opened.told)
+    if asked.pixels is not None:
+        if opened.kind is not VLM:
+            raise ValueError(
+                f"{asked.name} comes with its processor, which prepares images; leave out pixels="
+            )
+        set_pixels(opened.module, asked.pixels, "pixels")
+        told["pixels"] = kept(opened.module)
+    source = {"name": where(path), "pretrained": where(asked.pretrained), "precision": precision, **told}
+    source = None if asked.tokenizer is not None else source
+    found = opened.kind(opened.module, opened.tokenizer, name, device, precision, source)
+    found.unusual = unusual(told, found)
+    return found
+
+
+def place(model: str | Path) -> Path:
+    """Where a model is: an embedded one, a folder of the hub's cache, or the path itself."""
+    if str(model).startswith(hub.PREFIX):
+        return hub.cached(str(model))
+    path = EMBEDDED / model
+    return path if exists(path / "config.json") else Path(model).expanduser()
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; no text is too strange to ask."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_dir(path: Path) -> bool:
+    return exists(path) and path.is_dir()
+
+
+def is_file(path: Path) -> bool:
+    return exists(path) and path.is_file()
+
+
+def is_generating(path: Path) -> bool:
+    """Whether a folder holds what `save_pretrained` wrote of another model than CLIP or SigLIP."""
+    if not is_dir(path) or described(path) is not None:
+        return False
+    return (path / "config.json").is_file() and "model_type" in config_of(path / "config.json")
+
+
+def generating(path: Path, asked: Asked) -> Opened:
+    refuse_about(path, **asked.about)
+    return Opened(*from_pretrained(path, asked.tokenizer), LanguageModel)
+
+
+def folder(path: Path, asked: Asked) -> Opened:
+    """A folder that says what it holds, or one with a single weight file."""
+    if not (path / "config.json").is_file() and described(path) is None:
+        files = weight_files(path)
+        if len(files) > 1:
+            raise several(path, files)
+        if files:
+            return file(files[0], asked)
+        raise FileNotFoundError(
+            f"the folder {path} has no config.json; a model folder holds config.json, "
+            "model.safetensors and, for a vocabulary of its own, bpe.txt.gz"
+        )
+    refuse_about(path, **asked.about)
+    clip, about = from_folder(path)
+    told = about.prepare(clip, asked.pixels)
+    words = asked.tokenizer or folder_tokenizer(clip, path, about.config["text_cfg"])
+    return Opened(clip, words, told=told)
+
+
+def file(path: Path, asked: Asked) -> Opened:
+    """A weight file: as what lies beside it says, else as its sizes, its origin and the keywords say."""
+    weights = read_weights(path)
+    about = beside_of(weights) if not asked.about else None
+    if about is not None:
+        clip = made(about, weights)
+        told = about.prepare(clip, asked.pixels)
+        words = asked.tokenizer or folder_tokenizer(clip, path.parent, about.config["text_cfg"])
+        return Opened(clip, words, told=told)
+    clip, told = from_sizes(weights, asked.about, asked.pixels)
+    return Opened(clip, asked.tokenizer or clip_tokenizer(clip, path), told=told)
+
+
+def architecture(path: Path, asked: Asked) -> Opened:
+    refuse_about(path, **asked.about)
+    clip, tokenizer, told = from_open_clip(str(path), asked.pretrained, asked.tokenizer, asked.pixels)
+    return Opened(clip, tokenizer, told=told)
+
+
+def nothing(path: Path, asked: Asked) -> Opened:
+    raise unknown(asked.name)
+
+
+# what a place is recognised by -> what opens it; the first that fits
+LOADERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Asked], Opened]], ...] = (
+    (is_generating, generating),
+    (is_dir, folder),
+    (is_file, file),
+    (lambda path: is_architecture(str(path)), architecture),
+    (lambda path: True, nothing),
+)
+
+
+def refuse_about(what: object, quick_gelu=None, heads=None, pretrained=None) -> None:
+    """ValueError for keywords about what a model says itself."""
+    for name, value in (("quick_gelu", quick_gelu), ("heads", heads)):
+        if value is not None:
+            raise ValueError(
+                f"{what} says its activation and heads itself; leave out {name}={value!r}, which is for a weight "
+                "file alone (the architecture of the other activation is named with -quickgelu or without)"
+            )
+    if pretrained is not None:
+        raise ValueError(f"{what} has its weights; leave out pretrained={str(pretrained)!r}")
+
+
+def unknown(name: str) -> Exception:
     """What there is instead, and how to fetch what the Hugging Face hub may have."""
+    shown = name if len(name) < 200 else f"{name[:200]}..."
+    if (name.endswith(ENDINGS) and "://" not in name) or name.startswith(("/", "./", "../", "~")):
+        return FileNotFoundError(
+            f"there is no file or folder {shown} (looked from {Path.cwd()}); a model's name is one of "
+            f"{', '.join(embedded())} or of open_clip.list_models()"
+        )
     message = (
-        f"unknown model {name!r}: no embedded model ({', '.join(embedded())}), no file or folder, and no "
+        f"unknown model {shown!r}: no embedded model ({', '.join(embedded())}), no file or folder, and no "
         "open_clip architecture (open_clip.list_models() lists them)"
     )
+    if near := difflib.get_close_matches(name, [*embedded(), *open_clip.list_models()], 3, 0.8):
+        message += f"; did you mean {' or '.join(near)}?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         message += (
             f"; nothing is fetched from huggingface.co: `hf download {name} --local-dir FOLDER` does it, "
@@ -86,33 +255,30 @@ def where(place: str | Path | None) -> str | None:
     """What opens the same again from any folder: an absolute path of what is here, else the name as it is."""
     if place is None:
         return None
-    path = Path(place)
+    path = Path(place).expanduser()
     if path.parent == EMBEDDED:
         return path.name
-    return str(path.resolve()) if path.exists() else str(place)
+    return str(path.resolve()) if exists(path) else str(place)
 
 
-def of_module(module: nn.Module, pretrained, device, precision, tokenizer, name: str | None) -> Model:
-    """A module handed over by the caller, in place."""
-    if pretrained is not None:
-        raise ValueError(f"{type(module).__name__} has its weights; leave out pretrained={str(pretrained)!r}")
+def of_module(module: nn.Module, device, precision, tokenizer, name: str | None, pixels) -> Model:
+    """A module handed over by the caller, in place, or a copy of one of another library."""
+    name, module = name or type(unwrapped(module)).__name__, unwrapped(module)
     device = check_device(device or str(next(module.parameters()).device))
-    precision, name = check_precision(precision, device), name or type(module).__name__
+    precision = check_precision(precision, device)
     if is_language_model(module):
         return LanguageModel(module, tokenizer, name, device, precision)
-    if not hasattr(module, "visual") or not hasattr(module, "logit_scale"):
-        raise ValueError(
-            f"{name} is no model that load knows; a CLIP or CustomTextCLIP of open_clip or a model of transformers "
-            "that generates is expected (capture takes any module as it is)"
-        )
-    return VLM(module, tokenizer or clip_tokenizer(module, name), name, device, precision)
+    clip = copied(module, name)
+    if pixels is not None:
+        set_pixels(clip, pixels, "pixels")
+    return VLM(clip, tokenizer or clip_tokenizer(clip, name), name, device, precision)
 
 
 def check_device(device: str | None) -> torch.device:
     """The device, by default the GPU when there is one; ValueError with what there is."""
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     there += ["mps"] if torch.backends.mps.is_available() else []
-    asked = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    asked = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     if str(asked) not in (*there, "meta", "cuda" if "cuda:0" in there else ""):
         raise ValueError(f"there is no device {str(asked)!r} here; there is {', '.join(there)}")
     return torch.device(asked)

@@ -16,10 +16,12 @@ class Model(nn.Module):
 
     name: for people. source: JSON-able keywords of `vlmlab.load` that open it again, on any device; None for
     a model handed over as an object. precision: fp32, amp_bf16 or amp_fp16. thawed: names of the parameters
-    that train, none but in a model that `thaw` gave.
+    that train, none but in a model that `thaw` gave. unusual: what no weight shows of a model whose file alone was
+    given, activation or heads that are not OpenAI's; its fingerprint tells it.
     """
 
     holds = ""
+    unusual = ""
 
     def __init__(self, name: str, precision: str, source: dict | None = None):
         super().__init__()
@@ -69,10 +71,10 @@ class Model(nn.Module):
         """
         state = self.wrapped.state_dict()
         if self.thawed:  # fused optimisers do not count their writes
-            return fingerprint(state)
+            return fingerprint(state, self.unusual)
         versions = [value._version for value in state.values()]
         if self._digest is None or self._digest[0] != versions:
-            self._digest = versions, fingerprint(state)
+            self._digest = versions, fingerprint(state, self.unusual)
         return self._digest[1]
 
     def thaw(self, *patterns: str) -> Self:

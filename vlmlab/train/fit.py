@@ -17,6 +17,7 @@ from ..learner import Learner
 from ..models.load import check_device, check_precision
 from ..schema import Seed, Workers
 from ..tasks.task import Task
+from . import imported as imports
 from .key import job_of, key_of
 from .loop import Loop, seed_all
 from .opening import by_role, described, standing
@@ -39,6 +40,7 @@ def fit(
     workers: int = 0,
     device: str | None = None,
     precision: str | None = None,
+    imported: str | Path | None = None,
     **settings,
 ) -> Run:
     """Train `method` on `task`; returns the finished run.
@@ -49,7 +51,9 @@ def fit(
     is given is never changed. settings: fields of the method's Options (epochs, lr, ...) and Config. seed:
     of initial values, order and augmentation; the task's by default. variant: a name for these settings in
     results. A finished run is returned at once, an interrupted one goes on after its last saved state and
-    ends with the same numbers. Under torchrun the processes share each batch.
+    ends with the same numbers. Under torchrun the processes share each batch. imported: a checkpoint of the
+    authors' own code (model.pth.tar-N of CoOp, MaPLe, PromptSRC, MMRL or MMRL++) that the run takes over instead
+    of training.
 
     Raises ValueError for unknown or wrong settings, FloatingPointError for a loss that is not finite.
     """
@@ -61,6 +65,8 @@ def fit(
     study, variant = named("study", study), named("variant", variant, empty=True)
     with processes.together():
         job = job_of(cls, config, options, seed, models, task)
+        if imported is not None:
+            job["imported"] = imports.digest(imported)
         labels = {"study": study, "method": job["method"], "variant": variant, "task": task.id}
         labels |= {"protocol": task.protocol, "shots": task.shots, "seed": seed}
         path = place(Path(out), study, job, task)
@@ -72,6 +78,8 @@ def fit(
                 with resting(models):
                     learner = built(cls, models, task, config, seed, device, precision)
                     learner.workers = workers
+                    if imported is not None:
+                        imports.adopt(learner, imported)
                     Training(path, learner, task, options, about).run()
         processes.wait()
         return Run(path).attach(models, task, cls, config)
