@@ -199,6 +199,7 @@ LLAMA = {
     "vocab_size": 99,
 }
 BOTH = {"vision_config": VISION, "text_config": TEXT}
+CLIP_TEXT = TEXT | {"eos_token_id": 98}
 
 # a text of each sample: whole, padded on the left, padded on the right
 MIXED = ("sos word:10 eos", "pad:3 sos word:7 eos", "sos word:7 eos pad:3")
@@ -371,7 +372,7 @@ CASES = [
     Case("timm ViT, average pool", lambda: timm_model("avg"), {"image": "patch:16"}),
     Case(
         "HF CLIP",
-        hf("CLIPModel", "CLIPConfig", **BOTH, projection_dim=16),
+        hf("CLIPModel", "CLIPConfig", **BOTH | {"text_config": CLIP_TEXT}, projection_dim=16),
         {"image": "cls patch:16", "text": "sos word:11"},
     ),
     Case(
@@ -384,13 +385,13 @@ CASES = [
     ),
     Case(
         "HF CLIP text tower",
-        hf("CLIPTextModel", "CLIPTextConfig", **TEXT),
+        hf("CLIPTextModel", "CLIPTextConfig", **CLIP_TEXT),
         {"text": "sos word:11"},
         mask=True,
     ),
     Case(
         "HF CLIP text tower with projection",
-        hf("CLIPTextModelWithProjection", "CLIPTextConfig", **TEXT),
+        hf("CLIPTextModelWithProjection", "CLIPTextConfig", **CLIP_TEXT),
         {"text": "sos word:11"},
     ),
     Case("HF SigLIP", hf("SiglipModel", "SiglipConfig", **BOTH), {"image": "patch:16", "text": "word:12"}),
