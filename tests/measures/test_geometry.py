@@ -157,7 +157,7 @@ def test_effective_rank_by_hand():
         (lambda: measures.tolerance_same_class(CROSS, np.arange(4)), "no two samples share a class"),
         (lambda: measures.tolerance_same_class(CROSS, np.arange(3)), "as many labels"),
         (lambda: measures.alignment(CROSS, CROSS[:2]), "must match"),
-        (lambda: measures.tsne(CROSS), "perplexity 30.0 must be below"),
+        (lambda: measures.tsne(CROSS), "must be above 0 and below the number of samples, 4"),
         (lambda: measures.tsne(np.ones((2, 9, 3))), r"must be \(sample, feature\)"),
         (
             lambda: measures.umap(xr.DataArray(np.ones((2, 9, 3)), dims=("layer", "sample", "feature"))),

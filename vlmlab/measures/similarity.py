@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from sklearn.metrics import pairwise_distances
 
-from .arrays import layer_numbers, layers_by_samples
+from .arrays import differ, layer_numbers, layers_by_samples
 
 
 def cka(
@@ -169,7 +169,19 @@ def both_sides(x: xr.DataArray, y: xr.DataArray | None, role: str | None):
     right = None if y is None else layers_by_samples(y, role)[0]
     if right is not None and right.shape[1] != left.shape[1]:
         raise ValueError(f"{left.shape[1]} and {right.shape[1]} samples; the same samples are compared")
+    for side in filter(lambda side: side is not None, (left, right)):
+        check_layers(side)
     return left, right, role
+
+
+def check_layers(x: xr.DataArray) -> None:
+    """ValueError names the layers in which all samples are equal: no similarity is defined there."""
+    same = [not differ(v.reshape(len(v), -1)) for v in x.values]
+    if any(same):
+        raise ValueError(
+            f"layers {layer_numbers(x)[same].tolist()} are the same for all {x.shape[1]} samples, as is a class token "
+            "before the first block has seen the image; choose others with x.sel(layer=...)"
+        )
 
 
 def stack_of(*sides: xr.DataArray | None) -> list[np.ndarray]:

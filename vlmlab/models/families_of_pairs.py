@@ -42,7 +42,7 @@ def clip_words(module: Any) -> Words:
 
 def vit_tokens(module: Any) -> str:
     """Class token, DeiT's distillation token and the registers of a Hugging Face ViT."""
-    stem = at(module, "base_model.embeddings")
+    stem = at(module, "base_model.embeddings|embeddings")
     registers = stem.register_tokens.shape[1] if has(stem, "register_tokens") else 0
     distill = "distill " if has(stem, "distillation_token") else ""
     return f"cls {distill}{f'register:{registers} ' if registers else ''}patch*"
@@ -147,10 +147,10 @@ HUGGING_FACE: dict[str, Family] = {
         marks=("base_model.embeddings.cls_token", "base_model.embeddings.position_embeddings"),
     ),
     "HF DINO": Family(
-        "base_model.encoder.layer|base_model.model.layer|base_model.layer",
+        "base_model.encoder.layer|model.layer|layer",
         paths.DINO,
         vit_tokens,
-        marks=("base_model.embeddings.cls_token",),
+        marks=("base_model.embeddings.cls_token|embeddings.cls_token",),
     ),
     "HF AIMv2 image tower": Family(
         "base_model.encoder.layers", paths.AIM, "patch*", marks=("base_model.embeddings.patch_embed",)
