@@ -153,6 +153,8 @@ def _checked(
                 f"block {layer}: layout {describe_layout(found[layer])!r} has {len(tokens)} "
                 f"tokens, the block receives {counts[layer]}"
             )
+        if not x[:2].isfinite().all():  # an overflow, or damaged weights: said where sites are read
+            break
         differs = (x[0] - x[1]).abs().amax(dim=-1).cpu() > 1e-6 * float(x.abs().max())
         _check_block(layer, tokens, before, differs.tolist())
         before = tokens

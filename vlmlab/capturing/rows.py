@@ -83,11 +83,12 @@ def of_items(
     read: Callable, chosen: np.ndarray, names: Sequence, labels, preprocess: Callable | None
 ) -> Rows:
     """Rows that are read one by one: read(number) -> tensor or picture, alone or in front of others."""
+    names = [str(name) for name in names]
     return Rows(
         lambda part: stacked(
             [item(read(int(chosen[i])), names[i], preprocess) for i in part], names[part[0]]
         ),
-        np.array([str(name) for name in names]),
+        np.array(names),
         chosen,
         None if labels is None else np.asarray(labels)[chosen],
     )

@@ -156,8 +156,12 @@ def rsa(
         return rankdata(pairwise_distances(z, metric=metric.replace("correlation", "cosine"))[pairs])
 
     raw = [z.reshape(z.shape[0], -1) for side in (left, right) if side is not None for z in side.values]
-    with np.errstate(invalid="ignore"):  # all distances equal: no ranks, NaN
-        values = np.atleast_2d(np.corrcoef([ranks(z) for z in raw]))
+    found = [ranks(z) for z in raw]
+    if not all(np.ptp(r) > 0 for r in found):
+        raise ValueError(
+            f"all pairs of {left.shape[1]} samples are equally far in a layer: there is no order to compare"
+        )
+    values = np.atleast_2d(np.corrcoef(found))
     if right is not None:
         values = values[: len(left), len(left) :]
     return labelled(values, left, right, "rsa", role).assign_attrs(metric=metric)

@@ -188,7 +188,7 @@ def _room(ax: Axes) -> float:
 
 def _columns(handles: list[Artist], sample: float, wide: float) -> int:
     """As many columns as fit into `wide` inches; a letter is about 0.6 of the font size."""
-    size = mpl.rcParams["legend.fontsize"] / 72
+    size = font_manager.FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points() / 72
     letters = [len(h.get_label()) for h in handles]
     for n in range(len(letters), 1, -1):
         columns = np.array_split(letters, n)  # as matplotlib fills them
