@@ -1,9 +1,10 @@
 """Which token is which: layouts, their strings, one axis for layers that hold different tokens.
 
 A layout is runs of (role, count), in order; a token is (role, index within its role). As a string:
-"cls prompt:5 patch*", where * takes what is left. Roles: cls, register, prompt, patch, latent (a learned
-query token, as of a Q-Former); sos, prompt, word; new (a generated token). In text a run of words holds
-EOS and padding too, and `SampleRoles` say which is which in every sample.
+"cls prompt:5 patch*", where * takes what is left. Roles: cls, distill (DeiT's second class token), register,
+prompt, patch, latent (a learned query token, as of a Q-Former); sos, prompt, word; new (a generated token). In
+text a run of words holds EOS and padding too, among patches of images of different sizes there is padding, and
+`SampleRoles` say which is which in every sample.
 """
 
 import dataclasses
@@ -18,7 +19,14 @@ import xarray as xr
 
 Layout = tuple[tuple[str, int], ...]
 Token = tuple[str, int]
-FIXED_ROLES = ("cls", "register", "prompt", "sos")  # they enter a tower without having seen the input
+Grid = tuple[int | np.ndarray, int | np.ndarray]  # rows and columns of patches, of all images or (sample,)
+FIXED_ROLES = (
+    "cls",
+    "distill",
+    "register",
+    "prompt",
+    "sos",
+)  # they enter a tower without having seen the input
 
 
 def parse_layout(text: str, total: int, empty: bool = False) -> Layout:
@@ -108,19 +116,26 @@ def union(axes: Sequence[tuple[Token, ...]]) -> tuple[Token, ...]:
     return tuple(merged)
 
 
-def coordinates(tokens: Sequence[Token]) -> dict[str, np.ndarray]:
-    """role, index, and for patches of a square image row and col (-1 elsewhere); each (token,)."""
+def coordinates(tokens: Sequence[Token], grid: Grid | None = None) -> dict[str, np.ndarray]:
+    """role and index, each (token,), and with a grid row and col of the patches, -1 elsewhere: (token,), or
+    (sample, token) where images have grids of their own. Patches count along the rows; what does not fit a
+    grid has none."""
     role, index = np.array([t[0] for t in tokens], dtype="U8"), np.array([t[1] for t in tokens], dtype=int)
-    is_patch = role == "patch"
-    side = math.isqrt(index[is_patch].max() + 1) if is_patch.any() else 0
-    if not side or side * side != index[is_patch].max() + 1:
-        return {"role": role, "index": index}
-    return {
-        "role": role,
-        "index": index,
-        "row": np.where(is_patch, index // side, -1),
-        "col": np.where(is_patch, index % side, -1),
-    }
+    out, is_patch = {"role": role, "index": index}, role == "patch"
+    if grid is None or not is_patch.any():
+        return out
+    rows, cols = (np.asarray(side)[..., None] for side in grid)
+    there = is_patch & (index < rows * cols)
+    if rows.ndim == 1 and index[is_patch].max() + 1 > rows[0] * cols[0]:
+        return out
+    return out | {"row": np.where(there, index // cols, -1), "col": np.where(there, index % cols, -1)}
+
+
+def grid_by_shape(patches: int, height: int, width: int) -> tuple[int, int] | None:
+    """Rows and columns of so many square patches that cover an image exactly; None where none do."""
+    rows = math.isqrt(max(0, patches * height // max(1, width)))
+    fits = rows and patches % rows == 0 and rows * width == patches // rows * height
+    return (rows, patches // rows) if fits else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -139,6 +139,65 @@ def hf(model: str, config: str, **settings):
     return build
 
 
+def distilled():
+    from timm.models.deit import VisionTransformerDistilled
+
+    return VisionTransformerDistilled(**TIMM)
+
+
+def eva(**settings):
+    from timm.models.eva import Eva
+
+    return Eva(**TIMM | settings, scale_mlp=False)
+
+
+def sam():
+    from timm.models.vision_transformer_sam import VisionTransformerSAM
+
+    return VisionTransformerSAM(
+        **TIMM, window_size=3, global_attn_indexes=(1,), use_rel_pos=True, neck_chans=16
+    )
+
+
+def naflex():
+    from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+
+    same = {name: TIMM[name] for name in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio")}
+    cfg = NaFlexVitCfg(**same, class_token=True, reg_tokens=2, pos_embed_grid_size=(4, 4), global_pool="avg")
+    return NaFlexVit(cfg, num_classes=0)
+
+
+def siglip2():
+    import transformers
+
+    config = transformers.Siglip2VisionConfig(**VISION | {"num_patches": 16})
+    return transformers.Siglip2VisionModel(config)
+
+
+GRIDS = ((4, 4), (2, 5), (3, 4))  # rows and columns of three images, 16 patches at most
+NAFLEX = ("patch:16", "patch:10 pad:6", "patch:12 pad:4")
+NAFLEX_TIMM = tuple(f"cls register:2 {text}" for text in NAFLEX)
+
+
+def naflex_hf():
+    shown = torch.tensor([[i < rows * cols for i in range(16)] for rows, cols in GRIDS])
+    patches = torch.randn(3, 16, 3 * 8 * 8, generator=torch.Generator().manual_seed(4)) * shown[..., None]
+    return {
+        "pixel_values": patches,
+        "pixel_attention_mask": shown.int(),
+        "spatial_shapes": torch.tensor(GRIDS),
+    }
+
+
+def naflex_timm():
+    made = naflex_hf()
+    places = torch.stack(
+        [torch.stack([torch.arange(16) // c, torch.arange(16) % c], dim=-1) for _, c in GRIDS]
+    )
+    shown = made["pixel_attention_mask"].bool()
+    return {"patches": made["pixel_values"], "patch_coord": places * shown[..., None], "patch_valid": shown}
+
+
 class SequenceFirst(nn.Module):
     """A block in the manner of OpenAI's CLIP and the prompt learners: (token, batch, width), in a list."""
 
@@ -199,6 +258,7 @@ LLAMA = {
     "vocab_size": 99,
 }
 BOTH = {"vision_config": VISION, "text_config": TEXT}
+CLIP_TEXT = TEXT | {"eos_token_id": 98}
 
 # a text of each sample: whole, padded on the left, padded on the right
 MIXED = ("sos word:10 eos", "pad:3 sos word:7 eos", "sos word:7 eos pad:3")
@@ -371,7 +431,7 @@ CASES = [
     Case("timm ViT, average pool", lambda: timm_model("avg"), {"image": "patch:16"}),
     Case(
         "HF CLIP",
-        hf("CLIPModel", "CLIPConfig", **BOTH, projection_dim=16),
+        hf("CLIPModel", "CLIPConfig", **BOTH | {"text_config": CLIP_TEXT}, projection_dim=16),
         {"image": "cls patch:16", "text": "sos word:11"},
     ),
     Case(
@@ -384,14 +444,47 @@ CASES = [
     ),
     Case(
         "HF CLIP text tower",
-        hf("CLIPTextModel", "CLIPTextConfig", **TEXT),
+        hf("CLIPTextModel", "CLIPTextConfig", **CLIP_TEXT),
         {"text": "sos word:11"},
         mask=True,
     ),
     Case(
         "HF CLIP text tower with projection",
-        hf("CLIPTextModelWithProjection", "CLIPTextConfig", **TEXT),
+        hf("CLIPTextModelWithProjection", "CLIPTextConfig", **CLIP_TEXT),
         {"text": "sos word:11"},
+    ),
+    Case("timm DeiT, distilled", distilled, {"image": "cls distill patch:16"}),
+    Case("timm EVA, gated", lambda: eva(swiglu_mlp=True, mlp_ratio=2), {"image": "cls patch:16"}),
+    Case("timm EVA, norms behind", lambda: eva(use_post_norm=True, mlp_ratio=2), {"image": "cls patch:16"}),
+    Case("timm SAM", sam, {"image": "patch:16"}),
+    Case("timm NaFlex, one size", naflex, {"image": "cls register:2 patch:16"}),
+    Case("timm NaFlex", naflex, {"image": NAFLEX_TIMM}, inputs={"image": naflex_timm}),
+    Case("HF SigLIP 2, NaFlex", siglip2, {"image": NAFLEX}, inputs={"image": naflex_hf}),
+    Case("HF DeiT", hf("DeiTModel", "DeiTConfig", **VISION), {"image": "cls distill patch:16"}),
+    Case("HF DINOv2", hf("Dinov2Model", "Dinov2Config", **VISION, mlp_ratio=2), {"image": "cls patch:16"}),
+    Case(
+        "HF DINOv2, registers",
+        hf("Dinov2WithRegistersModel", "Dinov2WithRegistersConfig", **VISION, mlp_ratio=2),
+        {"image": "cls register:4 patch:16"},
+    ),
+    Case(
+        "HF DINOv3, gated",
+        hf("DINOv3ViTModel", "DINOv3ViTConfig", **VISION, use_gated_mlp=True, num_register_tokens=2),
+        {"image": "cls register:2 patch:16"},
+    ),
+    Case("HF AIMv2", hf("Aimv2VisionModel", "Aimv2VisionConfig", **VISION), {"image": "patch:16"}),
+    Case(
+        "HF SAM",
+        hf(
+            "SamVisionModel",
+            "SamVisionConfig",
+            **VISION,
+            mlp_dim=64,
+            window_size=3,
+            global_attn_indexes=[1],
+            output_channels=16,
+        ),
+        {"image": "patch:16"},
     ),
     Case("HF SigLIP", hf("SiglipModel", "SiglipConfig", **BOTH), {"image": "patch:16", "text": "word:12"}),
     Case(

@@ -1,5 +1,6 @@
 """One contract for all families of models: every site is hit, shaped, labelled, and changes nothing."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from family_models import CASES, OWN, TOWERS, OwnModel, built, timm_model
+from family_models import CLIP as CLIP_CFG
 
 import vlmlab
 from vlmlab.capturing.module_tower import towers_of
 from vlmlab.capturing.sites import ONCE, SITES, names
-from vlmlab.models.families import FAMILIES, Family, at, has
+from vlmlab.models.families import FAMILIES, Family, Words, at, has
 from vlmlab.token_labels import parse_layout, tokens_of
 
 KERNEL = F.scaled_dot_product_attention
@@ -92,6 +94,7 @@ def test_tokens_are_labelled(case, kind):
             return
         patches = x["role"].values == "patch"
         assert x["row"].values[patches].tolist() == [i // 4 for i in range(16)]
+        assert x["col"].values[patches].tolist() == [i % 4 for i in range(16)]
         return
     last_word = "SigLIP" in case.name  # reads its last position, whatever stands there
     for row, end in zip(x["role"].values, (11, 11, 11) if last_word else (11, 6, 8)):
@@ -118,10 +121,13 @@ def test_sites_fit_together(case, kind):
     pre, post = (record[f"{kind}.resid.{part}"].values for part in ("pre", "post"))
     ok = ~np.isnan(pre)
     if case.name not in POST_NORM and kind != "qformer" and f"{kind}.resid.mid" in record:
-        mid, added = record[f"{kind}.resid.mid"].values, record[f"{kind}.attn.out"].values
-        if f"{kind}.cross.out" in record:
-            added = added + record[f"{kind}.cross.out"].values
-        assert np.abs(pre + added - mid)[ok].max() < 1e-4
+        mid = record[f"{kind}.resid.mid"].values
+        added = [
+            record[f"{kind}.{part}.out"].values
+            for part in ("attn", "cross")
+            if f"{kind}.{part}.out" in record
+        ]
+        assert not added or np.abs(pre + sum(added) - mid)[ok].max() < 1e-4
         assert np.abs(mid + record[f"{kind}.mlp.out"].values - post)[ok].max() < 1e-4
     shared = pre.shape[2] if case.family is None else 17
     assert np.allclose(pre[1:, :, :shared], post[:-1, :, :shared], atol=1e-5)
@@ -220,6 +226,144 @@ def test_padding_is_not_looked_at(name):
         assert (received[sample][words][:, pad[sample]] == 0).all()
 
 
+@pytest.mark.parametrize("name", ["timm NaFlex", "HF SigLIP 2, NaFlex"])
+def test_images_of_different_sizes_have_grids_of_their_own(name):
+    record, _, _ = record_of(name, "image")
+    assert record["rows"].values.tolist() == [4, 2, 3] and record["cols"].values.tolist() == [4, 5, 4]
+    x = record["image.resid.post"]
+    for sample, (rows, cols) in enumerate([(4, 4), (2, 5), (3, 4)]):
+        here = x.isel(sample=sample)
+        here = here.isel(token=here["role"].values == "patch")
+        assert here["row"].values.tolist() == [i // cols for i in range(rows * cols)]
+        assert here["col"].values.tolist() == [i % cols for i in range(rows * cols)]
+    case = next(c for c in CASES if c.name == name)
+    kept = vlmlab.capture(
+        model_of(name),
+        case.data("image"),
+        "image.resid.post",
+        keep=vlmlab.capture.mean("patch"),
+        progress=False,
+    )["image.resid.post"]
+    expected = x.where(x["role"] == "patch").mean("token")
+    assert np.abs(kept.isel(token=0) - expected).max() < 1e-5
+    assert (
+        np.abs(
+            vlmlab.measures.norm_by_role(x).sel(role="patch")
+            - vlmlab.measures.token_norms(x).where(x["role"] == "patch").mean("token")
+        ).max()
+        < 1e-5
+    )
+
+
+def test_hiera_is_refused_by_name():
+    from timm.models.hiera import Hiera
+
+    model = Hiera(img_size=64, embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), mask_unit_size=(8, 8)).eval()
+    with pytest.raises(ValueError, match=r"Hiera \(Hiera\) cannot be captured: its blocks pool tokens"):
+        vlmlab.capture(model, torch.randn(2, 3, 64, 64), "image.resid.post", progress=False)
+
+
+def test_a_tower_of_windows_has_no_attention_sites():
+    record, _, _ = record_of("timm SAM", "image")
+    assert not [name for name in record.data_vars if "attn" in name]
+    with pytest.raises(ValueError, match=r"no site 'image\.attn\.probs'"):
+        vlmlab.capture(model_of("timm SAM"), torch.randn(2, 3, 32, 32), "image.attn.probs", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("timm EVA, gated", "blocks.0.mlp.fc2"),
+        ("HF DINOv3, gated", "model.layer.0.mlp.down_proj"),
+        ("HF AIMv2", "encoder.layers.0.ffn.down_proj"),
+        ("timm ViT", "blocks.0.mlp.fc2"),
+    ],
+)
+def test_neurons_are_what_the_last_projection_reads(name, read):
+    model, seen = model_of(name), []
+    handle = model.get_submodule(read).register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(next(c for c in CASES if c.name == name).data("image"))
+    handle.remove()
+    neurons = record_of(name, "image")[0]["image.mlp.act"].sel(layer=1).values
+    assert np.abs(neurons - seen[0].numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(32, 72), (72, 32), (8, 40), (40, 8), (20, 44)])
+@pytest.mark.parametrize("patch", [8, (8, 4), (4, 8)])
+def test_patches_of_a_rectangle_have_its_rows_and_columns(size, patch):
+    from timm.models.vision_transformer import VisionTransformer
+
+    settings = dict(embed_dim=32, depth=1, num_heads=4, num_classes=0)
+    model = VisionTransformer(img_size=size, patch_size=patch, **settings).eval()
+    high, wide = patch if isinstance(patch, tuple) else (patch, patch)
+    record = vlmlab.capture(model, torch.randn(2, 3, *size), "image.attn.probs", progress=False)
+    x = record["image.attn.probs"]
+    patches = x["role"].values == "patch"
+    rows, cols = size[0] // high, size[1] // wide
+    assert x["row"].values[patches].tolist() == [i // cols for i in range(rows * cols)]
+    assert x["query_col"].values[patches].tolist() == [i % cols for i in range(rows * cols)]
+    grads = vlmlab.capture.attention_grads(model, torch.randn(1, 3, *size), lambda x: x.sum(dim=1))
+    flow = vlmlab.measures.rollout(grads["image.attn.probs"])
+    assert flow["col"].values[patches].tolist() == x["col"].values[patches].tolist()
+
+
+def test_patches_that_do_not_follow_the_rows_have_no_place():
+    model = built(next(c for c in CASES if c.name == "timm ViT"))
+    stem = model.patch_embed.forward
+    turned = torch.arange(16).reshape(4, 4).T.flatten()
+    model.patch_embed.forward = lambda x: stem(x)[:, turned]
+    record = vlmlab.capture(model, torch.randn(2, 3, 32, 32), "image.resid.post", progress=False)
+    assert "row" not in record["image.resid.post"].coords
+
+
+def test_a_stem_that_overlaps_still_has_a_grid():
+    model = built(next(c for c in CASES if c.name == "timm ViT"))
+    model.patch_embed.proj = torch.nn.Conv2d(3, 32, 16, stride=8, padding=4)
+    record = vlmlab.capture(model.eval(), torch.randn(2, 3, 32, 32), "image.resid.post", progress=False)
+    x = record["image.resid.post"]
+    assert x["row"].values[1:].tolist() == [i // 4 for i in range(16)]
+
+
+@pytest.mark.parametrize("name", ["HF CLIP", "HF CLIP text tower", "HF CLIP text tower with projection"])
+def test_a_word_behind_the_vocabulary_is_not_the_end(name):
+    """Textual inversion: its id is above that of EOS, and EOS stands for padding too."""
+    model = model_of(name)
+    ids = torch.tensor([[1, 5, 98, 7, 97, 97, 97], [1, 5, 7, 8, 98, 97, 97]])
+    ids = torch.where(ids == 98, 96, ids)  # 98 is EOS in these models: give it its place below
+    ids[0, 4], ids[1, 5] = 98, 98
+    roles = vlmlab.capture(model, {"input_ids": ids}, "text.embed", progress=False)["text.embed"]["role"]
+    assert [row.tolist().index("eos") for row in roles.values] == [4, 5]
+    with pytest.raises(ValueError, match=r"1 texts hold no end token \(id 98\), the first is number 1"):
+        vlmlab.capture(
+            model, {"input_ids": ids.where(torch.tensor([[True], [False]]), 5)}, "text.embed", progress=False
+        )
+
+
+@pytest.mark.parametrize(("pool", "place"), [("argmax", 2), ("eos", 4), ("first", 0), ("last", 11)])
+@pytest.mark.parametrize("custom", [False, True])
+def test_a_text_of_open_clip_is_read_where_its_pooling_says(pool, place, custom):
+    from open_clip.model import CLIP, CustomTextCLIP
+
+    text = {**CLIP_CFG["text_cfg"], "pool_type": pool, "eos_id": 90}
+    model = (CustomTextCLIP if custom else CLIP)(
+        embed_dim=16, vision_cfg=CLIP_CFG["vision_cfg"], text_cfg=text
+    ).eval()
+    ids = torch.tensor([[1, 5, 95, 7, 90, 90, 0, 0, 0, 0, 0, 0]])
+    roles = vlmlab.capture(model, ids, "text.embed", progress=False)["text.embed"]["role"]
+    assert roles.values[0].tolist().index("eos") == place
+
+
+def test_a_wrong_rule_for_the_end_is_refuted_by_the_features():
+    model = model_of("HF CLIP text tower")
+    family = dataclasses.replace(FAMILIES["HF CLIP text tower"], tokens=Words("sos word*", "argmax"))
+    ids = torch.tensor([[1, 110, 97, 98, 0, 0]])
+    model.base_model.embeddings.token_embedding = torch.nn.Embedding(120, 32)
+    with pytest.raises(ValueError, match="token 1 of text 0 is called eos, but the features change"):
+        vlmlab.capture(model, ids, "text.embed", family=family, progress=False)
+    record_of.cache_clear(), model_of.cache_clear()
+
+
 def test_grouped_queries_share_keys():
     record, _, _ = record_of("HF LLaMA", "text")
     assert record["text.attn.q"].sizes["head"] == record["text.attn.probs"].sizes["head"] == 4
@@ -256,7 +400,7 @@ def test_own_module_has_its_prompts_where_they_appear():
         ),
         ({"blocks": "levels"}, "OwnModel has no 'levels'"),
         ({"sites": {"resid.post": ("ln_9", "out")}}, "has no 'ln_9'"),
-        ({"batch_first": True}, "block 2: layout .* names 17 and more tokens, but there are 2"),
+        ({"batch_first": True}, "block 2: layout .* names 17 and more tokens, but there are 4"),
     ],
 )
 def test_a_wrong_family_is_one_clear_error(family, message):

@@ -42,7 +42,7 @@ def test_parts_cover_all_rows_once_and_cut_between_batches(samples, batch_size, 
         ((3, 2), "number i of n"),
         (2, "number i of n"),
         ((1.0, 2), "number i of n"),
-        ((1, 7), "11 samples in batches of 2 make 6 parts at most"),
+        ((1, 12), "11 samples make 11 parts at most"),
     ],
 )
 def test_wrong_parts(vlm, many, tmp_path, part, message):
@@ -88,7 +88,7 @@ def test_any_division_into_parts_finishes_what_another_began(vlm, many, tmp_path
     grab(vlm, many, out=tmp_path / "whole")
     ran = counting(monkeypatch, vlm)
     grab(vlm, many, out=tmp_path / "run", part=(2, 6))
-    assert ran == [2, 2, 2]  # the layout check, the plain run, one batch
+    assert ran == [4, 2, 2]  # the layout check, the plain run, one batch
     grab(vlm, many, out=tmp_path / "run", part=(1, 2))
     assert ran[3:] == [2, 2, 2, 2]  # rows 0:2 and 4:6
     grab(vlm, many, out=tmp_path / "run", part=(4, 6))

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from vlmlab.capturing.check_layout import check_layout
+from vlmlab.capturing.check_layout import check_layout, grid_of
 from vlmlab.token_labels import (
     SampleRoles,
     coordinates,
     describe_layout,
+    grid_by_shape,
     layouts_by_layer,
     parse_layout,
     tokens_of,
@@ -80,10 +81,36 @@ def test_a_role_in_two_runs_goes_on_counting():
 
 
 def test_coordinates_of_patches():
-    found = coordinates(tokens_of((("cls", 1), ("prompt", 1), ("patch", 4))))
-    assert found["row"].tolist() == [-1, -1, 0, 0, 1, 1]
-    assert found["col"].tolist() == [-1, -1, 0, 1, 0, 1]
-    assert "row" not in coordinates((("sos", 0), ("word", 0)))
+    tokens = tokens_of((("cls", 1), ("prompt", 1), ("patch", 6)))
+    found = coordinates(tokens, (2, 3))
+    assert found["row"].tolist() == [-1, -1, 0, 0, 0, 1, 1, 1]
+    assert found["col"].tolist() == [-1, -1, 0, 1, 2, 0, 1, 2]
+    assert "row" not in coordinates(tokens) and "row" not in coordinates(tokens, (2, 2))
+    assert "row" not in coordinates((("sos", 0), ("word", 0)), (2, 3))
+    own = coordinates(tokens, (np.array([1, 3]), np.array([4, 2])))  # of two images
+    assert own["row"].tolist() == [[-1, -1, 0, 0, 0, 0, -1, -1], [-1, -1, 0, 0, 1, 1, 2, 2]]
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(4, 9), (9, 4), (1, 5), (5, 1), (1, 1), (6, 6)])
+@pytest.mark.parametrize("broad", [1, 2])
+def test_a_grid_is_told_by_what_its_edges_change(rows, cols, broad):
+    """broad: rows and columns of patches that one row or column of pixels changes, as in a stem that overlaps."""
+    number, broad_row, broad_col = np.arange(rows * cols), min(broad, rows), min(broad, cols)
+    first_row, first_col = number[number // cols < broad_row], number[number % cols < broad_col]
+    found = grid_of(first_row, first_col, rows * cols)
+    sure = broad_row < rows or broad_col < cols or rows * cols == 1
+    assert found in ((rows, cols), None) and (found is not None or broad == 2 or not sure)
+    assert grid_of(number, number, rows * cols) in (None, (1, 1))  # everything changes
+    if min(rows, cols) > 1:  # down the columns
+        turned = number.reshape(cols, rows)
+        assert (
+            grid_of(np.sort(turned[:, 0]), np.sort(turned[0]), rows * cols) in (None, (cols, rows)) or broad
+        )
+
+
+def test_patches_of_a_cross_attention_have_a_grid_where_their_shape_tells():
+    assert grid_by_shape(32, 64, 128) == (4, 8) and grid_by_shape(16, 32, 32) == (4, 4)
+    assert grid_by_shape(35, 64, 128) is None and grid_by_shape(0, 64, 128) is None
 
 
 def test_text_roles_depend_on_the_sample():

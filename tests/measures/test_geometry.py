@@ -157,7 +157,7 @@ def test_effective_rank_by_hand():
         (lambda: measures.tolerance_same_class(CROSS, np.arange(4)), "no two samples share a class"),
         (lambda: measures.tolerance_same_class(CROSS, np.arange(3)), "as many labels"),
         (lambda: measures.alignment(CROSS, CROSS[:2]), "must match"),
-        (lambda: measures.tsne(CROSS), "perplexity 30.0 must be below"),
+        (lambda: measures.tsne(CROSS), "must be above 0 and below the number of samples, 4"),
         (lambda: measures.tsne(np.ones((2, 9, 3))), r"must be \(sample, feature\)"),
         (
             lambda: measures.umap(xr.DataArray(np.ones((2, 9, 3)), dims=("layer", "sample", "feature"))),
@@ -186,3 +186,50 @@ def test_pca_keeps_arrows_and_finds_the_plane():
     assert np.allclose(moved, moved[0]) and np.linalg.norm(moved[0]) == pytest.approx(1)
     with pytest.raises(ValueError, match="one set"):
         measures.pca(x.expand_dims("layer"))
+
+
+SAME = np.full((60, 8), 2.5)
+NOISE = SAME * (1 + 1e-8 * np.random.default_rng(0).random((60, 8)))
+POINTS = np.random.default_rng(0).random((60, 8))
+
+
+@pytest.mark.parametrize("z", [SAME, NOISE, np.zeros((60, 8))], ids=["equal", "rounding", "zeros"])
+@pytest.mark.parametrize("name", ["tsne", "umap", "pca"])
+def test_equal_vectors_have_no_map(name, z):
+    with pytest.raises(ValueError, match="the 60 vectors are all equal"):
+        getattr(measures, name)(z)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: measures.tsne(POINTS[:1], perplexity=0.5), "3 vectors and 2 features"),
+        (lambda: measures.tsne(POINTS[:2], perplexity=1), "3 vectors and 2 features"),
+        (lambda: measures.tsne(POINTS[:, :1]), "3 vectors and 2 features"),
+        (lambda: measures.tsne(POINTS, components=1), "components=1"),
+        (lambda: measures.tsne(POINTS, perplexity=60), "perplexity 60 must be above 0 and below"),
+        (lambda: measures.tsne(POINTS, perplexity=-1), "perplexity -1 must be above 0"),
+        (lambda: measures.tsne(POINTS, perplexity=float("nan")), "perplexity nan must be"),
+        (lambda: measures.tsne(np.where(POINTS > 0.9, np.nan, POINTS)), "NaN or infinity"),
+        (lambda: measures.uniformity(np.where(POINTS > 0.9, np.inf, POINTS)), "NaN or infinity"),
+        (lambda: measures.pca(POINTS, components=9), "components=9 of 60 vectors of 8"),
+        (lambda: measures.pca(POINTS[:1]), "components=2 of 1 vectors"),
+        (lambda: measures.silhouette(POINTS, np.zeros(60)), "60 samples of 1 classes"),
+        (lambda: measures.silhouette(POINTS, np.arange(60)), "60 samples of 60 classes"),
+        (lambda: measures.knn_accuracy(POINTS, np.arange(60), k=0), "k=0 must be at least 1"),
+        (
+            lambda: measures.calibration(np.full((4, 2), 0.5), np.array([0, 1, 2, 0])),
+            "whole numbers from 0 to 1",
+        ),
+        (lambda: measures.calibration(np.full((4, 2), 0.5), np.zeros(4, int), bins=0), "bins=0"),
+    ],
+)
+def test_what_has_no_answer_is_an_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_few_distinct_vectors_have_a_map():
+    """Duplicates are no fault: two heaps."""
+    found = measures.tsne(np.repeat(POINTS[:2], 20, axis=0), perplexity=5)
+    assert np.isfinite(found).all()

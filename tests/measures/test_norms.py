@@ -101,3 +101,14 @@ def test_effect_size_by_hand():
 def test_unknown_measure_lists_what_there_is():
     with pytest.raises(AttributeError, match="it has token_norms"):
         measures.norm_ration  # noqa: B018
+
+
+def test_ratios_and_differences_that_are_not_defined_are_errors():
+    z = np.random.default_rng(0).random((5, 4))
+    for bad in (0.0, np.nan, np.inf):
+        class_features = z.copy()
+        class_features[1] = bad
+        with pytest.raises(ValueError, match=r"r\(x\) is not defined for 1 samples"):
+            measures.norm_ratio(z, class_features)
+    with pytest.raises(ValueError, match="the samples of each side are all equal"):
+        measures.effect_size(np.ones(5), np.full(5, 2.0))

@@ -31,6 +31,17 @@ def test_rollout_by_hand():
         assert np.allclose(measures.rollout(A, query), (second @ first)[query])
 
 
+@pytest.mark.parametrize("depth", [3, 4])
+def test_rollout_multiplies_the_blocks_in_their_order(depth):
+    a = np.random.default_rng(0).random((depth, 2, 1, 5, 5))
+    a /= a.sum(axis=-1, keepdims=True)
+    for sample in range(2):
+        flow = np.eye(5)
+        for step in a[:, sample, 0]:
+            flow = (step / 2 + np.eye(5) / 2) @ flow
+        assert np.allclose(measures.rollout(a, 2)[sample], flow[2])
+
+
 def test_chefer_by_hand():
     relevance = np.eye(2)
     for a, g in zip(A[:, 0, 0], G[:, 0, 0]):

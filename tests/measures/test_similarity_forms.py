@@ -215,17 +215,41 @@ def running_with_other_widths():
     running.add(record(layers(width=5)))
 
 
+def constant_layer(layer, noise=0.0):
+    values = layers()
+    values[layer] = 3.0 + noise * values[layer]
+    return values
+
+
+def running_with_a_constant():
+    running = RunningCKA()
+    running.add(record(constant_layer(2)))
+    running.value()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: measures.rsa(record(layers()), metric="cosin"), "not one of correlation, cosine, euclidean"),
-        (lambda: measures.rsa(record(np.ones((1, 9, 4)))), "constant features"),
+        (lambda: measures.rsa(record(np.ones((1, 9, 4)) * np.arange(9)[:, None])), "constant features"),
+        (lambda: measures.rsa(record(np.ones((1, 9, 4)))), r"layers \[1\] are the same for all 9"),
+        (lambda: measures.rsa(record(layers(n=2))), "equally far in a layer"),
         (
             lambda: measures.svcca(record(layers(n=7)), variance=1.0),
             "of 7 samples, so all layers would score 1",
         ),
-        (lambda: measures.svcca(record(np.ones((1, 9, 4)))), "same for all samples"),
-        (lambda: measures.rbf_cka(record(np.ones((1, 9, 4)))), "most samples of a layer are equal"),
+        (lambda: measures.svcca(record(np.ones((1, 9, 4)))), "the same for all 9 samples"),
+        (lambda: measures.cka(record(constant_layer(1))), r"layers \[2\] are the same for all"),
+        (
+            lambda: measures.minibatch_cka(record(layers()), record(constant_layer(0))),
+            r"layers \[1\] are the same",
+        ),
+        (lambda: measures.cka(record(constant_layer(1, noise=1e-7))), r"layers \[2\] are the same for all"),
+        (running_with_a_constant, r"layers \[3\] are the same for all samples"),
+        (
+            lambda: measures.rbf_cka(record(np.eye(9)[None, :, :1] * np.ones(4))),
+            "most samples of a layer are equal",
+        ),
         (lambda: measures.minibatch_cka(record(layers()), batch=3), "at least 4 samples, got 3"),
         (lambda: measures.rbf_cka(record(layers()), record(layers(n=9))), "50 and 9 samples"),
         (lambda: RunningCKA().value(), "at least 4 samples, got 0"),

@@ -13,7 +13,7 @@ PICTURE = np.zeros((64, 64, 3), dtype=np.uint8)
 @pytest.fixture
 def probs():
     """(head, query, token) of a class token, two prompts and 4 x 4 patches, as capture labels them."""
-    here = coordinates(tokens_of((("cls", 1), ("prompt", 2), ("patch", 16))))
+    here = coordinates(tokens_of((("cls", 1), ("prompt", 2), ("patch", 16))), (4, 4))
     values = np.random.default_rng(0).random((3, 19, 19))
     return xr.DataArray(
         values,

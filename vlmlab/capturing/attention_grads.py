@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..models.tokens import Observer, Tokens, observed
 from ..token_labels import tokens_of
 from .attention_tap import Attention, attention_tap
+from .check_layout import check_pictures
 from .module_tower import first
 from .record import Record, assemble, plan_columns
 from .reducers import Axis, Kept
@@ -48,6 +49,8 @@ def attention_grads(
         )
     encode = model.encode_image if hasattr(tower, "prefix") else lambda x: tower.run(x)["output"]
     ((_, batch),) = source.batches()
+    with source.autocast():
+        grid = check_pictures(tower, batch, source.run)
     probs: dict[int, Tensor] = {}
     outputs: dict[int, Tensor] = {}
     graph = in_graph(tower, probs, outputs)
@@ -65,7 +68,7 @@ def attention_grads(
             grads = torch.autograd.grad(
                 score(target, features, len(batch)).sum(), list(probs.values()), allow_unused=True
             )
-    attrs = {**source.attrs, "each_layer": str(each_layer)}
+    attrs = {**source.attrs, "each_layer": str(each_layer), **({} if grid is None else {"grid": list(grid)})}
     return labelled(tower, probs, dict(zip(probs, grads)), source.coords, attrs)
 
 

@@ -16,7 +16,7 @@ from .. import __version__ as vlmlab_version
 from ..token_labels import SampleRoles
 from .attention_grads import attention_grads
 from .changes import ablate, patch
-from .check_layout import check_layout
+from .check_layout import check_ends, check_layout, check_pictures
 from .edit import edit, is_edited
 from .hooks import Hooks
 from .module_tower import towers_of
@@ -55,12 +55,18 @@ def capture(
 ) -> Record:
     """Run one tower of a model over data and return what the sites hold.
 
+        vlm, task = vlmlab.load(), vlmlab.task("emoji/animals")
+        acts = vlmlab.capture(vlm, task.test, ["image.resid.post[6:]", "image.attn.probs[-1]"])
+        vlmlab.measures.norm_by_role(acts["image.resid.post"]).mean("sample").to_pandas()
+
     model: in evaluation mode, a VLM, a Method, or a module of open_clip, timm or Hugging Face. Another
     module needs family=, a `models.families.Family` that says where its blocks are.
-    data: for `image.` sites a Split, a tensor of preprocessed images (image, 3, height, width) or a map-style
-    dataset of such; for `text.` sites a list of texts or a Split (its class prompts), of another library's
-    module what its tokenizer returns (a mapping of tensors). A Method's text tower runs its own class
-    prompts, data is None. preprocess: picture -> tensor, for a Split and another library's module.
+    data: for `image.` sites a Split, a tensor of preprocessed images (image, 3, height, width), pictures (PIL
+    images or paths, one or a list), a map-style dataset of tensors or pictures, a DataLoader (its dataset is
+    read, in order); for `text.` sites a list of texts or a Split (its class prompts); of another library's
+    module what its processor or tokenizer returns (a mapping of tensors, of which a tower takes its own). A
+    Method's text tower runs its own class prompts, data is None. preprocess: picture -> tensor, by default a
+    VLM's own; another library's module needs it for pictures (an image processor will do).
     generate: run `module.generate` with these settings, {"max_new_tokens": 4} and others, instead of one
     forward. Sites then have an axis step: step 0 is the prompt, in each later one a token of role "new" enters,
     whose keys are all tokens so far; NaN where a token does not enter or is not there yet. `final` holds the
@@ -72,16 +78,17 @@ def capture(
     record is written to, batch by batch, and opened from (`store.py`): it may be larger than the memory, a
     killed call goes on where it was, the same call on a finished folder only opens it. part: (i, n) fills
     the i-th of n ranges of rows, i from 1: the same call in n processes, one for each GPU, fills one folder,
-    bit for bit as one process would. It returns the whole record if the other parts are done, else its own
+    bit for bit as one process would (with batches of fewer samples where there would be too few for n). It returns the whole record if the other parts are done, else its own
     rows. Rows that one call left out any other call fills, whole or in parts.
 
     Returns a Record (xarray.Dataset), dims as documented there. Its attributes name the model, the sites,
     versions, and `difference`: how far the output with hooks was from the output without, in the first
     batch of the process that began it.
 
-    Raises ValueError for unknown or never-hit sites, data of the other tower, NaN in the images, a record
-    above the budget, a layout that contradicts the two-image check, an output changed by capture, an out=
-    folder that holds another record or a damaged one, or rows that another process is writing. OSError when
+    Raises ValueError for unknown or never-hit sites, data of the other tower, NaN in the images or in what a
+    site holds (an overflow in half precision, damaged weights), a record above the budget, tokens that are not
+    what their labels say (checked with images of noise), an output changed by capture, an out= folder that
+    holds another record, a damaged one or a trained run, or rows that another process is writing. OSError when
     the folder cannot be written; rows that are done are kept.
     """
     wanted, dtype = resolve(sites, towers_of(model, family)), float_type(dtype)
@@ -137,16 +144,17 @@ def fill(
     with bar, store or contextlib.nullcontext():
         for start, batch in store.batches(source) if store else source.batches():
             with now(first=start, total=len(source), batch=batch):
-                plain = None if columns else plain_run(source, batch)
+                plain, found = (None, {}) if columns else plain_run(source, batch)
                 hooks.batch = batch
                 with hooks:
                     output = source.run(batch)
             hooks.check_hit()
+            hooks.check_finite(output)
             hooks.complete()
             by_batch.append(hooks.batch_roles())
             done = len(next(iter(output.values())))
             if plain is not None:
-                attrs = attributes(hooks, precision, compare(plain, output, precision))
+                attrs = attributes(hooks, precision, compare(plain, output, precision)) | found
                 branches, columns = list(output), plan(hooks, output)
                 if store:
                     about = {"branches": branches, "attrs": attrs}
@@ -170,6 +178,7 @@ def attributes(hooks: Hooks, precision: str, difference: float) -> dict:
         "torch": str(torch.__version__),
         "open_clip": version("open_clip_torch"),
         "vlmlab": vlmlab_version,
+        **hooks.cross_grid(),
     }
 
 
@@ -204,22 +213,16 @@ def reducers_by_site(keep: Keep, wanted: list[Wanted]) -> dict[str, Callable | N
     return out
 
 
-def plain_run(source: Source, batch) -> dict[str, Tensor]:
-    """The first batch without hooks, after the layout check of an image tower."""
-    if source.kind == "image":
-        with now(paused=True):
-            check_layout(source.tower, noise_like(batch), source.run)
-    return source.run(batch)
-
-
-def noise_like(batch: Tensor | Mapping[str, Tensor]) -> Tensor | dict[str, Tensor]:
-    """Two images of noise in the shape of a batch's, everything else as of its first sample."""
-    if isinstance(batch, Mapping):
-        return {name: noise_like(x) for name, x in batch.items()}
-    if not batch.is_floating_point() or batch.ndim != 4:
-        return batch[:1].expand(2, *batch.shape[1:])
-    noise = torch.randn(2, *batch.shape[1:], generator=torch.Generator().manual_seed(0))
-    return noise.to(batch)
+def plain_run(source: Source, batch) -> tuple[dict[str, Tensor], dict]:
+    """The first batch without hooks, after the checks of the tower's tokens, and what these found out."""
+    found = {}
+    with now(paused=True):
+        if source.kind == "image":
+            grid = check_pictures(source.tower, batch, source.run)
+            found = {} if grid is None or "rows" in source.coords else {"grid": list(grid)}
+        elif batch is not None:
+            check_ends(source.tower, batch, source.run)
+    return source.run(batch), found
 
 
 def compare(plain: dict[str, Tensor], output: dict[str, Tensor], precision: str) -> float:

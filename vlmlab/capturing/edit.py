@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..models.families import at
 from ..models.tokens import Observer, Tokens, observed
 from ..token_labels import tokens_of
-from .module_tower import ModuleTower, first, tokens_first, towers_of, unwrapped
+from .module_tower import ModuleTower, first, swapped, tokens_first, towers_of, unwrapped
 from .now import NOW
 from .reducers import Axis, Table
 from .sites import SITES, resolve
@@ -143,7 +143,7 @@ class Writer(Observer):
     def write(self, x: Tensor) -> Tensor:
         """The edited tensor, on the device and in the dtype of the model."""
         self.hits += 1
-        x = tokens_first(x, self.tower.family)
+        given, x = x, tokens_first(x, self.tower.family)
         out, where = self.fn(x.clone(), self.table()), f"the edit of {self.name}[{self.layer}]"
         if not isinstance(out, Tensor) or out.shape != x.shape:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
@@ -151,7 +151,7 @@ class Writer(Observer):
                 f"{where} returned {what}; expected a tensor of shape {tuple(x.shape)} "
                 "(batch, token, feature)"
             )
-        return tokens_first(out.to(x), self.tower.family)  # swapped back: the same two axes
+        return tokens_first(out.to(x), self.tower.family).reshape(given.shape)  # the axes as they were
 
     def table(self) -> Table:
         layout = tokens_of(self.tokens.layout)
@@ -159,11 +159,7 @@ class Writer(Observer):
         if self.tokens.eos is not None:
             words = sum(role == "word" for role, _ in layout)
             roles["token"] = of_ends(self.tokens.eos - layout.index(("word", 0)), words).of(layout)
-        elif isinstance(self.tower, ModuleTower) and NOW.batch is not None and self.tower.words:
-            roles["token"] = self.tower.roles(NOW.batch).of(layout)
+        elif isinstance(self.tower, ModuleTower) and NOW.batch is not None:
+            known = self.tower.roles(NOW.batch)
+            roles = {} if known is None else {"token": known.of(layout)}
         return Table(self.name, self.layer, ("sample", *SITES[self.site]), {"token": axis}, roles)
-
-
-def swapped(given, x: Tensor):
-    """What a module took or returned, a tensor or a list or tuple that begins with one, with x instead."""
-    return x if isinstance(given, Tensor) else type(given)([x, *given[1:]])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models.families import at
-from ..token_labels import SampleRoles, tokens_of
+from ..token_labels import SampleRoles, grid_by_shape, tokens_of
 from .attention_tap import Attention, attention_tap
 from .module_tower import first, tokens_first, unwrapped
 from .record import Column, Key
@@ -39,6 +39,7 @@ class Hooks:
         self.aligned: dict[Axis, SampleRoles] = {}  # the same by axis
         self.shapes: dict[tuple[str, int | None], torch.Size] = {}  # by site and layer
         self.there: set[str] = set()  # roles
+        self.finite: dict[tuple[str, int | None, int | None], tuple[Tensor, Tensor, torch.dtype]] = {}
         self.sites = {w.site: w for w in self.wanted}
 
     @property
@@ -50,6 +51,7 @@ class Hooks:
         self.known.clear()
         self.aligned.clear()
         self.shapes.clear()
+        self.finite.clear()
         self.stack = contextlib.ExitStack()
         try:
             self.stack.enter_context(self.source.tower.watch())  # first: labels before values
@@ -108,7 +110,11 @@ class Hooks:
                 f"{name} of block {layer} was hit twice in one batch: {self.why_twice(site, layer)}"
             )
         self.shapes[site, layer] = x.shape
-        self.keep_of(layer, step, *self.labelled(site, layer, step, x))
+        x, table = self.labelled(site, layer, step, x)
+        self.keep_of(layer, step, x, table)
+        kept = self.kept[name, layer, step].values
+        # answers stay on the device until the batch is through; padding may hold anything
+        self.finite[name, layer, step] = shown(x, table).all(), ~kept.isinf().any(), x.dtype
 
     def keep_of(self, layer: int | None, step: int | None, x: Tensor, table: Table) -> None:
         for dim, axis in table.axes.items():
@@ -142,7 +148,9 @@ class Hooks:
                 continue
             count = x.shape[axis] if axis < x.ndim else 0
             whole, axes[dim] = self.axis(site, dim, layer or 1, count)
-            if x.ndim != len(dims) or count < whole:
+            extra = count > whole and not (dim == "token" and site in KEYS)  # a cache may be longer
+            samples = len(x) if self.batch is None else len(first(self.batch))
+            if x.ndim != len(dims) or count < whole or extra or len(x) != samples:
                 raise ValueError(
                     f"{self.sites[site].name} of block {layer or 1} has shape {tuple(x.shape)}; "
                     f"expected {dims} with the {whole} tokens that enter the block (attention "
@@ -233,6 +241,51 @@ class Hooks:
             )
             raise ValueError(f"{w.name} was never hit in blocks {missing}: {why}; fired: {fired}")
 
+    def check_finite(self, output: dict[str, Tensor]) -> None:
+        """ValueError where a site or the output held NaN or infinity, or the record's type is too narrow."""
+        for (name, layer, step), (whole, fits, kind) in self.finite.items():
+            where = name if layer is None else f"{name}[{layer}]"
+            where += "" if step is None else f" in step {step}"
+            if not whole:
+                raise ValueError(f"{where} holds NaN or infinity: {self.why_not_finite(kind)}")
+            if not fits:
+                raise ValueError(
+                    f"{where} holds numbers above {torch.finfo(self.dtype).max:,.0f}, the largest of "
+                    f"{str(self.dtype).removeprefix('torch.')}; capture with dtype='float32', or keep less with keep="
+                )
+        for branch, x in output.items():
+            if not x.isfinite().all():
+                raise ValueError(
+                    f"the output {branch!r} of the {self.source.kind} tower holds NaN or infinity: "
+                    f"{self.why_not_finite(x.dtype)}"
+                )
+            if self.sites.get("final") and not x.to(self.dtype).isfinite().all():
+                raise ValueError(
+                    f"{self.source.kind}.final holds numbers above {torch.finfo(self.dtype).max:,.0f}; capture "
+                    "with dtype='float32'"
+                )
+
+    def why_not_finite(self, kind: torch.dtype) -> str:
+        for name, weight in self.source.weights():
+            if not weight.isfinite().all():
+                return f"the weight {name} does; load the model from an undamaged file"
+        if kind in (torch.float16, torch.bfloat16):
+            return (
+                f"the model runs in {str(kind).removeprefix('torch.')}, which ends at {torch.finfo(kind).max:.4g}; "
+                "run it in bfloat16 or float32"
+            )
+        return "its weights do not, so it comes about in the model; capture earlier blocks to find where"
+
+    def cross_grid(self) -> dict:
+        """{"cross_grid": [rows, columns]} of the patches that a cross-attention looks at, where the images tell."""
+        axes = [a for kept in self.kept.values() for a in kept.axes.values() if a.side == "cross"]
+        pictures = [x for x in values_of(self.batch) if x.ndim == 4 and x.is_floating_point()]
+        if not axes or len(pictures) != 1:
+            return {}
+        patches = sum(role == "patch" for role, _ in axes[0].tokens)
+        grid = grid_by_shape(patches, *pictures[0].shape[2:])
+        return {} if grid is None else {"cross_grid": list(grid)}
+
     def check_roles(self) -> None:
         """ValueError when a reducer looks for a role that no layer has."""
         for name, reducer in self.keep.items():
@@ -249,3 +302,21 @@ class Hooks:
         for name, layer in keys:
             layers.setdefault(name, []).append(layer)
         return [name if ls == [None] else f"{name}[{','.join(map(str, ls))}]" for name, ls in layers.items()]
+
+
+def shown(x: Tensor, table: Table) -> Tensor:
+    """Which entries are finite, or belong to padding, along the axes of x."""
+    fine = x.isfinite()
+    for axis, dim in enumerate(table.dims):
+        roles = table.roles.get(dim)
+        if roles is not None and "pad" in roles.names:
+            shape = [n if i in (0, axis) else 1 for i, n in enumerate(x.shape)]
+            fine = fine | (roles.codes == roles.names.index("pad")).to(x.device).view(shape)
+    return fine
+
+
+def values_of(batch) -> list[Tensor]:
+    """The tensors of a batch."""
+    return (
+        list(batch.values()) if isinstance(batch, Mapping) else [batch] if isinstance(batch, Tensor) else []
+    )

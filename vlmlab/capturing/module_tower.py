@@ -1,16 +1,19 @@
 """A tower of a module that another library runs: what capture needs of it, read off its family."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from ..models.families import Family, Words, at, families_of
+from ..models.families import Family, Patches, Words, at, families_of, has
 from ..models.tokens import Observer, Tokens
 from ..token_labels import Layout, SampleRoles, Token, as_words, layouts_by_layer, size, tokens_of
+from .patches import of_patches
 from .text_roles import of_words
 
+READS = ("argmax", "eos", "first", "last")  # `Words.end` by which a text is read at its eos
 FEATURES = ("image_embeds", "text_embeds", "pooler_output", "logits", "last_hidden_state")
 
 
@@ -28,7 +31,10 @@ class ModuleTower:
     def __init__(self, module: nn.Module, family: Family):
         self.module, self.family, self.kind = module, family, family.kind
         self.blocks = list(at(module, family.blocks))
-        self.given, self.words = labels_of(module, family.tokens)
+        self.given, labels = labels_of(module, family.tokens)
+        self.words = labels if isinstance(labels, Words) else None
+        self.patches = labels if isinstance(labels, Patches) else None
+        self.takes = names_of(at(module, family.forward)) if has(module, family.forward) else None
         self.generate: Mapping | None = None
         self.observers: list[Observer] = []
         self.start()
@@ -76,9 +82,29 @@ class ModuleTower:
         (batch, step), -1 behind those that ended early."""
         if self.generate is not None:
             return {"output": self.new_tokens(batch)}
-        call = at(self.module, self.family.forward)
-        out = call(**batch) if isinstance(batch, Mapping) else call(batch)
+        call, named = at(self.module, self.family.forward), isinstance(batch, Mapping)
+        whole = named and self.patches is not None and self.patches.whole
+        out = call(**batch) if named and not whole else call(batch)
         return {"output": self.features(out, batch)}
+
+    def taken(self, data: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of what a processor or tokenizer returns, that which this tower takes; ValueError for nothing."""
+        if self.takes is None or self.generate is not None or (self.patches and self.patches.whole):
+            return dict(data)
+        found = {name: x for name, x in data.items() if name in self.takes}
+        if not found:
+            raise ValueError(
+                f"the {self.kind} tower of {type(self.module).__name__} takes {', '.join(self.takes)}; the data hold "
+                f"{', '.join(map(str, data)) or 'nothing'}"
+            )
+        return found
+
+    @property
+    def reads_at_eos(self) -> bool:
+        """Whether the features of a text are those of its token eos."""
+        if self.words is None or self.generate is not None:
+            return False
+        return self.words.end in READS and all("cls" not in x for x in layouts_in(self.given))
 
     def new_tokens(self, batch) -> Tensor:
         inputs = batch if isinstance(batch, Mapping) else {"input_ids": batch}
@@ -104,6 +130,8 @@ class ModuleTower:
         named = [getattr(out, name, None) for name in FEATURES]
         x = next((x for x in named if x is not None), None)
         x = first(out) if x is None else x
+        if isinstance(x, Tensor) and x.ndim == 4:  # a map (batch, feature, row, column)
+            x = x.mean(dim=(2, 3))
         if not isinstance(x, Tensor) or x.ndim not in (2, 3):
             what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
@@ -120,7 +148,10 @@ class ModuleTower:
         return x[:, 0] if self.layouts.get(1, (("", 0),))[0][0] == "cls" else x.mean(dim=1)
 
     def roles(self, batch) -> SampleRoles | None:
-        """Which token of the prompt is which in every sample, after it entered block 1; None for images."""
+        """Which token of the prompt is which in every sample, after it entered block 1; None for images of one
+        size."""
+        if self.patches is not None and isinstance(batch, Mapping) and self.patches.mask in batch:
+            return of_patches(self.patches, batch, self.prompt[1])
         if self.words is None:
             return None
         return of_words(self.words, self.module, batch, size(self.prompt[1]))
@@ -133,16 +164,31 @@ class ModuleTower:
                 f"which they are in its family: keys={{{name!r}: 'patch*'}}"
             )
         given, words = labels_of(self.module, self.family.keys[name])
-        if words is None:
+        if not isinstance(words, Words):
             return tokens_of(layouts_by_layer(given, {1: count})[1]), None
         roles = of_words(words, self.module, batch, count)
         return roles.tokens, roles
 
 
-def labels_of(module: nn.Module, labels) -> tuple[str | Mapping[int, str], Words | None]:
-    """The layouts that a family gives, and the Words where it is a text."""
+def labels_of(module: nn.Module, labels) -> tuple[str | Mapping[int, str], Words | Patches | None]:
+    """The layouts that a family gives, and the Words or Patches where they depend on the sample."""
     labels = labels(module) if callable(labels) else labels
-    return (labels.layout, labels) if isinstance(labels, Words) else (labels, None)
+    return (labels.layout, labels) if isinstance(labels, Words | Patches) else (labels, None)
+
+
+def layouts_in(given: str | Mapping[int, str]) -> list[list[str]]:
+    """The words of every layout."""
+    return [text.split() for text in ([given] if isinstance(given, str) else given.values())]
+
+
+def names_of(call) -> tuple[str, ...] | None:
+    """The arguments that a function or module names; None where it names none and takes all."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    try:
+        found = inspect.signature(getattr(call, "forward", call)).parameters
+    except (TypeError, ValueError):
+        return None
+    return tuple(name for name, about in found.items() if about.kind in kinds) or None
 
 
 def first(x):
@@ -162,8 +208,19 @@ def unwrapped(args: tuple, kwargs: Mapping) -> Tensor:
 
 
 def tokens_first(x: Tensor, family: Family) -> Tensor:
-    """(batch, token, ...) whatever order the family's blocks use; a view."""
+    """(batch, token, ...) whatever order the family's blocks use, rows and columns of a grid (batch, row, column,
+    width) one behind the other."""
+    x = x.flatten(1, 2) if x.ndim == 4 else x
     return x if family.batch_first else x.transpose(0, 1)
+
+
+def swapped(given, x: Tensor):
+    """What a module took or returned, a tensor or a list, tuple or mapping that begins with one, with x instead."""
+    if isinstance(given, Tensor):
+        return x.reshape(given.shape)
+    if isinstance(given, Mapping):
+        return type(given)({**given, next(iter(given)): x})
+    return type(given)([x, *given[1:]])
 
 
 def towers_of(model, family: Family | Mapping[str, Family] | None = None) -> dict:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from ..token_labels import SampleRoles, coordinates, union
+from ..token_labels import Grid, SampleRoles, coordinates, union
 from .reducers import LABELLED, Axis, Kept
 
 Key = tuple[int | None, int | None]  # layer and step, None where a site has none
+GRIDS = {"": "grid", "cross": "cross_grid"}  # by side of an axis, the attribute [rows, columns]
 OWN = "@"  # "token@image.attn.probs" is the token axis of that site alone
 
 
@@ -125,8 +126,11 @@ def assemble(
     roles: Mapping[str, SampleRoles],
     attrs: dict,
 ) -> Record:
-    """The Dataset of filled columns. samples: coordinates on sample. roles: those that depend on the sample,
-    of each side that has such."""
+    """The Dataset of filled columns. samples: coordinates on sample; rows and cols among them are the grids of
+    the images' patches, which are in attrs where all have the same. roles: those that depend on the sample, of
+    each side that has such."""
+    grids = {side: attrs[name] for side, name in GRIDS.items() if name in attrs}
+    grids |= {"": (samples["rows"], samples["cols"])} if "rows" in samples else {}
     suffixes: dict[str, dict] = {}  # dim -> {signature: suffix}; the first axis of a name needs none
     variables, coords = {}, {name: ("sample", value) for name, value in samples.items()}
     for column in columns:
@@ -141,7 +145,7 @@ def assemble(
             if dim == "layer":
                 coords[f"layer{suffix}"] = np.array(column.layers)
             elif dim in LABELLED:
-                coords |= token_coords(dim, suffix, column.axes[dim], roles)
+                coords |= token_coords(dim, suffix, column.axes[dim], roles, grids)
             elif dim == "step":
                 coords[f"step{suffix}"] = np.arange(column.shape[column.dims.index(dim) - len(column.dims)])
             elif dim == "branch":
@@ -150,12 +154,16 @@ def assemble(
     return Record(variables, coords, attrs)
 
 
-def token_coords(dim: str, suffix: str, axis: Axis, roles: Mapping[str, SampleRoles]) -> dict[str, tuple]:
+def token_coords(
+    dim: str, suffix: str, axis: Axis, roles: Mapping[str, SampleRoles], grids: Mapping[str, Grid]
+) -> dict[str, tuple]:
     """role, index, row, col of an axis, prefixed with query_ on the query axis; where a whole axis holds words,
-    EOS, padding or image tokens by sample, role is (sample, token)."""
-    prefix = "" if dim == "token" else f"{dim}_"
-    out = {f"{prefix}{k}{suffix}": (f"{dim}{suffix}", v) for k, v in coordinates(axis.tokens).items()}
+    EOS, padding or image tokens by sample, role is (sample, token), and so are row and col where images have
+    grids of their own."""
+    prefix, own = "" if dim == "token" else f"{dim}_", f"{dim}{suffix}"
+    found = coordinates(axis.tokens, grids.get(axis.side))
+    out = {f"{prefix}{k}{suffix}": (own if v.ndim == 1 else ("sample", own), v) for k, v in found.items()}
     if axis.whole and axis.side in roles:
         names = roles[axis.side].of(axis.tokens).text()
-        out[f"{prefix}role{suffix}"] = (("sample", f"{dim}{suffix}"), names)
+        out[f"{prefix}role{suffix}"] = (("sample", own), names)
     return out

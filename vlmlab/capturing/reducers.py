@@ -160,7 +160,7 @@ def pick(x: Tensor, table: Table, names: tuple[str, ...]) -> Kept:
     parts, tokens = [], []
     for name in names:
         places = table.positions(name)
-        by_label = table.dim not in table.roles or (places and name != "word")
+        by_label = table.dim not in table.roles or (places and name not in ("word", "patch"))
         if by_label or name not in table.roles[table.dim].names:
             part, labels = front[:, places], [table.axis.tokens[p] for p in places]
         else:
@@ -172,7 +172,7 @@ def pick(x: Tensor, table: Table, names: tuple[str, ...]) -> Kept:
 
 def sample_part(front: Tensor, table: Table, name: str) -> tuple[Tensor, list[Token]]:
     """The tokens of a role that depends on the sample, from a tensor (batch, token, ...): one for eos, sos and
-    cls; of the others all places that may hold it, NaN where they do not."""
+    cls; of the others all places that may hold it, NaN where they do not, as in texts that are shorter."""
     there = table.mask(name, front)
     if name in ALONE:
         part = front[torch.arange(len(front), device=front.device), there.long().argmax(dim=1)]

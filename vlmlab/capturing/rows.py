@@ -1,14 +1,19 @@
 """Data of any kind as numbered rows: what a tower runs over, and what the samples are called."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 PIXELS = (4, True, "(image, channel, height, width), float and preprocessed")
 IDS = (2, False, "(text, token), whole numbers")
+PICTURE = (Image.Image, str, os.PathLike)  # a PIL image or the path of a file
+IMAGE_KEYS = ("pixel_values", "image", "img")  # of items that are mappings, as of Hugging Face's datasets
 SHAPES = {"image": PIXELS, "qformer": PIXELS}  # of other towers: token ids
 
 
@@ -28,45 +33,75 @@ class Rows:
 
 
 def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | None = None) -> Rows:
-    """Rows of a tensor, a mapping of tensors (a tokenizer's output), a Split, or a map-style dataset whose
-    items are tensors or tuples that begin with one; of the last two, only one batch is in memory.
+    """Rows of a tensor, a mapping of tensors (a tokenizer's output), a Split, pictures (PIL images or paths, one
+    or a list), or a map-style dataset, of which a DataLoader may hold one: its items are tensors or pictures, or
+    tuples or mappings of such. Of all but tensors only one batch is in memory.
 
-    preprocess: picture -> tensor, for a Split. limit: at most so many rows, evenly spaced.
+    preprocess: picture -> tensor, for pictures. limit: at most so many rows, evenly spaced.
     Raises ValueError for anything else, wrong shapes and types, or no rows.
     """
+    if isinstance(data, DataLoader):
+        data = data.dataset
     if isinstance(data, Mapping):
         return of_tensors(dict(data), kind, limit)
+    if isinstance(data, np.ndarray) and data.dtype != object:
+        data = torch.from_numpy(data)
     if isinstance(data, Tensor):
         axes, floats, expected = SHAPES.get(kind, IDS)
         if data.ndim != axes or data.is_floating_point() != floats:
             raise ValueError(f"{kind} sites need a tensor {expected}; got {data.dtype} {tuple(data.shape)}")
         return of_tensors({"": data}, kind, limit)
-    if hasattr(data, "ids") and hasattr(data, "labels") and hasattr(data, "image"):
-        if preprocess is None:
-            raise ValueError(
-                "a Split holds pictures: pass preprocess=, the model's own function from a "
-                "picture to a tensor"
-            )
+    if kind in SHAPES and hasattr(data, "ids") and hasattr(data, "labels") and hasattr(data, "image"):
         chosen = spread(len(data), limit)
-        return Rows(
-            lambda part: torch.stack([preprocess(data.image(chosen[i])) for i in part]),
-            np.array([data.ids[i] for i in chosen]),
-            chosen,
-            np.asarray(data.labels)[chosen],
-        )
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (list, tuple, str)):
-        chosen, labels = spread(len(data), limit), getattr(data, "targets", None)
-        return Rows(
-            lambda part: torch.stack([item(data, chosen[i]) for i in part]),
-            chosen.astype(str),
-            chosen,
-            None if labels is None else np.asarray(labels)[chosen],
-        )
+        return of_items(data.image, chosen, [data.ids[i] for i in chosen], data.labels, preprocess)
+    if kind in SHAPES and isinstance(data, PICTURE):
+        data = [data]
+    if (
+        kind in SHAPES
+        and isinstance(data, (list, tuple))
+        and all(isinstance(x, PICTURE + (Tensor,)) for x in data)
+    ):
+        chosen = spread(len(data), limit)
+        names = [str(i) if isinstance(data[i], (Image.Image, Tensor)) else os.fspath(data[i]) for i in chosen]
+        return of_items(lambda i: data[i], chosen, names, None, preprocess)
+    mapped = (
+        hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
+    )
+    if mapped and not isinstance(data, (list, tuple, str)):
+        chosen = spread(len(data), limit)
+        return of_items(lambda i: data[i], chosen, chosen, getattr(data, "targets", None), preprocess)
+    held = sorted({type(x).__name__ for x in data}) if isinstance(data, (list, tuple)) else ()
+    of = f" of {', '.join(held)}" if held else ""
     raise ValueError(
         f"{kind} sites need a tensor {SHAPES.get(kind, IDS)[2]}, a mapping of tensors"
-        f"{', a Split' if kind in SHAPES else ''} or a map-style dataset (a DataLoader's "
-        f".dataset); got {type(data).__name__}"
+        f"{', a Split, PIL images, paths' if kind in SHAPES else ''} or a map-style dataset (or its DataLoader); "
+        f"got {type(data).__name__}{of}"
     )
+
+
+def of_items(
+    read: Callable, chosen: np.ndarray, names: Sequence, labels, preprocess: Callable | None
+) -> Rows:
+    """Rows that are read one by one: read(number) -> tensor or picture, alone or in front of others."""
+    names = [str(name) for name in names]
+    return Rows(
+        lambda part: stacked(
+            [item(read(int(chosen[i])), names[i], preprocess) for i in part], names[part[0]]
+        ),
+        np.array(names),
+        chosen,
+        None if labels is None else np.asarray(labels)[chosen],
+    )
+
+
+def stacked(tensors: list[Tensor], name) -> Tensor:
+    """One batch; ValueError names two shapes."""
+    if len({x.shape for x in tensors}) > 1:
+        shapes = sorted({tuple(x.shape) for x in tensors})
+        raise ValueError(
+            f"images from {name!r} on have the shapes {shapes}; `preprocess` must make them equal"
+        )
+    return torch.stack(tensors)
 
 
 def of_tensors(tensors: Mapping[str, Tensor], kind: str, limit: int | None) -> Rows:
@@ -95,16 +130,43 @@ def of_tensors(tensors: Mapping[str, Tensor], kind: str, limit: int | None) -> R
     return Rows(take, chosen.astype(str), chosen)
 
 
-def item(data, number: int) -> Tensor:
-    """One preprocessed image of a dataset, without its label."""
-    found = data[int(number)]
-    found = found[0] if isinstance(found, (tuple, list)) else found
-    if not isinstance(found, Tensor):
+def item(found, name, preprocess: Callable | None) -> Tensor:
+    """One preprocessed image of a dataset, without its label. A picture goes through `preprocess`, a function or
+    an image processor of Hugging Face; a tensor is taken as it is."""
+    if isinstance(found, Mapping):
+        found = next((found[key] for key in IMAGE_KEYS if key in found), found)
+    elif isinstance(found, (tuple, list)) and len(found):
+        found = found[0]
+    if isinstance(found, PICTURE):
+        if preprocess is None:
+            raise ValueError(
+                f"image {name!r} is a picture: pass preprocess=, the model's own function from a picture to a "
+                "tensor (a VLM's is vlm.preprocess), or give the dataset the model's transform"
+            )
+        found = preprocess(opened(found))
+        if isinstance(found, Mapping):  # an image processor makes batches of one
+            found = found["pixel_values"][0]
+        found = torch.from_numpy(found) if isinstance(found, np.ndarray) else found
+    if not isinstance(found, Tensor) or found.ndim != 3 or not found.is_floating_point():
+        what = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(
-            f"item {number} of {type(data).__name__} is a {type(found).__name__}, not a tensor; "
-            "give the dataset the model's transform"
+            f"image {name!r} is a {what}, not a float tensor (channel, height, width); give the dataset the "
+            "model's transform, or pictures and preprocess="
         )
     return found
+
+
+def opened(picture: str | os.PathLike | Image.Image) -> Image.Image:
+    """A picture as RGB, turned as its EXIF says; ValueError names a file that is none."""
+    if isinstance(picture, Image.Image):
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    try:
+        with Image.open(picture) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise
+    except Exception as e:  # Pillow has no common class for what damaged files raise
+        raise ValueError(f"{os.fspath(picture)} is not a readable image ({type(e).__name__}: {e})") from e
 
 
 def spread(n: int, limit: int | None) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from ..models.fingerprint import fingerprint
 from ..models.tokens import Observer, Tokens, observed
 from ..token_labels import SampleRoles, tokens_of
 from .module_tower import ModuleTower, towers_of
+from .patches import grids_of
 from .rows import Rows, rows_of
 from .text_roles import of_ends
 
-PRECISION = {torch.float16: "amp_fp16", torch.bfloat16: "amp_bf16"}  # of a module, by its weights; else fp32
+COARSE = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}  # the coarsest first
 
 
 @dataclasses.dataclass
@@ -26,7 +27,8 @@ class Source:
     batches: (first=0) -> (number of the first sample, batch), from sample `first` on. roles: batch -> roles
     of the tower's tokens that depend on the sample, or None; asked for after block 1 was entered.
     words: at most so many words of each text are kept, up to the last EOS of all; None for all. coords:
-    arrays on the sample axis. key: () -> what determines the outputs besides the data, in named parts.
+    arrays on the sample axis. key: () -> what determines the outputs besides the data, in named parts. weights:
+    () -> names and values of the model's parameters.
     """
 
     model: str
@@ -40,6 +42,7 @@ class Source:
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     roles: Callable[[object], SampleRoles | None] = lambda batch: None
     words: int | None = None
+    weights: Callable[[], Iterable[tuple[str, Tensor]]] = tuple
 
     @property
     def kind(self) -> str:
@@ -90,15 +93,26 @@ def open_source(
         attrs["config"] = str(getattr(model, "config", ""))
     common = {
         "attrs": attrs,
-        "precision": vlm.precision,
+        "precision": coarsest(vlm, vlm.precision),
         "autocast": vlm.autocast,
         "key": lambda: key_of(model, vlm, kind),
+        "weights": model.named_parameters,
     }
     if kind == "image":
-        return images(model, vlm, rows_of(data, kind, limit, vlm.preprocess), batch_size, common)
+        if isinstance(data, Mapping) and "pixel_values" in data:
+            data = data["pixel_values"]
+        return images(
+            model, vlm, rows_of(data, kind, limit, preprocess or vlm.preprocess), batch_size, common
+        )
     if is_method:
         return class_prompts(model, vlm, data, limit, common)
     return texts(vlm, data, limit, batch_size, common)
+
+
+def coarsest(module: torch.nn.Module, precision: str = "fp32") -> str:
+    """The coarsest of a precision and those of a module's weights, of which some may be half and others not."""
+    kinds = {p.dtype for p in module.parameters()}
+    return next((name for name, kind in COARSE.items() if name == precision or kind in kinds), precision)
 
 
 def check_generation(model, generate: Mapping) -> None:
@@ -150,14 +164,20 @@ def images(model, vlm, rows: Rows, batch_size: int, common: dict) -> Source:
 
 
 def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) -> Source:
+    data = tower.taken(data) if isinstance(data, Mapping) else data
     rows, weight = rows_of(data, tower.kind, limit, preprocess), next(model.parameters())
+    coords = rows.coords
+    if tower.patches is not None and isinstance(data, Mapping):
+        coords |= {name: x[rows.chosen] for name, x in grids_of(tower.patches, data).items()}
     attrs = {"model": type(model).__name__, "tower": tower.kind, "method": ""}
 
     def key():
         return {
             "weights": fingerprint(model.state_dict()),
             "method": "" if tower.generate is None else f"generate {dict(tower.generate)}",
-            "precision": str(weight.dtype),
+            "precision": " ".join(
+                sorted({str(p.dtype) for p in model.parameters() if p.is_floating_point()})
+            ),
             "pixels": f"{type(model).__name__} {tower.given}",
         }
 
@@ -166,11 +186,12 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
         tower,
         tower.run,
         batches_of(rows, batch_size, weight.device),
-        rows.coords,
+        coords,
         attrs,
         key,
-        PRECISION.get(weight.dtype, "fp32"),
+        coarsest(model),
         roles=tower.roles,
+        weights=model.named_parameters,
     )
 
 

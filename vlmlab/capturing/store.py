@@ -25,6 +25,7 @@ from .record_folder import (
     DONE,
     FORMAT,
     INFO,
+    TRAINED,
     column_info,
     load,
     read_done,
@@ -37,6 +38,7 @@ from .record_folder import (
 from .store_key import short
 from .store_parts import (
     RowFile,
+    batch_for,
     creating,
     lock_rows,
     open_lock,
@@ -71,8 +73,12 @@ class Store:
         self.done, self.batch_size = np.zeros(samples, bool), None
         if (self.folder / INFO).exists():
             self._attach()
+        elif (self.folder / TRAINED).exists():
+            raise ValueError(
+                f"{self.folder} is the folder of a trained run; name another out= folder, such as one inside it"
+            )
         # with other batches than the run began with the numbers would differ in the last bits
-        self.batch_size = self.info["batch_size"] if self.info else batch_size
+        self.batch_size = self.info["batch_size"] if self.info else batch_for(part, samples, batch_size)
         self.first, self.stop = rows_of_part(part, samples, self.batch_size)
         self.columns: list[Column] = []
         self.files: list[RowFile] = []
@@ -87,15 +93,14 @@ class Store:
         if differs:
             how = [f"{x}: {short(there.get(x))} there, {short(self.key.get(x))} asked" for x in differs]
             raise ValueError(
-                f"{self.folder} holds the record of another run ({'; '.join(how)}); choose "
-                "another out= folder or delete this one"
+                f"{self.folder} holds the record of another run ({'; '.join(how)}); name another out= folder"
             )
         if self.batch_size not in (None, self.info["batch_size"]):
             raise ValueError(
                 "another process has just begun this run with batches of "
                 f"{self.info['batch_size']}, not {self.batch_size}; call again to use those"
             )
-        stored_columns(self.folder, self.info)
+        load(self.folder, self.info)
         self.done = read_done(self.folder, self.info)
 
     @property
@@ -159,8 +164,7 @@ class Store:
         columns = stored_columns(self.folder, self.info)
         if [shape_of(c) for c in planned] != [shape_of(c) for c in columns]:
             raise ValueError(
-                f"the run in {self.folder} kept other axes than this call would; choose another "
-                "out= folder or delete this one"
+                f"the record in {self.folder} kept other axes than this call would; name another out= folder"
             )
         self.progress = self._open(DONE, layered=False)
         self.files = [self._open(f"{c.name}.npy", layered=c.layers is not None) for c in columns]

@@ -1,7 +1,6 @@
 """Several processes, one folder of a record: which rows are whose, locks, rows written in place."""
 
 import contextlib
-import fcntl
 import math
 import os
 from collections.abc import Iterator
@@ -9,13 +8,42 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:  # Windows: one process may write a record, several may not
+    fcntl = None
+
 LOCK = ".lock"
+AGAIN = "name another out= folder and capture again"
 sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def rows_of_part(part: tuple[int, int], samples: int, batch_size: int) -> tuple[int, int]:
     """First row of part i of n, and the row behind its last one. Parts are cut between batches, so that
     every batch is the same as in a run of one part. ValueError when there are fewer batches than parts."""
+    check_part(part)
+    (i, n), batches = part, -(-samples // batch_size)
+    if n > batches:
+        raise ValueError(
+            f"part={part!r}: this record began with batches of {batch_size}, of which its {samples} samples make "
+            f"{batches}; ask for {batches} parts at most, or name another out= folder"
+        )
+    return (i - 1) * batches // n * batch_size, min(i * batches // n * batch_size, samples)
+
+
+def batch_for(part: tuple[int, int], samples: int, batch_size: int) -> int:
+    """The batch size of a new record: smaller than asked where there would be fewer batches than parts, the same
+    in all n processes. ValueError when there are fewer samples than parts, or `part` is none."""
+    check_part(part)
+    if part[1] > samples:
+        raise ValueError(
+            f"part={part!r}: {samples} samples make {samples} parts at most; ask for fewer parts"
+        )
+    return batch_size if part[1] <= -(-samples // batch_size) else samples // part[1]
+
+
+def check_part(part: tuple[int, int]) -> None:
+    """ValueError unless it is (i, n), and where several processes cannot keep out of each other's rows."""
     if (
         not isinstance(part, (tuple, list))
         or len(part) != 2
@@ -23,13 +51,8 @@ def rows_of_part(part: tuple[int, int], samples: int, batch_size: int) -> tuple[
         or not 1 <= part[0] <= part[1]
     ):
         raise ValueError(f"part={part!r} must be (i, n), this process being number i of n, from 1 to n")
-    (i, n), batches = part, -(-samples // batch_size)
-    if n > batches:
-        raise ValueError(
-            f"part={part!r}: {samples} samples in batches of {batch_size} make {batches} parts "
-            "at most; ask for fewer parts or begin with a smaller batch_size"
-        )
-    return (i - 1) * batches // n * batch_size, min(i * batches // n * batch_size, samples)
+    if part[1] > 1 and fcntl is None:
+        raise ValueError(f"part={part!r} needs file locks, which this system has not; capture without part=")
 
 
 def ranges(marked: np.ndarray) -> list[tuple[int, int]]:
@@ -54,6 +77,8 @@ def open_lock(folder: Path) -> int:
 
 def lock_rows(lock: int, first: int, stop: int, folder: Path) -> None:
     """Keep other processes off these rows until the file is closed; ValueError when one is there already."""
+    if fcntl is None:
+        return
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, stop - first, 1 + first)
     except (BlockingIOError, PermissionError) as e:
@@ -72,6 +97,9 @@ def lock_rows(lock: int, first: int, stop: int, folder: Path) -> None:
 @contextlib.contextmanager
 def creating(lock: int) -> Iterator[None]:
     """One process at a time."""
+    if fcntl is None:
+        yield
+        return
     fcntl.lockf(lock, fcntl.LOCK_EX, 1, 0)
     try:
         yield
@@ -94,7 +122,7 @@ class RowFile:
         self.path, self.offset, self.layered = path, mapped.offset, layered
         self.samples, rest = mapped.shape[layered], mapped.shape[1 + layered :]
         self.row = math.prod(rest) * mapped.itemsize  # bytes
-        self.file = os.open(path, os.O_WRONLY)
+        self.file = os.open(path, os.O_WRONLY | getattr(os, "O_BINARY", 0))
 
     def write(self, start: int, rows: np.ndarray) -> None:
         """rows: (layer, row, ...) or (row, ...), of the file's type."""
@@ -102,7 +130,7 @@ class RowFile:
             place = self.offset + (layer * self.samples + start) * self.row
             left = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
             while left:  # the system may write less than it is given
-                written = self._try(os.pwrite, left, place)
+                written = self._try(write_at, left, place)
                 left, place = left[written:], place + written
 
     def sync(self) -> None:
@@ -123,14 +151,26 @@ class RowFile:
             ) from e
 
 
+def write_at(file: int, data: memoryview, place: int) -> int:
+    """Write bytes at a place of a file; returns how many were written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(file, data, place)
+    os.lseek(file, place, os.SEEK_SET)
+    return os.write(file, data)
+
+
 def open_npy(path: Path, mapped: bool = True) -> np.ndarray:
-    """An array file, mapped for reading or read whole. ValueError when it is not all there."""
+    """An array file, mapped for reading or read whole. ValueError when it is not all there, or its bytes are in
+    another order than `RowFile` writes."""
     try:
-        return np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as e:
+        values = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (OSError, ValueError, EOFError, SyntaxError) as e:
+        raise ValueError(f"{path} is missing, damaged or truncated ({e}); {AGAIN}") from e
+    if not isinstance(values, np.ndarray) or not (values.dtype.isnative and values.flags.c_contiguous):
         raise ValueError(
-            f"{path} is missing, damaged or truncated ({e}); delete {path.parent} and capture again"
-        ) from e
+            f"{path} is damaged: its header tells of another order of bytes or axes than records have; {AGAIN}"
+        )
+    return values
 
 
 def save_npy(path: Path, values: np.ndarray) -> None:

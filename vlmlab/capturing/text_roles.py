@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ..models.ends import ends
 from ..models.families import Words, at
 from ..token_labels import SampleRoles, as_words, layouts_by_layer, tokens_of
 
@@ -30,17 +31,17 @@ def of_words(words: Words, module: nn.Module, batch, count: int) -> SampleRoles:
         known = next(iter(batch.values()))
     codes = torch.tensor([names.index(role) for role in fixed], device=known.device).repeat(len(known), 1)
     place = torch.arange(count, device=known.device)
-    ends = ends_of(words, ids, shown, count)
+    last = ends_of(words, ids, shown, count)
     if shown is not None:
         hidden = (shown.cumsum(dim=1) == 0).sum(dim=1)  # tokens in front of the text
         codes = codes.gather(1, (place - hidden[:, None]).clamp_min(0))
         codes[~shown] = names.index("pad")
-    elif ends is not None:
-        codes[(place > ends[:, None]) & (codes == names.index("word"))] = names.index("pad")
+    elif last is not None:
+        codes[(place > last[:, None]) & (codes == names.index("word"))] = names.index("pad")
     if words.image and ids is not None:
         codes[ids == at(module, words.image)] = names.index("patch")
-    if ends is not None:
-        codes[torch.arange(len(codes), device=codes.device), ends] = names.index("eos")
+    if last is not None:
+        codes[torch.arange(len(codes), device=codes.device), last] = names.index("eos")
     return SampleRoles(tokens_of(as_words(layout)), names, codes)
 
 
@@ -60,8 +61,14 @@ def ends_of(words: Words, ids: Tensor | None, shown: Tensor | None, count: int) 
     """(sample,) places at which texts end; None where a family marks none or there is no text."""
     if not words.end or (ids is None and shown is None):
         return None
-    if words.end == "eos":
-        return ids.argmax(dim=1)
+    if words.end != "mask":
+        lacks = (ids != words.eos_id).all(dim=1) if words.end == "eos" else torch.zeros(1)
+        if lacks.any():
+            raise ValueError(
+                f"{int(lacks.sum())} texts hold no end token (id {words.eos_id}), the first is number "
+                f"{int(lacks.nonzero()[0])} of its batch; the model reads texts there: use its own tokenizer"
+            )
+        return ends(ids, words.end, words.eos_id)
     if shown is None:
         return torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
     return (shown * torch.arange(1, count + 1, device=shown.device)).argmax(dim=1)

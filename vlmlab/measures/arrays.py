@@ -42,11 +42,18 @@ def as_samples(x: xr.DataArray | np.ndarray) -> xr.DataArray:
         raise ValueError(
             f"dims {x.dims} have no sample and feature axes; pass vectors such as record['image.final']"
         )
-    if x.isnull().any():
+    if not np.isfinite(x.values).all():
         raise ValueError(
-            "the vectors hold NaN: tokens that some layers do not have; choose a role or layers first"
+            "the vectors hold NaN or infinity: tokens that some layers do not have (choose a role or layers "
+            "first), or an overflow"
         )
     return x.rename({dim: "feature"}) if dim != "feature" else x
+
+
+def differ(z: np.ndarray) -> np.ndarray:
+    """(...,) whether samples (..., sample, feature) differ by more than the rounding of float32."""
+    z = np.asarray(z, np.float64)
+    return np.ptp(z, axis=-2).max(axis=-1) > 1e-6 * np.abs(z).max(axis=(-1, -2))
 
 
 def labels_of(x: xr.DataArray, labels: np.ndarray | None) -> np.ndarray:
@@ -90,12 +97,12 @@ def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.Data
             f"of it, for example with x.isel({wrong[0]}=0)"
         )
     x = x.transpose("layer", "sample", *extra, dim)
-    empty = [bool(np.isnan(layer).any()) for layer in x.values]
+    empty = [not np.isfinite(layer).all() for layer in x.values]
     if any(empty):
         missing = layer_numbers(x)[empty].tolist()
         raise ValueError(
-            f"layers {missing} hold NaN: they have no {role or 'such'} token; choose others "
-            "with x.sel(layer=...)"
+            f"layers {missing} hold NaN: they have no {role or 'such'} token (or numbers that overflowed); choose "
+            "others with x.sel(layer=...)"
         )
     return x, role
 

@@ -20,6 +20,10 @@ def calibration(probs: np.ndarray | xr.DataArray, labels: np.ndarray, bins: int 
         )
     if not (np.allclose(probs.sum(axis=1), 1, atol=1e-3) and (probs >= 0).all()):
         raise ValueError("the rows of probs must be probabilities; apply a softmax to logits first")
+    if bins < 1 or not np.isin(labels, np.arange(probs.shape[1])).all():
+        raise ValueError(
+            f"bins={bins} must be at least 1, and labels whole numbers from 0 to {probs.shape[1] - 1}"
+        )
     sure, right = probs.max(axis=1), probs.argmax(axis=1) == labels
     at = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(at, minlength=bins)

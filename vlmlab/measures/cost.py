@@ -186,7 +186,12 @@ def flops(function: Callable, *inputs) -> xr.DataArray:
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
 
-    counter, fast, ran = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled(), set()
+    formulas = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flash_attention}
+    counter, fast, ran = (
+        FlopCounterMode(display=False, custom_mapping=formulas),
+        torch.backends.mha.get_fastpath_enabled(),
+        set(),
+    )
 
     class Ran(TorchDispatchMode):
         def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
@@ -204,8 +209,10 @@ def flops(function: Callable, *inputs) -> xr.DataArray:
     missed = sorted(str(op) for op in ran if "attention" in str(op) and op not in counter.flop_registry)
     if missed or not found:
         raise ValueError(
-            f"{', '.join(missed) or 'no operator of this call'} could be counted; run the model "
-            "with attn_implementation='sdpa' or 'eager', uncompiled"
+            f"{', '.join(missed)} could not be counted; run the model with attn_implementation='sdpa' or 'eager', "
+            "uncompiled"
+            if missed
+            else "this call ran no operator that is counted (matrix products, convolutions, attention)"
         )
     return xr.DataArray(
         np.array(list(found.values()), np.int64),
@@ -214,6 +221,17 @@ def flops(function: Callable, *inputs) -> xr.DataArray:
         "flops",
         {"units": "FLOP", "multiply_add": 2},
     )
+
+
+def flash_attention(*args, **kwargs) -> int:
+    """FLOP of a flash attention; torch before 2.15 has the formula for the GPU's operator alone."""
+    import torch
+    from torch.utils.flop_counter import flop_registry
+
+    return flop_registry[torch.ops.aten._scaled_dot_product_flash_attention](*args, **kwargs)
+
+
+flash_attention._get_raw = True  # takes tensors, as what torch has registered does
 
 
 def transformer_flops(tokens: int, width: int, blocks: int, mlp_ratio: float = 4.0) -> float:

@@ -9,7 +9,7 @@ from sklearn.manifold import TSNE, trustworthiness
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import NearestNeighbors
 
-from .arrays import as_samples, labels_of, per_set
+from .arrays import as_samples, differ, labels_of, per_set
 
 Vectors = xr.DataArray | np.ndarray
 BARNES_HUT_POINTS = 5000  # where openTSNE begins to pay
@@ -98,7 +98,14 @@ def pca(x: Vectors, fit: Vectors | None = None, components: int = 2) -> xr.DataA
     Attributes: share, that of the variance of `fit` along each axis, and n. ValueError for several sets.
     """
     x, z = one_set(x)
-    found = PCA(components).fit(z if fit is None else one_set(fit)[1])
+    base = z if fit is None else one_set(fit)[1]
+    if not 1 <= components <= min(base.shape) or base.shape[1] != z.shape[1]:
+        raise ValueError(
+            f"components={components} of {base.shape[0]} vectors of {base.shape[1]} features (for vectors of "
+            f"{z.shape[1]}): it must be 1 to the smaller of both"
+        )
+    check_spread(base, "principal components")
+    found = PCA(components).fit(base)
     coords = {k: v for k, v in x.coords.items() if v.dims == ("sample",)}
     return xr.DataArray(
         found.transform(z),
@@ -116,14 +123,16 @@ def tsne(x: Vectors, perplexity: float = 30.0, seed: int = 0, components: int = 
     on the map; the map minimises sum p ln(p / q). Only neighbourhoods mean something, not distances or the
     size of a cluster. First PCA to `components`, then scikit-learn's Barnes-Hut from a PCA start; above 5,000
     samples openTSNE where it is installed (`pip install openTSNE`), which is over twice as fast there.
-    Coordinates of the samples stay.
+    Coordinates of the samples stay. ValueError for equal vectors, fewer than 3, or no perplexity between 0 and
+    their number.
     Attributes: method, seed, perplexity, components, n, and trust, the share of kept neighbourhoods
     (scikit-learn's trustworthiness with 15 neighbours, on at most 2,000 points; fewer neighbours in tiny
     sets). Print them under the picture.
     """
     x, z = one_set(x)
-    if not perplexity < len(z):
-        raise ValueError(f"perplexity {perplexity} must be below the number of samples, {len(z)}")
+    if not 0 < perplexity < len(z):
+        raise ValueError(f"perplexity {perplexity} must be above 0 and below the number of samples, {len(z)}")
+    check_map(z, components)
     method, reduced = "scikit-learn", reduce(z, components, seed)
     if len(z) > BARNES_HUT_POINTS and importlib.util.find_spec("openTSNE"):
         import openTSNE
@@ -151,6 +160,7 @@ def umap(
     x, z = one_set(x)
     if not 1 < neighbours < len(z):
         raise ValueError(f"neighbours={neighbours} must be above 1 and below the number of samples, {len(z)}")
+    check_map(z, components)
     if not importlib.util.find_spec("umap"):
         raise ImportError(
             "UMAP needs the package umap-learn, which is not installed; run "
@@ -175,6 +185,25 @@ def one_set(x: Vectors) -> tuple[xr.DataArray, np.ndarray]:
     return x, x.transpose("sample", "feature").values.astype(np.float64)
 
 
+def check_spread(z: np.ndarray, what: str) -> None:
+    """ValueError when vectors (sample, feature) are all the same: there is no direction in which they differ."""
+    if not differ(z):
+        raise ValueError(
+            f"the {len(z)} vectors are all equal, as is a class token before the first block has seen the image; "
+            f"there are no {what}: choose another layer or token"
+        )
+
+
+def check_map(z: np.ndarray, components: int) -> None:
+    """ValueError when vectors (sample, feature) have no map of two axes."""
+    if len(z) < 3 or z.shape[1] < 2 or components < 2:
+        raise ValueError(
+            f"a map needs 3 vectors and 2 features and components at least, got {z.shape} and "
+            f"components={components}"
+        )
+    check_spread(z, "neighbourhoods to map")
+
+
 def reduce(z: np.ndarray, components: int, seed: int) -> np.ndarray:
     """The main directions of (sample, feature): quicker, and nearly the same neighbours."""
     return PCA(min(components, *z.shape), random_state=seed).fit_transform(z)
@@ -197,6 +226,11 @@ def silhouette(x: Vectors, labels: np.ndarray | None = None) -> xr.DataArray:
     """
     x = at_least(as_samples(x), 3)
     labels = labels_of(x, labels)
+    if not 2 <= len(np.unique(labels)) < len(labels):
+        raise ValueError(
+            f"{len(labels)} samples of {len(np.unique(labels))} classes; a silhouette needs two classes and one of "
+            "more than one sample"
+        )
     return per_set(lambda z: silhouette_score(z, labels, metric="cosine"), x).rename("silhouette")
 
 
@@ -206,6 +240,8 @@ def knn_accuracy(x: Vectors, labels: np.ndarray | None = None, k: int = 5) -> xr
     mean_i 1(argmax_c #{j in near_i: y_j = c} = y_i), near by cosine; votes count alike, unlike in
     the weighted evaluation of Wu et al. (2018).
     """
+    if k < 1:
+        raise ValueError(f"k={k} must be at least 1")
     x = at_least(as_samples(x), k + 1)
     labels = labels_of(x, labels)
 

@@ -72,7 +72,13 @@ def norm_ratio(
     )
     if z_p.shape != z_c.shape:
         raise ValueError(f"z_p has shape {z_p.shape}, z_c {z_c.shape}; the same samples are needed")
-    return (token_norms(z_p) / token_norms(z_c)).rename("r")
+    length, below = token_norms(z_p), token_norms(z_c)
+    if not (np.isfinite(length).all() and np.isfinite(below).all() and (below > 0).all()):
+        lost = int((~(np.isfinite(length) & (below > 0) & np.isfinite(below))).sum())
+        raise ValueError(
+            f"r(x) is not defined for {lost} samples: a class feature of length 0, or NaN or infinity"
+        )
+    return (length / below).rename("r")
 
 
 def effect_size(
@@ -81,7 +87,7 @@ def effect_size(
     """Cohen's d = (mean(new) - mean(base)) / s, s^2 the pooled variance; in standard deviations (Cohen 1988).
 
     Positive when new is larger. The sets may differ in size; other dims (layer) stay. Raises ValueError
-    below two samples.
+    below two samples, and when no sample of either side differs from the others.
     """
     base, new = (
         x if isinstance(x, xr.DataArray) else xr.DataArray(np.asarray(x), dims=(dim,)) for x in (base, new)
@@ -90,4 +96,6 @@ def effect_size(
     if min(n, m) < 2:
         raise ValueError(f"an effect size needs two samples on each side, got {n} and {m}")
     pooled = ((n - 1) * base.var(dim, ddof=1) + (m - 1) * new.var(dim, ddof=1)) / (n + m - 2)
-    return ((new.mean(dim) - base.mean(dim)) / np.sqrt(pooled)).rename("d")
+    if not (pooled > 0).any():
+        raise ValueError("the samples of each side are all equal (or NaN), so their difference has no scale")
+    return ((new.mean(dim) - base.mean(dim)) / np.sqrt(pooled.where(pooled > 0))).rename("d")

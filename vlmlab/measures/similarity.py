@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from sklearn.metrics import pairwise_distances
 
-from .arrays import layer_numbers, layers_by_samples
+from .arrays import differ, layer_numbers, layers_by_samples
 
 
 def cka(
@@ -156,8 +156,12 @@ def rsa(
         return rankdata(pairwise_distances(z, metric=metric.replace("correlation", "cosine"))[pairs])
 
     raw = [z.reshape(z.shape[0], -1) for side in (left, right) if side is not None for z in side.values]
-    with np.errstate(invalid="ignore"):  # all distances equal: no ranks, NaN
-        values = np.atleast_2d(np.corrcoef([ranks(z) for z in raw]))
+    found = [ranks(z) for z in raw]
+    if not all(np.ptp(r) > 0 for r in found):
+        raise ValueError(
+            f"all pairs of {left.shape[1]} samples are equally far in a layer: there is no order to compare"
+        )
+    values = np.atleast_2d(np.corrcoef(found))
     if right is not None:
         values = values[: len(left), len(left) :]
     return labelled(values, left, right, "rsa", role).assign_attrs(metric=metric)
@@ -169,7 +173,19 @@ def both_sides(x: xr.DataArray, y: xr.DataArray | None, role: str | None):
     right = None if y is None else layers_by_samples(y, role)[0]
     if right is not None and right.shape[1] != left.shape[1]:
         raise ValueError(f"{left.shape[1]} and {right.shape[1]} samples; the same samples are compared")
+    for side in filter(lambda side: side is not None, (left, right)):
+        check_layers(side)
     return left, right, role
+
+
+def check_layers(x: xr.DataArray) -> None:
+    """ValueError names the layers in which all samples are equal: no similarity is defined there."""
+    same = [not differ(v.reshape(len(v), -1)) for v in x.values]
+    if any(same):
+        raise ValueError(
+            f"layers {layer_numbers(x)[same].tolist()} are the same for all {x.shape[1]} samples, as is a class token "
+            "before the first block has seen the image; choose others with x.sel(layer=...)"
+        )
 
 
 def stack_of(*sides: xr.DataArray | None) -> list[np.ndarray]:

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from .arrays import layers_by_samples
+from .arrays import layer_numbers, layers_by_samples
 from .similarity import as_cka, unbiased_hsic
 
 
@@ -77,6 +77,10 @@ class RunningCKA:
         """
         if self.n < 4:
             raise ValueError(f"unbiased HSIC needs at least 4 samples, got {self.n}")
+        spread = self.squares / self.n - (self.sums**2).sum(axis=1) / self.n**2
+        if not (spread > 1e-12).all():
+            lost = layer_numbers(self.one)[~(spread > 1e-12)].tolist()
+            raise ValueError(f"layers {lost} are the same for all samples; leave them out")
         layers = len(self.squares)
         products, row_products = np.empty((layers, layers)), np.empty((layers, layers))
         for (i, j), c in self.cross.items():

@@ -12,11 +12,18 @@ from typing import Any
 
 from .families_of_pairs import PAIRS
 from .families_with_language import LANGUAGE
-from .family import Family, Words, at, has
+from .family import Family, Patches, Words, at, has
 
-__all__ = ["FAMILIES", "Family", "Words", "at", "families_of", "fits", "has"]
+__all__ = ["FAMILIES", "Family", "Patches", "Words", "at", "families_of", "fits", "has"]
 
 FAMILIES: dict[str, Family] = LANGUAGE | PAIRS
+# what would fit a family by its paths and does not by what it does: paths that tell it, and why
+REFUSED = {
+    "Hiera": (
+        ("unroll", "reroll", "blocks"),
+        "its blocks pool tokens on the way and keep them in the order of windows, so that no token has one place",
+    ),
+}
 
 
 def fits(module: Any, family: Family) -> bool:
@@ -25,11 +32,17 @@ def fits(module: Any, family: Family) -> bool:
         return False
     blocks = at(module, family.blocks)
     paths = {path for site, (path, _) in family.sites.items() if not site.startswith("cross.")}
-    return hasattr(blocks, "__len__") and len(blocks) > 0 and all(has(blocks[0], path) for path in paths)
+    if not hasattr(blocks, "__len__") or not len(blocks):
+        return False
+    fitting = not family.block_types or type(blocks[0]).__name__ in family.block_types
+    return fitting and all(has(blocks[0], path) for path in paths)
 
 
 def families_of(module: Any) -> dict[str, Family]:
     """The towers of a module, {"image": Family, "text": Family}; ValueError when none is known."""
+    for name, (marks, why) in REFUSED.items():
+        if all(has(module, path) for path in marks):
+            raise ValueError(f"{type(module).__name__} ({name}) cannot be captured: {why}")
     found: dict[str, Family] = {}
     for family in FAMILIES.values():
         if family.kind not in found and fits(module, family):

@@ -28,9 +28,8 @@ def can_run_in_parts(block: nn.Module) -> bool:
         and attn.in_proj_weight is not None
         and attn.in_proj_bias is not None
     )
-    watched = torch.nn.modules.module._has_any_global_hook() or any(
-        getattr(m, name) for m in block.modules() for name in HOOKS
-    )
+    everywhere = any(getattr(torch.nn.modules.module, f"_global{name}") for name in HOOKS)
+    watched = everywhere or any(getattr(m, name) for m in block.modules() for name in HOOKS)
     watched = watched or F.scaled_dot_product_attention is not ATTENTION
     return usual and not block.training and not watched
 

@@ -13,8 +13,16 @@ OPEN_CLIP = RESIDUAL | {
 TIMM = RESIDUAL | {
     "resid.mid": ("norm2", "in"),
     "attn.out": ("drop_path1", "out"),
-    "mlp.act": ("mlp.act", "out"),
+    "mlp.act": ("mlp.fc2", "in"),  # of a gated MLP what its last projection reads, too
     "mlp.out": ("drop_path2", "out"),
+}
+TIMM_POST_NORM = TIMM | {"resid.mid": ("mlp", "in")}  # norms stand behind attention and MLP
+# windows of a few rows and columns run as a batch of their own: attention and its output have other tokens
+TIMM_SAM = {site: path for site, path in TIMM.items() if site != "attn.out"}
+HF_SAM = RESIDUAL | {
+    "resid.mid": ("layer_norm2", "in"),
+    "mlp.act": ("mlp.act", "out"),
+    "mlp.out": ("mlp", "out"),
 }
 HF_CLIP = RESIDUAL | {
     "resid.mid": ("layer_norm2", "in"),
@@ -25,8 +33,20 @@ HF_CLIP = RESIDUAL | {
 HF_VIT = RESIDUAL | {
     "resid.mid": ("layernorm_after", "in"),
     "attn.out": ("attention", "out"),
-    "mlp.act": ("mlp.activation_fn", "out"),
-    "mlp.out": ("mlp", "out"),
+    "mlp.act": ("mlp.fc2|output.dense", "in"),
+    "mlp.out": ("mlp|output.dropout", "out"),
+}
+DINO = RESIDUAL | {
+    "resid.mid": ("norm2", "in"),
+    "attn.out": ("layer_scale1", "out"),
+    "mlp.act": ("mlp.down_proj|mlp.weights_out|mlp.fc2", "in"),
+    "mlp.out": ("layer_scale2", "out"),
+}
+AIM = RESIDUAL | {
+    "resid.mid": ("rms_norm2", "in"),
+    "attn.out": ("attention", "out"),
+    "mlp.act": ("ffn.down_proj", "in"),
+    "mlp.out": ("ffn", "out"),
 }
 # norms stand behind the sums here: mid = LN(pre + attn.out), post = LN(mid + mlp.out); with cross-attention
 # post = LN(LN(mid + cross.out) + mlp.out)

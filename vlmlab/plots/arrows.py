@@ -6,9 +6,10 @@ from matplotlib.axes import Axes
 
 from ..names_and_colours import MARKERS, colour, label, looks
 from .checks import check_filled
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 
+@as_written
 def arrows(
     start: xr.DataArray,
     step: xr.DataArray,

@@ -7,11 +7,12 @@ from matplotlib.axes import Axes
 
 from ..names_and_colours import AXES, BLUE, NAMES, label, looks
 from .checks import numbers, table
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 VIOLIN = {"inner": "quart", "cut": 0, "linewidth": 0.6, "density_norm": "width", "saturation": 1}
 
 
+@as_written
 def distribution(
     frame: pd.DataFrame | xr.DataArray,
     value: str,

@@ -6,12 +6,13 @@ from matplotlib.axes import Axes
 
 from ..names_and_colours import AXES, label, looks
 from .checks import numbers, table
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 SPREAD = 0.6  # of the room of a group that its dots take
 LONG = 30  # letters along the axis from which on names are slanted
 
 
+@as_written
 def dots(
     frame: pd.DataFrame | xr.DataArray,
     value: str,

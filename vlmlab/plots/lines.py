@@ -8,9 +8,10 @@ from matplotlib.ticker import MaxNLocator
 from ..names_and_colours import AXES, label, looks
 from .checks import band, check_array, check_keys
 from .marks import hollow, line, looks_of
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 
+@as_written
 def lines(
     data: xr.DataArray,
     x: str = "layer",

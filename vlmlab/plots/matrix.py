@@ -9,12 +9,13 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from ..names_and_colours import AXES, GREY
 from .checks import check_filled
-from .style import SMALL, figure, strip
+from .style import SMALL, as_written, figure, strip
 
 MISSING = "#dddddd"
 BAR, GAP, CURVE = 0.1, 0.06, 0.4  # inches
 
 
+@as_written
 def matrix(
     data: xr.DataArray,
     ax: Axes | None = None,

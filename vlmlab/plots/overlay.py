@@ -7,11 +7,12 @@ from matplotlib.patches import Rectangle
 
 from ..names_and_colours import AXES, SKY, label
 from .checks import check_array, check_filled
-from .style import SMALL, figure
+from .style import SMALL, as_written, figure
 
 ONE = ("cls", "sos", "eos")  # roles of a single token
 
 
+@as_written
 def overlay(
     picture: np.ndarray,
     weights: xr.DataArray,
@@ -28,8 +29,19 @@ def overlay(
     brightest colour.
     Raises ValueError when the weights form no grid, or are empty or only NaN.
     """
+    return _overlay(picture, weights, ax or figure(height=1.6)[1], title, query, vmax)
+
+
+def _overlay(
+    picture: np.ndarray,
+    weights: xr.DataArray,
+    ax: Axes,
+    title: str = "",
+    query: tuple[int, int] | None = None,
+    vmax: float | None = None,
+) -> Axes:
+    """`overlay` on given Axes."""
     grid = _grid(weights)
-    ax = ax or figure(height=1.6)[1]
     height, width = picture.shape[:2]
     extent = (0, width, height, 0)
     ax.imshow(picture, extent=extent)
@@ -47,6 +59,7 @@ def overlay(
     return ax
 
 
+@as_written
 def overlay_grid(
     picture: np.ndarray,
     weights: xr.DataArray,
@@ -77,7 +90,7 @@ def overlay_grid(
     for i in range(count):
         row, col = divmod(i, cols)
         cell = ax.inset_axes((col / cols, 1 - (row + 1) / rows, 0.94 / cols, 0.88 / rows))
-        overlay(picture, flat.isel(panel=i), ax=cell, vmax=vmax)
+        _overlay(picture, flat.isel(panel=i), cell, vmax=vmax)
         top = names[0][i] if len(others) == 1 else names[1][col] if row == 0 else ""
         cell.set_title(top, fontsize=SMALL, pad=2)
         if len(others) == 2 and col == 0:
@@ -102,6 +115,8 @@ def _grid(weights: xr.DataArray) -> np.ndarray:
     w = np.asarray(weights, dtype=float)
     if {"row", "col"} <= set(weights.coords):
         row, col = weights["row"].values, weights["col"].values
+        if row.ndim != 1:
+            raise ValueError("overlay: every image has a grid of its own; choose one sample")
         grid = np.full((row.max() + 1, col.max() + 1), np.nan)
         grid[row, col] = w
         return grid

@@ -8,9 +8,10 @@ from matplotlib.ticker import MaxNLocator
 from ..names_and_colours import GREY, label, looks
 from .checks import band, check_array, check_keys
 from .marks import line
-from .style import SMALL, figure, legend
+from .style import SMALL, as_written, figure, legend
 
 
+@as_written
 def radar(
     data: xr.DataArray,
     spokes: str = "dataset",

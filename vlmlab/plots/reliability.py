@@ -10,9 +10,10 @@ from matplotlib.ticker import MaxNLocator
 from ..names_and_colours import GREY, label, looks
 from .checks import table
 from .marks import line
-from .style import SMALL, figure, legend, strip
+from .style import SMALL, as_written, figure, legend, strip
 
 
+@as_written
 def reliability(
     bins: pd.DataFrame | xr.Dataset,
     by: str | None = "method",

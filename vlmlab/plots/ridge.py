@@ -9,11 +9,12 @@ from matplotlib.collections import PolyCollection
 
 from ..names_and_colours import AXES, label
 from .checks import numbers, table
-from .style import figure
+from .style import as_written, figure
 
 OVERLAP = 1.5  # height of a ridge, in distances between two
 
 
+@as_written
 def ridge(
     frame: pd.DataFrame | xr.DataArray,
     value: str,

@@ -10,11 +10,12 @@ from matplotlib.lines import Line2D
 
 from ..names_and_colours import GREY, MARKERS, PALETTE, label, looks
 from .checks import check_filled, table
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 FEW = 50  # points that can be large
 
 
+@as_written
 def scatter(
     xy: xr.DataArray | pd.DataFrame,
     ax: Axes | None = None,

@@ -1,16 +1,45 @@
 """One look for all figures: sizes in text columns, 6 pt or more, text that stays text in SVG and PDF."""
 
+import functools
+import warnings
+from collections.abc import Callable
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 COLUMN = 3.35  # inches; two columns and the gap are 6.9
 SMALL = 6.5  # points; for numbers inside a picture
+
+# names of classes hold $, _, ^ and braces: they are text
+TEXT = {"text.parse_math": False, "text.usetex": False}
+# widespread fonts for scripts that DejaVu Sans lacks
+SCRIPTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "Droid Sans Fallback",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "MS Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+    "Noto Sans Devanagari",
+    "Noto Sans Bengali",
+    "Noto Sans Tamil",
+    "Noto Sans Thai",
+    "Noto Emoji",
+)
 
 _RC = {
     "svg.fonttype": "none",
@@ -39,13 +68,65 @@ _RC = {
     "lines.linewidth": 1.3,
     "lines.markersize": 3.2,
     "font.size": 8,
-    "font.family": "DejaVu Sans",
 }
 
 
 def use() -> None:
-    """Set the style for the session: 8 pt sans serif, thin lines, text kept as text in SVG and PDF."""
+    """Set the style for the session: 8 pt sans serif, thin lines, text kept as text in SVG and PDF.
+
+    Scripts that DejaVu Sans lacks are drawn in a font of `SCRIPTS` that is installed; letters that none has are
+    named by one warning of the picture, instead of one by matplotlib for each of them.
+    """
     sns.set_theme(context="paper", style="ticks", rc=_RC)
+    mpl.rcParams["font.family"] = fonts()
+    warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from", category=UserWarning)
+
+
+@functools.cache
+def fonts() -> list[str]:
+    """The fonts to look for a letter in, one after the other."""
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in SCRIPTS if name in there)]
+
+
+def as_written(draw: Callable) -> Callable:
+    """A picture whose text is never taken for mathematics, whatever Axes it is given and style is set."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        with mpl.rc_context(TEXT):
+            made = draw(*args, **kwargs)
+            plain_text((made or args[0]).figure)
+        return made
+
+    return drawn
+
+
+def plain_text(figure: Figure) -> None:
+    """Print all text that a figure holds by now as it is written: $, _, ^ and braces of a class name are no
+    mathematics. Numbers on logarithmic axes, which are, stay. Warns once of letters that no font has."""
+    texts = figure.findobj(Text)
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_usetex(False)
+    axes = [axis for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis)] if texts else []
+    for axis in axes:
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            for text in [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]:
+                text.set_parse_math(True)
+    if lacking := sorted({c for text in texts for c in text.get_text() if not c.isspace()} - letters()):
+        warnings.warn(
+            f"no font at hand has the letters {''.join(lacking[:20])}; boxes are drawn in pictures, while SVG keeps "
+            "the text; install a font such as Noto Sans CJK",
+            stacklevel=3,
+        )
+
+
+@functools.cache
+def letters() -> frozenset[str]:
+    """What the fonts at hand can draw."""
+    files = (font_manager.findfont(name) for name in fonts())
+    return frozenset(chr(code) for file in files for code in font_manager.get_font(file).get_charmap())
 
 
 def figure(
@@ -70,6 +151,7 @@ def strip(ax: Axes, side: str, gap: float, size: float, **kwargs) -> Axes:
     return ax.inset_axes((gap, 0, size, 1), transform=outside, **kwargs)
 
 
+@as_written
 def legend(ax: Axes, where: str = "above", handles: list[Artist] | None = None, alone: bool = False) -> None:
     """A legend beside the Axes, where it covers nothing: "above", "below" (under the labels) or "right".
 
@@ -106,7 +188,7 @@ def _room(ax: Axes) -> float:
 
 def _columns(handles: list[Artist], sample: float, wide: float) -> int:
     """As many columns as fit into `wide` inches; a letter is about 0.6 of the font size."""
-    size = mpl.rcParams["legend.fontsize"] / 72
+    size = font_manager.FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points() / 72
     letters = [len(h.get_label()) for h in handles]
     for n in range(len(letters), 1, -1):
         columns = np.array_split(letters, n)  # as matplotlib fills them

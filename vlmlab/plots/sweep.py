@@ -10,11 +10,12 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from ..names_and_colours import AXES, DASHDOT, DASHED, DOTTED, GREY, label
 from .checks import band, check_array, check_keys
 from .marks import hollow, line, looks_of
-from .style import figure, legend
+from .style import as_written, figure, legend
 
 TICKS = 8  # values of the parameter that still get a tick each
 
 
+@as_written
 def sweep(
     data: xr.DataArray,
     x: str,
