@@ -1,11 +1,24 @@
 """The state of the sources that made a run or a figure."""
 
 import functools
+import re
 import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("vlmlab", "notebooks", "data", "pyproject.toml")  # figures/ itself may differ while it is made
+
+
+@functools.cache
+def committed(commit: str, root: Path = ROOT) -> str:
+    """The day of a commit, 2026-11-28; "" where the repository does not know it."""
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return ""
+    words = ["git", "-C", str(root), "show", "-s", "--format=%cs", commit, "--"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from ..precision import PRECISIONS
 from .files import clip_tokenizer, from_folder, from_state_dict
 from .huggingface import LanguageModel, from_pretrained, is_folder, is_language_model
 from .model import Model
-from .open_clip_names import from_open_clip, is_architecture
+from .open_clip_names import architectures, from_open_clip, is_architecture
 from .vlm import VLM
 
 EMBEDDED = data_dir() / "models"
@@ -40,6 +40,10 @@ def load(
     a module is called; without `model`, the model.
 
     Raises ValueError or FileNotFoundError with what there is and what to do.
+
+    >>> vlm = vlmlab.load("tiny")
+    >>> vlm = vlmlab.load("ViT-B-16-quickgelu", "openai", precision="fp32")
+    >>> features = vlm.encode_text(["a photo of a cat."])  # (text, joint)
     """
     if model is None:
         model, name = name or "tiny", None
@@ -129,3 +133,8 @@ def check_precision(precision: str | None, device: torch.device) -> str:
 def embedded() -> list[str]:
     """Names of the models in data/models."""
     return sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
+
+
+def names() -> list[str]:
+    """The embedded models and open_clip's architectures."""
+    return [*embedded(), *architectures()]

@@ -10,6 +10,11 @@ from torch import nn
 from .files import first_line, fit_weights, read_state_dict
 
 
+def architectures() -> list[str]:
+    """The architectures that open_clip knows."""
+    return open_clip.list_models()
+
+
 def is_architecture(name: str) -> bool:
     """Whether open_clip builds a model of this name."""
     return open_clip.get_model_config(name) is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..display import Panel, Shown, curve, settings, table
 from ..files import hold
 from .run_folder import INFO, METRICS, RESULTS, TRAINABLES, RunFolder, is_run, read_lines, write_lines
 
@@ -29,7 +30,7 @@ COLUMNS = [
 SAME = ("task", "protocol", "split", "test", "rule", "metric")  # rows that answer the same question
 
 
-class Run:
+class Run(Shown):
     """One training run on disk.
 
     `key`, `status` (running, finished, failed), `info` (run.json), `metrics` (one row per step),
@@ -103,14 +104,40 @@ class Run:
         self._model, self.task = attached(self, models, learner), task
         return self
 
-    def __repr__(self) -> str:
-        labels = self.info["labels"]
-        return f"Run({name_of(labels)} {labels['task']} seed {labels['seed']}, {self.status}, {self.path})"
+    def panel(self) -> Panel:
+        try:
+            info, log = self.info, read_lines(self.path / METRICS)
+            scores = read_lines(self.path / RESULTS)
+        except ValueError as e:  # looking at a damaged run says so
+            return Panel("Run", f"{self.path}, damaged", {"why": e})
+        labels = info["labels"]
+        named = f"{name_of(labels)} {labels['task']} seed {labels['seed']}"
+        shots = f", {labels['shots']} shots" if labels.get("shots") else ""
+        facts = {
+            "task": f"{labels['task']}, {labels.get('protocol')}{shots}",
+            "models": ", ".join(f"{role}: {m.get('name', '')}" for role, m in info.get("models", {}).items()),
+            "trained": trained_in(info),
+            "error": info.get("error"),
+            "settings": settings(self.settings),
+        }
+        columns = ("split", "rule", "metric", "value", "n")
+        measured = [table(columns, [[row.get(c) for c in columns] for row in scores])] if scores else []
+        losses = [row["loss"] for row in log if "loss" in row]
+        return Panel(
+            "Run", f"{named}, {info['status']}, {self.path}", facts, [curve(losses, "loss"), *measured]
+        )
 
 
 def name_of(labels: Mapping) -> str:
     """The method, with the variant of its settings where it has a name."""
     return f"{labels['method']}_{labels['variant']}" if labels.get("variant") else labels["method"]
+
+
+def trained_in(info: Mapping) -> str:
+    """'48 steps in 7 s on cpu'."""
+    if info["status"] != "finished":
+        return ""
+    return f"{info['steps']:,} steps in {sum(info['seconds']):,.0f} s on {info['device']}"
 
 
 def runs(root: str | Path = "runs") -> list[Run]:
@@ -124,6 +151,10 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
     Columns: study, method, variant, task, protocol, split, shots, seed, rule, metric, value, n, key, and test,
     which tells the test data by content. config: names of settings to add as columns. filters: column=value
     or column=[values]. ValueError for a column that does not exist, or a setting that no run has.
+
+    >>> table = vlmlab.results("runs", method="mmrlpp", split=["base", "new"])
+    >>> table.pivot_table("value", "task", "split")
+    >>> vlmlab.results("runs", config=["w_proj"], split="hm")  # a setting as a column
     """
     config, frames, known = list(config), [], set()
     for run in runs(root):
@@ -151,6 +182,10 @@ def open_run(path: str | Path, device: str | None = None) -> Run:
 
     `run.model` is the learner, `run.task` the task it was trained on. ValueError when a model, the data or a
     file that its settings name is no longer what it was.
+
+    >>> run = vlmlab.open_run("runs/adhoc/mmrlpp/emoji.food/0123456789abcdef")
+    >>> run.settings["lr"], run.metrics["loss"]
+    >>> vlmlab.capture(run.model, run.task.new, "image.final")
     """
     from .opening import opened
 
