@@ -89,7 +89,9 @@ def layout(lines: list[Line]) -> tuple[str | None, str, list[str]]:
     that vary, which tell tables apart."""
     values = {c: list(dict.fromkeys(keys[c] for keys, _ in lines)) for c in lines[0][0]}
     varies = [c for c, found in values.items() if len(found) > 1] or list(values)[:1]
-    across = next((c for c in ACROSS if c in varies), None)
+    across = next(
+        (c for c in ACROSS if c in varies), next((c for c in ACROSS if any(values.get(c, ()))), None)
+    )
     if across == "split" and "task" in varies:
         splits = {(keys["task"], keys["split"]) for keys, _ in lines}
         if len({task for task, _ in splits}) == len(
@@ -103,16 +105,19 @@ def layout(lines: list[Line]) -> tuple[str | None, str, list[str]]:
 
 
 def by_setting(lines: list[Line], across: str | None, down: str) -> list[list[Line]]:
-    """One part where all kinds have rows and columns in common, else one for each kind."""
+    """The kinds that have rows and columns in common with the first together, each other one by itself."""
 
     def names(kind: str, column: str | None) -> set[str]:
         return {keys.get(column, "") for keys, numbers in lines if kind in numbers}
 
-    kinds = kinds_of(lines)
-    first = kinds[0] if kinds else ""
-    if all(names(k, across) <= names(first, across) and names(k, down) & names(first, down) for k in kinds):
-        return [lines]
-    return [[(keys, {k: n[k]}) for keys, n in lines if k in n] for k in kinds]
+    first, *others = kinds_of(lines) or [""]
+    beside = [
+        k for k in others if names(k, across) <= names(first, across) and names(k, down) & names(first, down)
+    ]
+    parts = [[first, *beside], *([k] for k in others if k not in beside)]
+    return [
+        [(keys, {k: n[k] for k in part if k in n}) for keys, n in lines if {*part} & {*n}] for part in parts
+    ]
 
 
 def kinds_of(lines: list[Line]) -> list[str]:
