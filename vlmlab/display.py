@@ -9,25 +9,26 @@ import dataclasses
 import html
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 LEFT = "text-align:left;vertical-align:top"
+RIGHT = "text-align:right;vertical-align:top"
 FAINT = "opacity:.7;font-size:.85em"
 ACCENT = "var(--jp-brand-color1,#0072b2)"
 THUMBNAIL = 96  # pixels of the longer side
 POINTS = 200  # of a curve
-LONG = 160  # characters of a fact
+LONG = 400  # characters of a fact
 
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
     """kind: the class, for people. line: what a terminal shows in brackets behind it. facts: name -> value, plain
-    texts. parts: finished HTML below the facts, from the functions of this file."""
+    texts. parts: gives finished HTML below the facts, from the functions of this file; only a notebook asks for it."""
 
     kind: str
     line: str
     facts: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    parts: Sequence[str] = ()
+    parts: Callable[[], Sequence[str]] = tuple
 
     def text(self) -> str:
         return f"{self.kind}({self.line})"
@@ -39,9 +40,7 @@ class Panel:
             if value not in (None, "")
         )
         head = f"<div><strong>{escaped(self.kind)}</strong> {escaped(self.line)}</div>"
-        return (
-            f"<div>{head}{f'<table><tbody>{rows}</tbody></table>' if rows else ''}{''.join(self.parts)}</div>"
-        )
+        return f"<div>{head}{f'<table><tbody>{rows}</tbody></table>' if rows else ''}{''.join(self.parts())}</div>"
 
 
 class Shown:
@@ -78,16 +77,26 @@ def million(n: int) -> str:
     return f"{n:,}" if n < 1_000_000 else f"{n / 1e6:,.2f} M"
 
 
+def size(n: int) -> str:
+    """Bytes as '12.3 kB' or '4.5 MB'."""
+    return f"{n / 1e6:,.1f} MB" if n >= 1e6 else f"{n / 1e3:,.1f} kB"
+
+
 def settings(values: Mapping[str, object]) -> str:
     """'epochs=3, lr=0.001'."""
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows of values, numbers to the right."""
+    """Rows of values, numbers to the right, without columns in which nothing stands."""
+    rows = [list(row) for row in rows]
+    kept = [i for i in range(len(columns)) if not rows or any(row[i] is not None for row in rows)]
+    columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
     head = "".join(f"<th>{escaped(c)}</th>" for c in columns)
     body = "".join(
-        "<tr>" + "".join(f'<td style="{"" if is_number(v) else LEFT}">{cell(v)}</td>' for v in row) + "</tr>"
+        "<tr>"
+        + "".join(f'<td style="{RIGHT if is_number(v) else LEFT}">{cell(v)}</td>' for v in row)
+        + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

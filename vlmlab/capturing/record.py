@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from ..display import Panel, table
+from ..display import Panel, size, table
 from ..token_labels import SampleRoles, coordinates, union
 from .reducers import LABELLED, Axis, Kept
 
@@ -39,14 +39,15 @@ class Record(xr.Dataset):
                 " × ".join(f"{n} {dim.split(OWN)[0]}" for dim, n in array.sizes.items()),
                 spans(array.coords[d].values) if (d := axis(array, "layer")) else "–",
                 roles_in(array),
-                f"{array.nbytes / 2**20:,.1f} MB",
+                size(array.nbytes),
             )
             for name, array in self.data_vars.items()
         ]
         samples = self.sizes.get("sample", 0)
-        line = f"{len(rows)} sites of {samples:,} samples, {sum(a.nbytes for a in self.data_vars.values()) / 2**20:,.1f} MB"
+        total = size(sum(array.nbytes for array in self.data_vars.values()))
+        line = f"{len(rows)} sites of {samples:,} samples, {total}"
         columns = ("site", "shape", "blocks", "roles", "size")
-        return Panel("Record", line, {}, [table(columns, rows)])
+        return Panel("Record", line, {}, lambda: [table(columns, rows)])
 
     def __repr__(self) -> str:
         return f"{self.panel().text()}\n{super().__repr__()}"

@@ -42,13 +42,17 @@ class Task(Shown):
             "classes": f"{len(self.classes):,}: {some(self.classes.names)}" if self.classes else "none",
             "lists": ", ".join(f"{name} {kind}" for name, kind in self.provenance.items()),
         }
-        shots = f", {self.shots} shots" if self.shots else ""
+        shots = f", shots {self.shots}" if self.shots else ""
         sizes = ", ".join(f"{name} {len(part):,}" for name, part in there.items())
         line = f"{self.id}, {self.protocol}{shots}, seed {self.seed}: {sizes}"
+        return Panel("Task", line, facts, lambda: self.looked_at(there))
+
+    def looked_at(self, parts: dict[str, Images]) -> tuple[str, str]:
+        """A table of the splits and four images of the first, as HTML."""
         columns = ("split", "kind", "images", "classes", "fewest of a class", "most")
-        shown = self.train if len(self.train) else next(iter(there.values()), self.train)
-        rows = [(name, *part.counted()) for name, part in there.items()]
-        return Panel("Task", line, facts, (table(columns, rows), pictures(shown.examples())))
+        rows = [(name, *part.counted()) for name, part in parts.items()]
+        first = next(iter(parts.values()), self.train)
+        return table(columns, rows), pictures(first.examples())
 
     @property
     def classes(self) -> Classes | None:

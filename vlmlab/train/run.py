@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..display import Panel, Shown, curve, settings, table
+from ..display import Panel, Shown, curve, escaped, settings, table
 from ..files import hold
 from .run_folder import INFO, METRICS, RESULTS, TRAINABLES, RunFolder, is_run, read_lines, write_lines
 
@@ -106,12 +106,10 @@ class Run(Shown):
 
     def panel(self) -> Panel:
         try:
-            info, log = self.info, read_lines(self.path / METRICS)
-            scores = read_lines(self.path / RESULTS)
+            info = self.info
         except ValueError as e:  # looking at a damaged run says so
             return Panel("Run", f"{self.path}, damaged", {"why": e})
         labels = info["labels"]
-        named = f"{name_of(labels)} {labels['task']} seed {labels['seed']}"
         shots = f", {labels['shots']} shots" if labels.get("shots") else ""
         facts = {
             "task": f"{labels['task']}, {labels.get('protocol')}{shots}",
@@ -120,12 +118,18 @@ class Run(Shown):
             "error": info.get("error"),
             "settings": settings(self.settings),
         }
-        columns = ("split", "rule", "metric", "value", "n")
-        measured = [table(columns, [[row.get(c) for c in columns] for row in scores])] if scores else []
-        losses = [row["loss"] for row in log if "loss" in row]
-        return Panel(
-            "Run", f"{named}, {info['status']}, {self.path}", facts, [curve(losses, "loss"), *measured]
-        )
+        named = f"{name_of(labels)} {labels['task']} seed {labels['seed']}"
+        return Panel("Run", f"{named}, {info['status']}, {self.path}", facts, self.numbers)
+
+    def numbers(self) -> list[str]:
+        """The loss as a curve and what was measured, as HTML."""
+        try:
+            log, scores = self.metrics, self.results
+        except ValueError as e:
+            return [escaped(e)]
+        columns = ["split", "rule", "metric", "value", "n"]
+        rows = scores[columns].astype(object).values.tolist()
+        return [curve(log["loss"] if "loss" in log else [], "loss"), table(columns, rows) if rows else ""]
 
 
 def name_of(labels: Mapping) -> str:

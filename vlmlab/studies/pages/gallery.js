@@ -62,8 +62,7 @@ function go() {
     filter();
   }
   for (let part = target.closest("details"); part; part = part.parentElement.closest("details")) part.open = true;
-  const own = target.querySelector(":scope > details");
-  if (own) own.open = true;
+  if (target.matches(".claim")) target.querySelector("details").open = true;
   target.scrollIntoView();
 }
 

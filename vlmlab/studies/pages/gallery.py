@@ -137,6 +137,7 @@ def ran(entries: list[dict]) -> dict:
         "tasks": sorted({parts[1] for parts in named if len(parts) > 1}),
         "runs": len({key for e in entries for key in e["runs"]}),
         "commits": [(commit[:10], committed(commit)) for commit in commits if commit],
+        "dirty": any(r["git"].get("dirty") for r in records),
     }
 
 
