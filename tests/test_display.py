@@ -27,6 +27,7 @@ class Parsed(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.words.append("" if tag == "span" else " ")
         if tag not in ("img", "polyline"):
             self.open.append(tag)
 
@@ -34,7 +35,7 @@ class Parsed(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.words.append(f" {data} ")
+        self.words.append(data)
 
 
 def shown(thing) -> tuple[str, Parsed]:
@@ -115,7 +116,7 @@ def test_many_classes_and_nasty_names_are_no_trouble():
     line, page = shown(made_by_hand(1000, asked))
     assert len(asked) == 4  # only a notebook reads images
     assert "and 992 more" in page.text and len(page.text) < 3000 and "\n" not in line
-    assert EVIL in re.sub(r" ?\$ ?", "$", page.text) and "script" not in [tag for tag, _ in page.tags]
+    assert EVIL in page.text and "script" not in [tag for tag, _ in page.tags]
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 3  # one of the four cannot be read
 
 

@@ -105,7 +105,10 @@ for (const button of document.querySelectorAll(".copy")) {
   button.hidden = false;
   button.addEventListener("click", () => copy(button));
 }
-for (const v of verdicts) v.addEventListener("change", filter);
+for (const v of verdicts) {
+  v.hidden = false;
+  v.addEventListener("change", filter);
+}
 form.hidden = false;
 form.addEventListener("input", filter);
 form.addEventListener("reset", () => setTimeout(filter));

@@ -23,8 +23,9 @@ from ..manifest import Artefact, Study
 from ..places import known
 from . import notebook_page
 from .about import Names, about
-from .gallery_table import comparison, minus
+from .gallery_table import comparison
 from .notebook_page import digest
+from .number_texts import minus
 from .provenance import DPI, read_provenance
 from .state import FILES, SUFFIXES, State
 from .words import block, inline

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 from markupsafe import Markup
@@ -71,7 +72,7 @@ def output(raw: dict) -> dict | None:
         if kind in data:
             return {"kind": "image", "source": f"data:{kind};base64,{''.join(''.join(data[kind]).split())}"}
     if "<table" in (page := "".join(data.get("text/html", ""))):
-        return {"kind": "table", "rows": Table(page).rows}
+        return {"kind": "tables", "tables": Tables(page).found}
     text = raw.get("text") or data.get("text/plain") or raw.get("traceback") or ""
     text = ESCAPES.sub("", text if isinstance(text, str) else "".join(text))
     return (
@@ -81,30 +82,28 @@ def output(raw: dict) -> dict | None:
     )
 
 
-class Table:
-    """The first table of an HTML text as rows of (tag, text, columns, rows): its words, nothing else of it."""
+class Tables(HTMLParser):
+    """The tables of an HTML text as rows of cells (tag, text, colspan, rowspan): their words, nothing else."""
 
     def __init__(self, page: str):
-        from html.parser import HTMLParser
+        super().__init__()
+        self.found: list[list[list[dict]]] = []
+        self.open = False
+        self.feed(page)
 
-        self.rows: list[list[dict]] = []
-        parser = HTMLParser()
-        parser.handle_starttag, parser.handle_endtag = self.start, self.end
-        parser.handle_data = self.words
-        self.open, self.hidden = False, False
-        parser.feed(page[page.index("<table") :].partition("</table>")[0])
-
-    def start(self, tag: str, attributes: list) -> None:
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("th", "td") and self.rows:
-            spans = {name: int(v) for name, v in attributes if name in ("colspan", "rowspan") and v.isdigit()}
-            self.rows[-1].append({"tag": tag, "text": "", "colspan": 1, "rowspan": 1, **spans})
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        if tag == "table":
+            self.found.append([])
+        elif tag == "tr" and self.found:
+            self.found[-1].append([])
+        elif tag in ("th", "td") and self.found and self.found[-1]:
+            spans = {k: int(v) for k, v in attrs if k in ("colspan", "rowspan") and (v or "").isdigit()}
+            self.found[-1][-1].append({"tag": tag, "text": "", "colspan": 1, "rowspan": 1, **spans})
             self.open = True
 
-    def end(self, tag: str) -> None:
+    def handle_endtag(self, tag: str) -> None:
         self.open = self.open and tag not in ("th", "td")
 
-    def words(self, text: str) -> None:
+    def handle_data(self, data: str) -> None:
         if self.open:
-            self.rows[-1][-1]["text"] += text.strip(" \n\xa0")
+            self.found[-1][-1][-1]["text"] += data.strip(" \n\xa0")
