@@ -92,11 +92,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     rows = [list(row) for row in rows]
     kept = [i for i in range(len(columns)) if not rows or any(row[i] is not None for row in rows)]
     columns, rows = [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
-    head = "".join(f"<th>{escaped(c)}</th>" for c in columns)
+    sides = [RIGHT if any(is_number(row[i]) for row in rows) else LEFT for i in range(len(columns))]
+    head = "".join(f'<th style="{side}">{escaped(c)}</th>' for side, c in zip(sides, columns))
     body = "".join(
-        "<tr>"
-        + "".join(f'<td style="{RIGHT if is_number(v) else LEFT}">{cell(v)}</td>' for v in row)
-        + "</tr>"
+        "<tr>" + "".join(f'<td style="{side}">{cell(v)}</td>' for side, v in zip(sides, row)) + "</tr>"
         for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STARTS = 120  # seconds for the server
 SETTINGS = {  # cells out of sight stay in the page; nobody asks the network for news
+    "completer-extension/manager": {"providerTimeout": 60_000},  # a busy machine answers late
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }

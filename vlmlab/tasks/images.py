@@ -56,10 +56,8 @@ class Images:
 
     def examples(self, count: int = 4) -> list[tuple]:
         """(PIL image, caption) of some images, spread evenly; without those that cannot be read."""
-        found = []
-        for i in sorted(
-            {round(k * (len(self) - 1) / max(1, count - 1)) for k in range(min(count, len(self)))}
-        ):
+        found, count = [], min(count, len(self))
+        for i in (round(k * (len(self) - 1) / max(1, count - 1)) for k in range(count)):
             with contextlib.suppress(OSError, ValueError):  # a table of a task shows what is there
                 found.append((self.image(i), self.caption(i)))
         return found
