@@ -2,6 +2,8 @@
 
 import importlib
 
+from . import completion
+
 __version__ = "0.1.0"
 
 _ROOMS = {
@@ -29,3 +31,6 @@ def __getattr__(name: str):
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+completion.register()

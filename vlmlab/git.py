@@ -1,12 +1,26 @@
 """The state of the sources that made a run or a figure."""
 
 import functools
+import re
 import subprocess
 from pathlib import Path
 
 from .paths import HOME
 
 SOURCES = ("vlmlab", "notebooks", "data", "pyproject.toml")  # figures/ itself may differ while it is made
+
+
+@functools.cache
+def committed(commit: str, root: Path = HOME) -> str:
+    """The day of a commit, 2026-11-28; "" where the repository does not know it."""
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        return ""
+    words = ["git", "-C", str(root), "show", "-s", "--format=%cs", commit, "--"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, encoding="utf-8", check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
 
 
 @functools.cache

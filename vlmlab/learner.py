@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .display import Panel, Shown, million, settings, some
 from .precision import autocast
 
 Batch = Mapping[str, object]  # tensors by what they are: image, label, distribution, text, view ...
@@ -49,7 +50,7 @@ class Stage:
         return self.epoch is not None and ((step + 1) % self.epoch == 0 or step + 1 == self.steps)
 
 
-class Learner(nn.Module):
+class Learner(Shown, nn.Module):
     """A network, or a part on top of others, that trains in stages; subclasses say how.
 
     models: what it is given, by role (`models_needed`); they are not its own and never change. config: its
@@ -78,6 +79,18 @@ class Learner(nn.Module):
         self.prepared: dict = {}  # what `prepare` found, also in a run opened from disk
         if self.loaded:
             self.precision = self.loaded[0].precision
+
+    def panel(self) -> Panel:
+        own = self.own()
+        trained = {name: p.numel() for name, p in self.trainable().items()}
+        facts = {
+            "stands on": ", ".join(getattr(m, "name", type(m).__name__) for m in self.loaded),
+            "trains": f"{million(sum(trained.values()))} numbers in {len(trained)} tensors",
+            "largest": some(sorted(trained, key=trained.get, reverse=True), 4),
+            "keeps": f"{million(sum(x.numel() for x in own.values()))} numbers in {len(own)} tensors",
+            "settings": settings(dataclasses.asdict(self.config)) if self.config else "",
+        }
+        return Panel(type(self).__name__, facts["trains"], facts)
 
     @classmethod
     def build(cls, models: Mapping[str, nn.Module], classes, config: object) -> "Learner":

@@ -16,7 +16,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 ).split()
-LIMIT = 300  # seconds for all tests of one module
+LIMIT = 300  # seconds for all tests of one module, where it names no `LIMIT` of its own
 SCREENSHOTS = Path(__file__).parents[2] / "build/screenshots"
 
 
@@ -43,13 +43,13 @@ def end(before: set[psutil.Process]) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(request):
     """A headless Chromium. After LIMIT seconds it and its driver are killed, and the waiting test fails."""
     path = executable()
     from playwright.sync_api import sync_playwright
 
     before = set(psutil.Process().children(recursive=True))
-    watchdog = threading.Timer(LIMIT, end, [before])
+    watchdog = threading.Timer(getattr(request.module, "LIMIT", LIMIT), end, [before])
     watchdog.daemon = True
     watchdog.start()
     try:

@@ -32,7 +32,7 @@ kind = "figure"
 model = "tiny"
 """
 TABLE = (
-    "method,split,kind,value,spread,n\n"
+    "method,split,kind,mean,sd,n\n"
     "lafter,new,measured,57.76,0.40,3\nlafter,new,published,77.79,,\nlafter,new,planned,80,,\n"
 )
 CLAIMS = [
@@ -116,23 +116,31 @@ def test_it_looks_right(open_page, site, screenshots, width, scheme):
     assert len(texts) > 100 and [t for t in texts if t[1] < 4.5] == []
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", colour))) < 60) == (scheme == "dark")
-    card = page.evaluate("getComputedStyle(document.querySelector('.figure')).backgroundColor")
-    assert card == "rgb(255, 255, 255)"  # figures are drawn for white
+    plate = page.evaluate("getComputedStyle(document.querySelector('.figure')).backgroundColor")
+    assert plate == {"light": "rgb(255, 255, 255)", "dark": "rgb(217, 217, 217)"}[scheme]  # white, dimmed
 
 
 def test_all_pictures_load(open_page, site):
     page = open_page(site).page
-    widths = page.evaluate("[...document.images].map(i => i.complete && i.naturalWidth)")
-    assert len(widths) == site.read_text(encoding="utf-8").count("<img ") and min(widths) > 0
+    widths = page.evaluate(
+        "[...document.querySelectorAll('main img')].map(i => i.complete && i.naturalWidth)"
+    )
+    assert len(widths) == site.read_text(encoding="utf-8").count("<img src") and min(widths) > 0
 
 
 def test_filter_by_method_and_back(open_page, site, methods):
     page = open_page(site).page
     assert page.evaluate(SHOWN) == list(methods)
+    assert not page.get_by_label("LaFTer", exact=True).is_visible()  # a phone's first screen is for the paper
+    page.get_by_text("Methods", exact=True).click()
+    assert page.locator("input[value=aligned_norm_proj_hinge]").count() == 0  # no variants of an ablation
     page.get_by_label("LaFTer", exact=True).check()
     assert page.evaluate(SHOWN) == ["second/table1"]
     assert page.locator("output").inner_text() == f"1 of {len(methods)} shown"
     page.get_by_label("AlignedNorm", exact=True).check()
+    both = [name for name, found in methods.items() if {"aligned_norm", "lafter"} & {*found}]
+    assert page.evaluate(SHOWN) == both and "second/table1" in both
+    page.get_by_label("LaFTer", exact=True).uncheck()
     expected = [name for name, found in methods.items() if "aligned_norm" in found]
     assert page.evaluate(SHOWN) == expected and 1 < len(expected) < len(methods)
     assert not page.locator("section#second").is_visible()
@@ -152,6 +160,7 @@ def test_a_deep_link_leads_to_its_figure(open_page, site):
     page = open_page(site, fragment="alignednorm/fig3c").page
     top = "document.getElementById('alignednorm/fig3c').getBoundingClientRect().top"
     assert 0 <= page.evaluate(top) < 60 and page.evaluate("scrollY") > 500
+    page.get_by_text("Methods", exact=True).click()
     page.get_by_label("LaFTer", exact=True).check()
     assert not page.locator("[id='alignednorm/fig3c']").is_visible()
     page.evaluate("location.hash = ''; location.hash = 'alignednorm/fig3c'")  # as from a link: it shows again
@@ -159,12 +168,97 @@ def test_a_deep_link_leads_to_its_figure(open_page, site):
     assert 0 <= page.evaluate(top) < 60
 
 
+def test_the_first_screen_says_what_was_found(open_page, site):
+    page = open_page(site, width=1280, height=900).page
+    for text in (
+        "adapts a frozen CLIP",
+        "demo scale",
+        "seeds 1, 2, 3",
+        "Glossary",
+        "9 supported",
+        "12 refuted",
+    ):
+        assert (
+            page.locator("section#alignednorm")
+            .get_by_text(text)
+            .first.evaluate("e => e.getBoundingClientRect().bottom < innerHeight")
+        ), text
+
+
+def test_verdicts_filter_the_sentences(open_page, site):
+    page = open_page(site).page
+    claims = page.locator("[id='second/claims'] .claim:visible")
+    total = len(gallery.TONES)
+    assert claims.count() == total - 2  # what is open or not testable is folded
+    page.locator("[id='second/claims'] form").get_by_label("undecided").check()
+    assert [c.get_attribute("data-verdict") for c in claims.all()] == ["undecided"]
+    page.locator("[id='second/claims'] form").get_by_label("refuted").check()
+    assert sorted(c.get_attribute("data-verdict") for c in claims.all()) == ["refuted", "undecided"]
+    assert page.locator("[id='alignednorm/claims'] .claim:visible").count() > 2  # another study's stay
+
+
+def test_search_finds_figures_and_sentences(open_page, site):
+    page = open_page(site).page
+    page.get_by_label("Search").fill("uniformity Tolerance")
+    assert "alignednorm/fig5" in page.evaluate(SHOWN) and len(page.evaluate(SHOWN)) < 6
+    page.get_by_label("Search").fill("numbers kinds")
+    assert page.evaluate(SHOWN) == ["second/table1"]
+    assert not page.locator("section#alignednorm").is_visible()
+    page.get_by_role("button", name="show all").click()
+    page.wait_for_function(f"{SHOWN}.length > 20")
+
+
+def test_a_figure_is_enlarged_by_a_tap(open_page, site):
+    page = open_page(site, width=390, height=844).page
+    page.locator("[id='alignednorm/fig6'] a.figure").click()
+    large = page.locator("dialog img")
+    large.wait_for()
+    assert large.evaluate("i => i.complete && i.getBoundingClientRect().width") > 900
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog").is_visible()
+
+
+def test_wide_tables_say_so_on_a_phone(open_page, site):
+    page = open_page(site, width=390, height=844, fragment="alignednorm/table1").page
+    box = page.locator("[id='alignednorm/table1'] .scroll").first
+    hint = "e => getComputedStyle(e, '::before').content"
+    assert "more to the right" in box.evaluate(hint)
+    name = box.locator("tbody th").first
+    before = name.evaluate("e => e.getBoundingClientRect().left")
+    box.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+    page.wait_for_function("() => document.querySelector('.scroll.wide.end')")
+    assert name.evaluate("e => e.getBoundingClientRect().left") == before  # the methods stay in sight
+
+
+def test_links_can_be_copied(open_page, site):
+    watched = open_page(site)
+    page = watched.page
+    page.locator("[id='alignednorm/fig5'] .copy").click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('.copy')].some(b => b.textContent !== 'copy link')"
+    )
+
+
+@pytest.mark.parametrize("name", ["fig6", "table1"])
+def test_executed_notebooks_can_be_read(open_page, site, screenshots, name):
+    page = open_page(site, fragment=f"alignednorm/{name}").page
+    page.locator(f"[id='alignednorm/{name}'] .links a", has_text="executed notebook").first.click()
+    page.wait_for_url("**/notebooks/*.html")
+    assert page.locator("h1").count() == 1 and page.locator("pre.code").count() > 3
+    assert page.locator("img" if name == "fig6" else "table").count() > 0
+    page.screenshot(path=screenshots / f"notebook-{name}.png", full_page=True)
+    page.get_by_role("link", name="gallery").click()
+    page.wait_for_url(f"**/index.html#alignednorm/{name}")
+
+
 def test_without_script_everything_is_there(browser, site, methods):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(site.as_uri())
     assert page.locator("article:visible").count() == len(methods)
-    assert not page.locator("form").is_visible()
+    assert page.locator("form:visible, button:visible").count() == 0
+    assert page.get_by_text("9 supported, 12 refuted, 23 undecided").is_visible()
     context.close()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
+from ..display import Panel, size, table
 from ..token_labels import Grid, SampleRoles, coordinates, union
 from .reducers import LABELLED, Axis, Kept
 
@@ -31,6 +32,50 @@ class Record(xr.Dataset):
     def __getitem__(self, key):
         found = super().__getitem__(key)
         return plain(found) if isinstance(key, str) and key in self.data_vars else found
+
+    def panel(self) -> Panel:
+        rows = [
+            (
+                str(name),
+                " × ".join(f"{n} {dim.split(OWN)[0]}" for dim, n in array.sizes.items()),
+                spans(array.coords[d].values) if (d := axis(array, "layer")) else "–",
+                roles_in(array),
+                size(array.nbytes),
+            )
+            for name, array in self.data_vars.items()
+        ]
+        samples = self.sizes.get("sample", 0)
+        total = size(sum(array.nbytes for array in self.data_vars.values()))
+        line = f"{len(rows)} sites of {samples:,} samples, {total}"
+        columns = ("site", "shape", "blocks", "roles", "size")
+        return Panel("Record", line, {}, lambda: [table(columns, rows)])
+
+    def __repr__(self) -> str:
+        return f"{self.panel().text()}\n{super().__repr__()}"
+
+    def _repr_html_(self) -> str:
+        return self.panel().html() + super()._repr_html_()
+
+
+def axis(array: xr.DataArray, name: str) -> str | None:
+    """The dimension of this kind, whatever its site calls it."""
+    return next((d for d in array.dims if str(d).split(OWN)[0] == name), None)
+
+
+def spans(blocks: np.ndarray) -> str:
+    """'1 to 12', or the numbers where some between are missing."""
+    blocks = [int(b) for b in blocks]
+    whole = len(blocks) > 1 and blocks == list(range(blocks[0], blocks[-1] + 1))
+    return f"{blocks[0]} to {blocks[-1]}" if whole else ", ".join(map(str, blocks))
+
+
+def roles_in(array: xr.DataArray) -> str:
+    """'cls 1, patch 64': how many tokens of each role; names alone where that depends on the sample."""
+    token = axis(array, "token")
+    if token is None or (role := array.coords.get(token.replace("token", "role", 1))) is None:
+        return "–"
+    names, counts = np.unique(role.values.astype(str), return_counts=True)
+    return ", ".join(f"{n} {c}" if role.ndim == 1 else str(n) for n, c in zip(names, counts))
 
 
 def plain(x: xr.DataArray) -> xr.DataArray:

@@ -59,6 +59,11 @@ class Wanted:
         return f"{self.tower}.{self.site}"
 
 
+def usual() -> list[str]:
+    """The sites of an image and a text tower, all blocks; a model may have fewer."""
+    return [f"{tower}.{site}" for tower in ("image", "text") for site in SITES]
+
+
 def is_tapped(site: str) -> bool:
     """Whether a site is read where the attention kernel is called."""
     name, _, part = site.partition(".")

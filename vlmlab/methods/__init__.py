@@ -27,3 +27,7 @@ __all__ = [
     "presets",
     "target_presets",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import feeds
+from ..display import Panel, some
 from ..learner import Batch, Group, Learner, Stage
 from ..models.load import VLM
 from ..models.towers import Edit
@@ -51,6 +52,12 @@ class Method(Learner):
         super().__init__({"vlm": vlm}, config)
         self.vlm = vlm
         self.set_classes(classnames, template)
+
+    def panel(self) -> Panel:
+        classes = f"{len(self.classnames):,}: {some(self.classnames)}"
+        about = {"classes": classes, "template": self.template, "rules": ", ".join(self.rules)}
+        panel = super().panel()
+        return dataclasses.replace(panel, facts={**panel.facts, **about})
 
     @classmethod
     def build(cls, models, classes, config) -> "Method":

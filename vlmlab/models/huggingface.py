@@ -50,6 +50,9 @@ class LanguageModel(Model):
         self.module, self.processor = module, processor
         self.freeze(device)
 
+    def facts(self) -> dict[str, object]:
+        return {"blocks": f"{len(self.language)} of the language model", **super().facts()}
+
     @property
     def tokenizer(self) -> Callable:
         """ValueError where the model came without one."""

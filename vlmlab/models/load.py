@@ -20,7 +20,7 @@ from .files import config_of, described, from_folder, made, several
 from .huggingface import LanguageModel, from_pretrained, is_language_model
 from .model import Model
 from .modules import copied, unwrapped
-from .open_clip_names import beside_of, from_open_clip, is_architecture, local
+from .open_clip_names import architectures, beside_of, from_open_clip, is_architecture, local
 from .pixels import kept, set_pixels
 from .tokenizers import clip_tokenizer, folder_tokenizer
 from .vlm import VLM
@@ -85,6 +85,10 @@ def load(
     interpolation and resize_mode of open_clip's preprocess_cfg, where the model does not say it.
 
     Raises ValueError or FileNotFoundError with what there is and what to do.
+
+    >>> vlm = vlmlab.load("tiny")
+    >>> vlm = vlmlab.load("ViT-B-16-quickgelu", "openai", precision="fp32")
+    >>> features = vlm.encode_text(["a photo of a cat."])  # (text, joint)
     """
     if model is None:
         model, name = name or "tiny", None
@@ -295,3 +299,8 @@ def check_precision(precision: str | None, device: torch.device) -> str:
 def embedded() -> list[str]:
     """Names of the models in data/models."""
     return sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
+
+
+def names() -> list[str]:
+    """The embedded models and open_clip's architectures."""
+    return [*embedded(), *architectures()]

@@ -6,12 +6,13 @@ from typing import Self
 import torch
 from torch import nn
 
+from ..display import Panel, Shown, million, settings
 from ..precision import autocast
 from .fingerprint import fingerprint
 from .thaw import matching, thawed_copy
 
 
-class Model(nn.Module):
+class Model(Shown, nn.Module):
     """A frozen model around another library's module, kept in the attribute that `holds` names.
 
     name: for people. source: JSON-able keywords of `vlmlab.load` that open it again, on any device; None for
@@ -30,6 +31,19 @@ class Model(nn.Module):
         self._origin: tuple[Model, ...] = ()  # a tuple, or it would be a part of this module
         self._train_along: list[nn.Module] = []
         self._digest: tuple[list, str] | None = None
+
+    def panel(self) -> Panel:
+        return Panel(type(self).__name__, f"{self.name}, {self.precision} on {self.device}", self.facts())
+
+    def facts(self) -> dict[str, object]:
+        """What a cell shows of it."""
+        shared = {id(p): p.numel() for p in self.parameters()}
+        trains = f", {len(self.thawed)} tensors of them train" if self.thawed else ""
+        return {
+            "module": type(self.wrapped).__name__,
+            "parameters": million(sum(shared.values())) + trains,
+            "source": self.source and settings({k: v for k, v in self.source.items() if v is not None}),
+        }
 
     @property
     def wrapped(self) -> nn.Module:

@@ -14,6 +14,11 @@ from .sizes import gelu
 from .weights import Weights, assumed_aloud, first_line, read_weights, weight_files
 
 
+def architectures() -> list[str]:
+    """The architectures that open_clip knows."""
+    return open_clip.list_models()
+
+
 def is_architecture(name: str) -> bool:
     """Whether open_clip builds a model of this name; nothing is asked for elsewhere."""
     return name in open_clip.list_models()

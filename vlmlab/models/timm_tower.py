@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .check_towers import check_images
 from .families import FAMILIES
 from .tokens import Edit, Tokens, leading
-from .towers import Tower, own_tokens
+from .towers import Tower, described, own_tokens
 
 
 class TimmTower(Tower):
@@ -31,6 +31,11 @@ class TimmTower(Tower):
     @property
     def trunk(self) -> VisionTransformer:
         return self.visual.trunk
+
+    def inputs(self) -> str:
+        t, cls = self.trunk, int(self.trunk.cls_token is not None)
+        prefix = {"cls": cls, "register": t.num_prefix_tokens - cls}
+        return described(self.visual.image_size, prefix, t.patch_embed.grid_size)
 
     def embedding(self) -> list[nn.Parameter]:
         t = self.trunk

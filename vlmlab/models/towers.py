@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ..display import Panel, Shown
 from ..token_labels import Layout
 from .check_towers import check_images, check_text, check_visual, pool_type
 from .ends import ends, own_tokens
@@ -21,7 +22,7 @@ from .shared_text import SharedText, arrange
 from .tokens import Edit, Observer, Tokens, leading
 
 
-class Tower(nn.Module):
+class Tower(Shown, nn.Module):
     """What the image and the text tower share: running edited blocks.
 
     `layouts` holds, after a run, the layout at the input of every block that ran. `observers` are told
@@ -39,6 +40,14 @@ class Tower(nn.Module):
         self.layouts: dict[int, Layout] = {}
         self.observers: list[Observer] = []
         self.shortcuts = True
+
+    def panel(self) -> Panel:
+        sizes = f"{self.depth} blocks × {self.width}, {self.heads} heads"
+        return Panel(type(self).__name__, f"{sizes}, {self.inputs()}")
+
+    def inputs(self) -> str:
+        """What it takes and the tokens that become of it, in words."""
+        raise NotImplementedError
 
     @property
     def depth(self) -> int:
@@ -140,6 +149,10 @@ class ImageTower(Tower):
         self.visual = visual
         self.reads_class_token = visual.attn_pool is None and visual.pool_type == "tok"
 
+    def inputs(self) -> str:
+        v = self.visual
+        return described(v.image_size, {"cls": 1}, v.grid_size)
+
     def embedding(self) -> list[nn.Parameter]:
         v = self.visual
         return [v.class_embedding, v.positional_embedding, *v.conv1.parameters(), *v.ln_pre.parameters()]
@@ -200,6 +213,10 @@ class TextTower(Tower):
         self.causal = text.attn_mask is not None
         self.read_at = pool_type(text)
         self.arranged = Remembered(arrange)
+
+    def inputs(self) -> str:
+        context, vocabulary = len(self.text.positional_embedding), self.text.token_embedding.num_embeddings
+        return f"texts of at most {context} tokens out of {vocabulary:,}"
 
     def embedding(self) -> list[nn.Parameter]:
         return [self.text.token_embedding.weight, self.text.positional_embedding]
@@ -294,6 +311,12 @@ class TextTower(Tower):
     def project(self, x: Tensor) -> Tensor:
         p = self.text.text_projection
         return x if p is None else p(x) if isinstance(p, nn.Linear) else x @ p
+
+
+def described(pixels: tuple[int, int], prefix: Mapping[str, int], grid: tuple[int, int]) -> str:
+    """'64 × 64 pixels as 1 cls + 8 × 8 patch tokens'."""
+    first = "".join(f"{n} {role} + " for role, n in prefix.items() if n)
+    return f"{pixels[0]} × {pixels[1]} pixels as {first}{grid[0]} × {grid[1]} patch tokens"
 
 
 def causal_mask(x: Tensor) -> Tensor:

@@ -38,6 +38,10 @@ class VLM(Model):
         self._scale = Remembered(lambda scale: scale.exp().item())
         self.freeze(device)
 
+    def facts(self) -> dict[str, object]:
+        towers = {f"{tower.kind} tower": tower.panel().line for tower in (self.image, self.text)}
+        return {**towers, "logit scale": f"{float(self.logit_scale):.4g}", **super().facts()}
+
     @property
     def logit_scale(self) -> float | Tensor:
         """exp of the stored parameter: 100 for OpenAI's CLIP. A tensor () where it trains."""

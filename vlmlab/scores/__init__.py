@@ -66,3 +66,7 @@ def found(test: Images, learner: object) -> list[ModuleType]:
 def offers(learner: object, names: tuple[str, ...]) -> bool:
     """Whether a learner has all these functions."""
     return all(callable(getattr(learner, name, None)) for name in names)
+
+
+def __dir__() -> list[str]:
+    return ["find", "found", "names", "offers"]

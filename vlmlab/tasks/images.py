@@ -1,5 +1,6 @@
 """`Images`: what every kind of data is first of all. `Split`, `Captions` and `Questions` add what goes with them."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -44,6 +45,22 @@ class Images:
         Nothing here; {"label"} of a Split, {"text"} of Captions, {"question", "answer"} of Questions.
         """
         return {}
+
+    def counted(self) -> tuple:
+        """What a table of splits says of it: kind, images, classes, images of the smallest and largest class."""
+        return (type(self).__name__, len(self), None, None, None)
+
+    def caption(self, i: int) -> str:
+        """What stands below image i where it is shown: the first text about it, or its id."""
+        return next((x for x in self.about(i).values() if isinstance(x, str)), self.ids[i])
+
+    def examples(self, count: int = 4) -> list[tuple]:
+        """(PIL image, caption) of some images, spread evenly; without those that cannot be read."""
+        found, count = [], min(count, len(self))
+        for i in (round(k * (len(self) - 1) / max(1, count - 1)) for k in range(count)):
+            with contextlib.suppress(OSError, ValueError):  # a table of a task shows what is there
+                found.append((self.image(i), self.caption(i)))
+        return found
 
     def select(self, positions: Sequence[int]) -> Self:
         """The images at these positions, in this order, with what goes with them; positions may repeat."""

@@ -54,6 +54,19 @@ class Split(Images):
     def __repr__(self) -> str:
         return f"Split({len(self)} images, {len(self.classnames)} classes, {self.template!r})"
 
+    def counted(self) -> tuple:
+        counts = self.counts()
+        return (
+            "Split",
+            len(self),
+            len(counts),
+            int(counts.min(initial=len(self))),
+            int(counts.max(initial=0)),
+        )
+
+    def caption(self, i: int) -> str:
+        return self.classnames[self.labels[i]].replace("_", " ")
+
     @property
     def classes(self) -> Classes:
         return Classes(tuple(self.classnames), self.template)

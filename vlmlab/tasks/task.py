@@ -8,6 +8,7 @@ import operator
 import os
 from pathlib import Path
 
+from ..display import Panel, Shown, pictures, some, table
 from .coop import tasks as coop
 from .emoji import paired
 from .emoji import tasks as emoji
@@ -17,8 +18,8 @@ from .protocols import PROTOCOLS, SUMMARIES
 from .split import Classes, Split
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Task:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Task(Shown):
     """What a protocol made of a data set.
 
     train: what may be learnt from (empty for zero_shot), of any kind: `Split`, `Captions`, `Questions`, or `Images`
@@ -36,6 +37,26 @@ class Task:
     val: Images | None
     tests: dict[str, Images]
     arguments: dict[str, object] | None = None
+
+    def panel(self) -> Panel:
+        parts = {"train": self.train, "val": self.val, **self.tests}
+        there = {name: part for name, part in parts.items() if part is not None and len(part)}
+        facts = {
+            "template": self.template,
+            "classes": f"{len(self.classes):,}: {some(self.classes.names)}" if self.classes else "none",
+            "lists": ", ".join(f"{name} {kind}" for name, kind in self.provenance.items()),
+        }
+        shots = f", shots {self.shots}" if self.shots else ""
+        sizes = ", ".join(f"{name} {len(part):,}" for name, part in there.items())
+        line = f"{self.id}, {self.protocol}{shots}, seed {self.seed}: {sizes}"
+        return Panel("Task", line, facts, lambda: self.looked_at(there))
+
+    def looked_at(self, parts: dict[str, Images]) -> tuple[str, str]:
+        """A table of the splits and four images of the first, as HTML."""
+        columns = ("split", "kind", "images", "classes", "fewest of a class", "most")
+        rows = [(name, *part.counted()) for name, part in parts.items()]
+        first = next(iter(parts.values()), self.train)
+        return table(columns, rows), pictures(first.examples())
 
     @property
     def classes(self) -> Classes | None:
@@ -150,6 +171,10 @@ def task(
 
     Raises ValueError for an unknown id or protocol, one that the data cannot serve, or too many shots;
     FileNotFoundError when the data is missing.
+
+    >>> task = vlmlab.task("emoji/animals", protocol="base_to_new", shots=16, seed=1)
+    >>> task.new.classnames  # of the test images of new classes
+    >>> vlmlab.task("dtd", protocol="few_shot", shots=4, root="/data")
     """
     if not own.is_own(id) and id not in names():
         raise ValueError(unknown(id))

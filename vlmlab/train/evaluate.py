@@ -168,6 +168,10 @@ def evaluate(
 
     Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
     that the learner cannot be asked about.
+
+    >>> vlmlab.evaluate(run, task, rule=["unified", "decoupled"])
+    >>> vlmlab.evaluate(run, vlmlab.task("emoji/animals", protocol="domain_shift"))
+    >>> scores = vlmlab.evaluate(run, task).set_index(["split", "metric"])["value"]
     """
     batch_size = registry.checked("batch_size", batch_size, Count | None)
     workers, saved = registry.checked("workers", workers, Workers), isinstance(run, Run)

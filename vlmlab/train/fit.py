@@ -56,6 +56,10 @@ def fit(
     of training.
 
     Raises ValueError for unknown or wrong settings, FloatingPointError for a loss that is not finite.
+
+    >>> run = vlmlab.fit("aligned_norm", vlm, task, epochs=3, w_proj=0.1)  # `vlmlab methods aligned_norm`
+    >>> run.model.logits(images)  # (batch, class), scaled cosines
+    >>> vlmlab.fit("clip", {}, vlmlab.task("emoji/pretraining", protocol="retrieval"), out="runs")
     """
     cls = registry.find(method)
     config, options = registry.settings(cls, settings)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..display import Panel, Shown, curve, escaped, settings, table
 from ..schema import Wrong, convert
 from .records import Measured, read_lines, write_lines
 from .run_folder import INFO, RESULTS, TRAINABLES, RunFolder, found, sha256
@@ -30,7 +31,7 @@ COLUMNS = [
 SAME = ("task", "protocol", "split", "test", "rule", "metric")  # rows that answer the same question
 
 
-class Run:
+class Run(Shown):
     """One training run on disk.
 
     `key`, `status` (running, finished, failed), `info` (run.json), `metrics` (one row per step),
@@ -112,14 +113,44 @@ class Run:
         self._model, self.task = attached(self, models, learner, config), task
         return self
 
-    def __repr__(self) -> str:
-        labels = self.info["labels"]
-        return f"Run({name_of(labels)} {labels['task']} seed {labels['seed']}, {self.status}, {self.path})"
+    def panel(self) -> Panel:
+        try:
+            info = self.info
+        except ValueError as e:  # looking at a damaged run says so
+            return Panel("Run", f"{self.path}, damaged", {"why": e})
+        labels = info["labels"]
+        shots = f", {labels['shots']} shots" if labels.get("shots") else ""
+        facts = {
+            "task": f"{labels['task']}, {labels.get('protocol')}{shots}",
+            "models": ", ".join(f"{role}: {m.get('name', '')}" for role, m in info.get("models", {}).items()),
+            "trained": trained_in(info),
+            "error": info.get("error"),
+            "settings": settings(self.settings),
+        }
+        named = f"{name_of(labels)} {labels['task']} seed {labels['seed']}"
+        return Panel("Run", f"{named}, {info['status']}, {self.path}", facts, self.numbers)
+
+    def numbers(self) -> list[str]:
+        """The loss as a curve and what was measured, as HTML."""
+        try:
+            log, scores = self.metrics, self.results
+        except ValueError as e:
+            return [escaped(e)]
+        columns = ["split", "rule", "metric", "value", "n"]
+        rows = scores[columns].astype(object).values.tolist()
+        return [curve(log["loss"] if "loss" in log else [], "loss"), table(columns, rows) if rows else ""]
 
 
 def name_of(labels: Mapping) -> str:
     """The method, with the variant of its settings where it has a name."""
     return f"{labels['method']}_{labels['variant']}" if labels.get("variant") else labels["method"]
+
+
+def trained_in(info: Mapping) -> str:
+    """'48 steps in 7 s on cpu'."""
+    if info["status"] != "finished":
+        return ""
+    return f"{info['steps']:,} steps in {sum(info['seconds']):,.0f} s on {info['device']}"
 
 
 def runs(root: str | Path = "runs") -> list[Run]:
@@ -151,6 +182,10 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
     or column=[values]. ValueError for a column that does not exist, or a setting that no run has,
     FileNotFoundError for a folder that does not. A damaged run is left out with a warning; when there is no
     other, it is an error.
+
+    >>> table = vlmlab.results("runs", method="mmrlpp", split=["base", "new"])
+    >>> table.pivot_table("value", "task", "split")
+    >>> vlmlab.results("runs", config=["w_proj"], split="hm")  # a setting as a column
     """
     config, frames, known, errors = list(config), [], set(), []
     for run in runs(root):
@@ -182,6 +217,10 @@ def open_run(path: str | Path, device: str | None = None) -> Run:
 
     `run.model` is the learner, `run.task` the task it was trained on. ValueError when a model, the data or a
     file that its settings name is no longer what it was.
+
+    >>> run = vlmlab.open_run("runs/adhoc/mmrlpp/emoji.food/0123456789abcdef")
+    >>> run.settings["lr"], run.metrics["loss"]
+    >>> vlmlab.capture(run.model, run.task.new, "image.final")
     """
     from .opening import opened
 

@@ -2,27 +2,33 @@
 
 A static file that needs no server and loads nothing from outside: style and script stand in the page,
 pictures and notebooks are relative links. It is made from what lies in the folders and holds no time, so
-the same files give the same bytes. What a study lists and nobody made is shown as missing.
+the same files give the same bytes. What a study lists and nobody made is shown as missing. Beside it come
+`<study>/notebooks/<artefact>.html`, the executed notebooks to read, and `<study>/numbers.csv`, all tables in one.
 """
 
-import base64
 import contextlib
 import csv
-import hashlib
-import html
+import io
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from urllib.parse import quote
 
 from ...files import write
-from ...names_and_colours import label
+from ...git import committed
+from ...names_and_colours import NAMES, label
 from .. import manifest
 from ..manifest import Artefact, Study
 from ..places import known, notebooks_folder
-from .gallery_table import comparison, minus
+from . import notebook_page
+from .about import Names, about
+from .gallery_table import comparison
+from .notebook_page import digest
+from .number_texts import minus
 from .provenance import DPI, read_provenance
 from .state import FILES, SUFFIXES, State
+from .words import block, inline
 
 HERE = Path(__file__).parent
 INCH = 135  # CSS pixels; a figure as wide as the page, 6.9 inches, fills the column
@@ -37,6 +43,8 @@ SCALES = {  # profile -> (badge, what it means)
 }
 LINKS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "html": "HTML", "csv": "data (CSV)", "tex": "LaTeX"}
 RECORD = {"profile", "run_keys", "seeds", "git", "versions"}
+IN_PAPER = re.compile(r"(fig|table)(\d+)(.*)")  # ids of a paper's artefacts: its order
+VALUES = ("measured", "published", "planned")
 TONES = {"supported": "good", "refuted": "bad", "undecided": "open", "not testable here": "none"}
 
 
@@ -49,6 +57,8 @@ def build(figures: str | Path = "figures", notebooks: str | Path = "notebooks") 
     if not (names := manifest.names(notebooks)):
         raise FileNotFoundError(f"no study in {notebooks}; run this in the folder that holds notebooks/")
     found = [section(manifest.load(name, notebooks), figures) for name in names]
+    for study in found:
+        save_numbers(study, figures / study["id"] / "numbers.csv")
     path, text = figures / "index.html", render(found)
     write(path, lambda t: t.write_text(text, encoding="utf-8", newline="\n"))
     return path
@@ -56,16 +66,26 @@ def build(figures: str | Path = "figures", notebooks: str | Path = "notebooks") 
 
 def render(studies: list[dict]) -> str:
     """The page as text. The template escapes every value; style and script are allowed by their digests."""
-    import jinja2
     from markupsafe import Markup
 
-    methods = {m for s in studies for e in s["entries"] for m in e["methods"]}
+    methods = {m for s in studies for e in s["entries"] for m in e["methods"]} & NAMES.keys()
     content = {
         "studies": studies,
         "methods": sorted(methods, key=lambda m: (label(m).lower(), m)),
         "scales": SCALES,
         "tones": TONES,
+        "kinds": VALUES,
     }
+    for kind in ("css", "js"):
+        text = (HERE / f"gallery.{kind}").read_text(encoding="utf-8")
+        content |= {kind: Markup(text), f"{kind}_digest": digest(text)}
+    return environment().get_template("gallery.html").render(**content)
+
+
+def environment():
+    """The templates of this folder; they escape every value."""
+    import jinja2
+
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
@@ -73,37 +93,83 @@ def render(studies: list[dict]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    env.filters |= {"inline": lambda text: Markup(inline(text)), "label": label}
-    for kind in ("css", "js"):
-        text = (HERE / f"gallery.{kind}").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        content |= {kind: Markup(text), f"{kind}_digest": f"sha256-{digest}"}
-    return env.get_template("gallery.html").render(**content)
+    env.filters |= {"inline": inline, "block": block, "label": label}
+    return env
 
 
 def section(study: Study, figures: Path) -> dict:
-    """One study: its artefacts in the order of study.toml, and its claims with their verdicts."""
-    state = State(figures / study.id)
+    """One study: what it is, what was run, its artefacts in the paper's order, its claims with their verdicts."""
+    state, said = State(figures / study.id), about(study)
     found = known(state.folder / "claims.json")
+    names = Names(study.id)
+    artefacts = sorted(study.artefacts.values(), key=lambda a: in_order(a.id))
+    entries = [entry(study, artefact, state, names, said.reference) for artefact in artefacts]
+    claims = [claim(c, study) for c in found.get("claims", [])]
     return {
         "id": study.id,
         "title": study.title,
+        "about": said,
+        "ran": ran(entries),
+        "names": names,
         "profile": found.get("profile", ""),
-        "entries": [entry(study, artefact, state) for artefact in study.artefacts.values()],
-        "claims": [claim(c, study) for c in found.get("claims", [])],
+        "entries": entries,
+        "extras": next((e["id"] for e in entries if not IN_PAPER.fullmatch(e["name"])), ""),
+        "claims": sorted(claims, key=lambda c: list(TONES).index(c["verdict"])),
+        "verdicts": Counter(c["verdict"] for c in claims),
+        "numbers": f"{quote(study.id)}/numbers.csv" if any(e["rows"] for e in entries) else "",
     }
 
 
-def entry(study: Study, artefact: Artefact, state: State) -> dict:
+def in_order(id: str) -> tuple:
+    """Figures and tables by their numbers, then what a paper does not have, as study.toml lists it."""
+    match = IN_PAPER.fullmatch(id)
+    return (match[1], int(match[2]), match[3]) if match else ("with no number",)
+
+
+def ran(entries: list[dict]) -> dict:
+    """What the shown artefacts were made from: profiles, seeds, methods, tasks, runs, commits with their days."""
+    records = [e["record"] for e in entries if e["record"]]
+    named = [label.split() for e in entries for label in e["runs"].values() if label]
+    commits = dict.fromkeys(r["git"].get("commit") or "" for r in records)
+    return {
+        "profiles": sorted({r["profile"] for r in records}),
+        "seeds": sorted({s for r in records for s in r["seeds"]}),
+        "methods": sorted({parts[0] for parts in named} & NAMES.keys(), key=lambda m: label(m).lower()),
+        "tasks": sorted({parts[1] for parts in named if len(parts) > 1}),
+        "runs": len({key for e in entries for key in e["runs"]}),
+        "commits": [(commit[:10], committed(commit)) for commit in commits if commit],
+        "dirty": any(r["git"].get("dirty") for r in records),
+    }
+
+
+def save_numbers(study: dict, path: Path) -> None:
+    """All rows of the study's tables below each other, under the columns that any of them has."""
+    rows = [{"artefact": e["name"], **row} for e in study["entries"] for row in e["rows"]]
+    if not rows:
+        return
+    file = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write(path, lambda t: t.write_text(file.getvalue(), encoding="utf-8", newline="\n"))
+
+
+def entry(study: Study, artefact: Artefact, state: State, names: Names, reference: tuple[str, ...]) -> dict:
     """All that the page says about one artefact."""
     files = {s: p for s in SUFFIXES if (p := state.folder / f"{artefact.id}.{s}").is_file()}
     rows = read_csv(files["csv"]) if "csv" in files else []
     record = provenance([path for suffix, path in files.items() if suffix != "csv"])
     runs = run_labels(record, state.made.get(artefact.id))
     picture = files.get("svg", files.get("png"))
-    cells = known(state.executed(artefact)).get("cells", [])
+    executed = state.executed(artefact)
+    cells = known(executed).get("cells", [])
+    page = executed.is_file() and notebook_page.save(
+        executed, executed.with_suffix(".html"), artefact.id, f"../../index.html#{study.id}/{artefact.id}"
+    )
     notebooks = {
-        "executed notebook": state.executed(artefact),
+        **({"executed notebook": page} if page else {}),
+        "executed notebook (.ipynb)": executed,
         "last failure": state.failed(artefact),
         "source notebook": artefact.notebook,
     }
@@ -111,7 +177,8 @@ def entry(study: Study, artefact: Artefact, state: State) -> dict:
         *((LINKS[s], p) for s, p in files.items()),
         *((text, p) for text, p in notebooks.items() if p.is_file()),
     ]
-    root = state.folder.parent
+    root, table = state.folder.parent, artefact.kind == "table"
+    same = bool(record) and record["profile"] == "paper"
     return {
         "id": f"{study.id}/{artefact.id}",
         "name": artefact.id,
@@ -125,7 +192,8 @@ def entry(study: Study, artefact: Artefact, state: State) -> dict:
         "image": picture and href(picture, root),
         "size": size(files.get("png")),
         "alt": f"{artefact.title or artefact.id}. {' '.join(reading(cells))}".strip(),
-        "table": comparison(rows) if artefact.kind == "table" else [],
+        "rows": rows if table else [],
+        "tables": comparison(rows, reference, same) if table else [],
         "caption": caption(cells),
         "reading": reading(cells),
         "links": [(text, href(path, root)) for text, path in named],
@@ -193,12 +261,6 @@ def reading(cells: list[dict]) -> list[str]:
 
 def source(cell: dict) -> str:
     return "".join(cell.get("source", ""))
-
-
-def inline(text: str) -> str:
-    """Markdown's `code` and **bold** as HTML; everything else is escaped."""
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
-    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", text)
 
 
 def claim(raw: dict, study: Study) -> dict:
