@@ -47,8 +47,10 @@ class Places:
 def notebooks_folder(path: str | Path = "notebooks") -> Path:
     """The folder with the studies: `path`, or those that come with vlmlab where notebooks/ here has none."""
     path = Path(path)
-    if path == Path("notebooks") and not next(path.glob("*/study.toml"), None):
-        return shipped_notebooks()
+    if path == Path("notebooks"):
+        below = path.iterdir() if path.is_dir() else ()
+        if not any(os.path.lexists(folder / "study.toml") for folder in below):
+            return shipped_notebooks()
     return path
 
 
