@@ -183,6 +183,15 @@ def test_modules_are_unwrapped():
     assert close(load(copy.deepcopy(model).half()), model, ids(), 1e-2)
 
 
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_a_clip_of_openai_s_package_is_copied_as_its_modules_say(quick_gelu):
+    import model_forms
+
+    clip = model_forms.small(quick_gelu, head_width=32)
+    vlm = load(model_forms.Archive(copy.deepcopy(clip)).half(), device="cpu")
+    assert vlm.image.heads == 4 and model_forms.same(vlm, clip.half().float())
+
+
 def test_modules_that_cannot_be_taken_over():
     from model_forms import small
 

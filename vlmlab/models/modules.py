@@ -65,10 +65,11 @@ def copied(module: nn.Module, name: str) -> nn.Module:
 
 
 def of_openai(module: nn.Module, name: str) -> nn.Module:
-    """A copy of a CLIP of OpenAI's package, which has QuickGELU and says its heads."""
-    weights = Weights(Path(name), plain(module.state_dict()), True, "OpenAI")
+    """A copy of a CLIP of OpenAI's package or of one built like it; its modules say activation and heads."""
+    quick = type(module.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    weights = Weights(Path(name), plain(module.state_dict()), quick, "OpenAI")
     config = sizes_of(weights)
     vision, text = config["vision_cfg"], config["text_cfg"]
     vision["head_width"] = vision["width"] // module.visual.transformer.resblocks[0].attn.num_heads
     text["heads"] = module.transformer.resblocks[0].attn.num_heads
-    return fit_weights(build(config | {"quick_gelu": True}), weights)
+    return fit_weights(build(config | {"quick_gelu": quick}), weights)
