@@ -314,7 +314,10 @@ def test_nan_in_an_image_is_an_error_with_its_id(vlm, split):
 
 
 def test_training_mode_and_wrong_data(vlm, mmrlpp, images):
-    with pytest.raises(ValueError, match=r"image sites need a tensor .*a Split or a map-style dataset"):
+    with pytest.raises(
+        ValueError,
+        match=r"no file 'a cat'; image sites need a tensor .*a Split, PIL images.*a map-style dataset",
+    ):
         grab(vlm, ["a cat"], "image.final")
     with pytest.raises(ValueError, match="own class prompts"):
         grab(mmrlpp, ["a cat"], "text.final")

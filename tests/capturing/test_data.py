@@ -108,7 +108,8 @@ def test_an_image_processor_is_a_preprocess(model, folder):
     ("data", "message"),
     [
         (lambda f: [str(next(f.rglob("*.png")))], r"is a picture: pass preprocess="),
-        (lambda f: [f / "class0"], r"class0 is not a readable image"),
+        (lambda f: [f / "class0"], r"there is no file .*class0"),
+        (lambda f: [text(f / "class0" / "no.png")], r"no\.png is not a readable image"),
         (lambda f: [], "the data holds no sample"),
         (lambda f: [3, 4], "got list of int"),
         (lambda f: Endless(), "got Endless"),
@@ -122,6 +123,11 @@ def test_an_image_processor_is_a_preprocess(model, folder):
 def test_what_is_no_image_is_named(model, folder, data, message):
     with pytest.raises((ValueError, OSError), match=message):
         features(model, data(folder), preprocess=None if "preprocess" in message else tensor_of)
+
+
+def text(path):
+    path.write_text("no picture")
+    return path
 
 
 class Endless(IterableDataset):

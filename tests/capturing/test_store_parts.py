@@ -90,10 +90,10 @@ def test_any_division_into_parts_finishes_what_another_began(vlm, many, tmp_path
     grab(vlm, many, out=tmp_path / "run", part=(2, 6))
     assert ran == [4, 2, 2]  # the layout check, the plain run, one batch
     grab(vlm, many, out=tmp_path / "run", part=(1, 2))
-    assert ran[3:] == [2, 2, 2, 2]  # rows 0:2 and 4:6
+    assert ran[3:] == [4, 2, 2, 2]  # rows 0:2 and 4:6
     grab(vlm, many, out=tmp_path / "run", part=(4, 6))
     grab(vlm, many, out=tmp_path / "run", batch_size=5)
-    assert ran[10:] == [2, 2, 2, 1]  # rows 8:11
+    assert ran[10:] == [4, 2, 2, 1]  # rows 8:11
     before = len(ran)
     grab(vlm, many, out=tmp_path / "run", part=(1, 4))
     assert len(ran) == before

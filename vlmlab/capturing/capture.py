@@ -18,6 +18,7 @@ from .attention_grads import attention_grads
 from .changes import ablate, patch
 from .check_layout import check_ends, check_layout, check_pictures
 from .edit import edit, is_edited
+from .finite import check_finite
 from .hooks import Hooks
 from .module_tower import towers_of
 from .now import now
@@ -149,7 +150,7 @@ def fill(
                 with hooks:
                     output = source.run(batch)
             hooks.check_hit()
-            hooks.check_finite(output)
+            check_finite(hooks, output)
             hooks.complete()
             by_batch.append(hooks.batch_roles())
             done = len(next(iter(output.values())))

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..models.families import at
 from ..token_labels import SampleRoles, grid_by_shape, tokens_of
 from .attention_tap import Attention, attention_tap
+from .finite import Finite, shown
 from .module_tower import first, tokens_first, unwrapped
 from .record import Column, Key
 from .reducers import LABELLED, Axis, Kept, Table, apply
@@ -39,7 +40,7 @@ class Hooks:
         self.aligned: dict[Axis, SampleRoles] = {}  # the same by axis
         self.shapes: dict[tuple[str, int | None], torch.Size] = {}  # by site and layer
         self.there: set[str] = set()  # roles
-        self.finite: dict[tuple[str, int | None, int | None], tuple[Tensor, Tensor, torch.dtype]] = {}
+        self.finite: dict[tuple[str, int | None, int | None], Finite] = {}
         self.sites = {w.site: w for w in self.wanted}
 
     @property
@@ -114,7 +115,7 @@ class Hooks:
         self.keep_of(layer, step, x, table)
         kept = self.kept[name, layer, step].values
         # answers stay on the device until the batch is through; padding may hold anything
-        self.finite[name, layer, step] = shown(x, table).all(), ~kept.isinf().any(), x.dtype
+        self.finite[name, layer, step] = Finite(shown(x, table).all(), ~kept.isinf().any(), x.dtype)
 
     def keep_of(self, layer: int | None, step: int | None, x: Tensor, table: Table) -> None:
         for dim, axis in table.axes.items():
@@ -241,41 +242,6 @@ class Hooks:
             )
             raise ValueError(f"{w.name} was never hit in blocks {missing}: {why}; fired: {fired}")
 
-    def check_finite(self, output: dict[str, Tensor]) -> None:
-        """ValueError where a site or the output held NaN or infinity, or the record's type is too narrow."""
-        for (name, layer, step), (whole, fits, kind) in self.finite.items():
-            where = name if layer is None else f"{name}[{layer}]"
-            where += "" if step is None else f" in step {step}"
-            if not whole:
-                raise ValueError(f"{where} holds NaN or infinity: {self.why_not_finite(kind)}")
-            if not fits:
-                raise ValueError(
-                    f"{where} holds numbers above {torch.finfo(self.dtype).max:,.0f}, the largest of "
-                    f"{str(self.dtype).removeprefix('torch.')}; capture with dtype='float32', or keep less with keep="
-                )
-        for branch, x in output.items():
-            if not x.isfinite().all():
-                raise ValueError(
-                    f"the output {branch!r} of the {self.source.kind} tower holds NaN or infinity: "
-                    f"{self.why_not_finite(x.dtype)}"
-                )
-            if self.sites.get("final") and not x.to(self.dtype).isfinite().all():
-                raise ValueError(
-                    f"{self.source.kind}.final holds numbers above {torch.finfo(self.dtype).max:,.0f}; capture "
-                    "with dtype='float32'"
-                )
-
-    def why_not_finite(self, kind: torch.dtype) -> str:
-        for name, weight in self.source.weights():
-            if not weight.isfinite().all():
-                return f"the weight {name} does; load the model from an undamaged file"
-        if kind in (torch.float16, torch.bfloat16):
-            return (
-                f"the model runs in {str(kind).removeprefix('torch.')}, which ends at {torch.finfo(kind).max:.4g}; "
-                "run it in bfloat16 or float32"
-            )
-        return "its weights do not, so it comes about in the model; capture earlier blocks to find where"
-
     def cross_grid(self) -> dict:
         """{"cross_grid": [rows, columns]} of the patches that a cross-attention looks at, where the images tell."""
         axes = [a for kept in self.kept.values() for a in kept.axes.values() if a.side == "cross"]
@@ -302,17 +268,6 @@ class Hooks:
         for name, layer in keys:
             layers.setdefault(name, []).append(layer)
         return [name if ls == [None] else f"{name}[{','.join(map(str, ls))}]" for name, ls in layers.items()]
-
-
-def shown(x: Tensor, table: Table) -> Tensor:
-    """Which entries are finite, or belong to padding, along the axes of x."""
-    fine = x.isfinite()
-    for axis, dim in enumerate(table.dims):
-        roles = table.roles.get(dim)
-        if roles is not None and "pad" in roles.names:
-            shape = [n if i in (0, axis) else 1 for i, n in enumerate(x.shape)]
-            fine = fine | (roles.codes == roles.names.index("pad")).to(x.device).view(shape)
-    return fine
 
 
 def values_of(batch) -> list[Tensor]:

@@ -61,6 +61,7 @@ def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | No
         and isinstance(data, (list, tuple))
         and all(isinstance(x, PICTURE + (Tensor,)) for x in data)
     ):
+        check_paths(data, kind)
         chosen = spread(len(data), limit)
         names = [str(i) if isinstance(data[i], (Image.Image, Tensor)) else os.fspath(data[i]) for i in chosen]
         return of_items(lambda i: data[i], chosen, names, None, preprocess)
@@ -71,12 +72,23 @@ def rows_of(data, kind: str, limit: int | None = None, preprocess: Callable | No
         chosen = spread(len(data), limit)
         return of_items(lambda i: data[i], chosen, chosen, getattr(data, "targets", None), preprocess)
     held = sorted({type(x).__name__ for x in data}) if isinstance(data, (list, tuple)) else ()
-    of = f" of {', '.join(held)}" if held else ""
-    raise ValueError(
-        f"{kind} sites need a tensor {SHAPES.get(kind, IDS)[2]}, a mapping of tensors"
-        f"{', a Split, PIL images, paths' if kind in SHAPES else ''} or a map-style dataset (or its DataLoader); "
-        f"got {type(data).__name__}{of}"
+    raise ValueError(f"{needs(kind)}; got {type(data).__name__}{' of ' if held else ''}{', '.join(held)}")
+
+
+def needs(kind: str) -> str:
+    """What the sites of a tower take, in words."""
+    pictures = ", a Split, PIL images, paths of picture files" if kind in SHAPES else ""
+    return (
+        f"{kind} sites need a tensor {SHAPES.get(kind, IDS)[2]}, a mapping of tensors{pictures} or a map-style "
+        "dataset (or its DataLoader)"
     )
+
+
+def check_paths(data: Sequence, kind: str) -> None:
+    """ValueError for what is a text but not the path of a file."""
+    for x in data:
+        if isinstance(x, (str, os.PathLike)) and not os.path.isfile(x):
+            raise ValueError(f"there is no file {os.fspath(x)!r}; {needs(kind)}")
 
 
 def of_items(
