@@ -58,7 +58,7 @@ def task():
 @pytest.fixture(scope="module")
 def run(vlm, task, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
-    run = vlmlab.fit("coop", vlm, task, out=out, max_steps=3, epochs=1, batch_size=2)
+    run = vlmlab.fit("coop", vlm, task, out=out, max_steps=3, epochs=4, batch_size=2, warmup_epochs=0)
     run.save_results(
         [{"task": task.id, "split": "new", "rule": "unified", "metric": "accuracy", "value": 41.25, "n": 9}]
     )
@@ -163,8 +163,8 @@ def test_a_record_shows_sites_roles_and_size(vlm, task):
     sites = ["image.resid.post[2:4]", "image.attn.probs[-1]", "image.final"]
     acts = vlmlab.capture(vlm, task.new, sites, limit=2, progress=False)
     line, page = shown(acts)
-    megabytes = sum(a.nbytes for a in acts.data_vars.values()) / 1e6
-    assert line.startswith(f"Record(3 sites of 2 samples, {megabytes:,.1f} MB)\n") and "xarray" in line
+    kilobytes = sum(a.nbytes for a in acts.data_vars.values()) / 1e3
+    assert line.startswith(f"Record(3 sites of 2 samples, {kilobytes:,.1f} kB)\n") and "xarray" in line
     assert "2 layer × 2 sample × 65 token × 128 feature 2 to 3 cls 1, patch 64" in page.text
     assert "1 layer × 2 sample × 4 head × 65 query × 65 token 12 cls 1, patch 64" in page.text
     texts = vlmlab.capture(vlm, ["a cat", "two dogs"], "text.resid.post[1]", progress=False)
