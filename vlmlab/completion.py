@@ -15,7 +15,7 @@ from collections.abc import Iterable
 VALUES = {
     "load": {"model": "vlmlab.models.load:names", "precision": "vlmlab.precision:PRECISIONS"},
     "task": {"id": "vlmlab.tasks.task:names", "protocol": "vlmlab.tasks.protocols:PROTOCOLS"},
-    "fit": {"method": "vlmlab.registry:names"},
+    "fit": {"method": "vlmlab.known_names:learners"},
     "capture": {"sites": "vlmlab.capturing.sites:usual"},
 }
 PLACES = {"load": ("model",), "task": ("id",), "fit": ("method",), "capture": ("model", "data", "sites")}

@@ -10,9 +10,9 @@ from importlib.metadata import version
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .. import __version__ as vlmlab_version
+from ..progress import bar as progress_bar
 from ..token_labels import SampleRoles
 from .attention_grads import attention_grads
 from .changes import ablate, patch
@@ -141,7 +141,7 @@ def fill(
     store, the names of the output's branches, roles by batch, and the record's attributes."""
     source, columns, branches, by_batch, attrs = hooks.source, [], [], [], {}
     rows = store.todo if store else len(source)
-    bar = tqdm(total=rows, desc="capture", unit=source.kind, disable=not progress, leave=False)
+    bar = progress_bar(total=rows, desc="capture", unit=source.kind, shown=progress, leave=False, delay=1)
     with bar, store or contextlib.nullcontext():
         for start, batch in store.batches(source) if store else source.batches():
             with now(first=start, total=len(source), batch=batch):

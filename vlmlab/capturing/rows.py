@@ -3,12 +3,15 @@
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+
+from .. import image_files
 
 PIXELS = (4, True, "(image, channel, height, width), float and preprocessed")
 IDS = (2, False, "(text, token), whole numbers")
@@ -169,16 +172,8 @@ def item(found, name, preprocess: Callable | None) -> Tensor:
 
 
 def opened(picture: str | os.PathLike | Image.Image) -> Image.Image:
-    """A picture as RGB, turned as its EXIF says; ValueError names a file that is none."""
-    if isinstance(picture, Image.Image):
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    try:
-        with Image.open(picture) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise
-    except Exception as e:  # Pillow has no common class for what damaged files raise
-        raise ValueError(f"{os.fspath(picture)} is not a readable image ({type(e).__name__}: {e})") from e
+    """A picture as RGB; a file turned as its EXIF says, and named by ValueError where it is no picture."""
+    return image_files.rgb(picture) if isinstance(picture, Image.Image) else image_files.read(Path(picture))
 
 
 def spread(n: int, limit: int | None) -> np.ndarray:

@@ -16,9 +16,8 @@ from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from .. import methods
+from .. import methods, progress
 from ..models.load import VLM
 from ..tasks import Split, task
 from ..tasks.emoji import data as emoji
@@ -97,7 +96,9 @@ class Bank:
     def images(self, ids: list[str]) -> Tensor:
         """(id, joint) float32, not normalised; ids as in `vlmlab.tasks.emoji.pictures`."""
         new = [i for i in dict.fromkeys(ids) if i not in self.pictures]
-        for at in tqdm(range(0, len(new), self.batch), desc="pictures", disable=len(new) < 1000, leave=False):
+        for at in progress.bar(
+            range(0, len(new), self.batch), desc="pictures", shown=len(new) >= 1000, leave=False
+        ):
             part = new[at : at + self.batch]
             self.pictures.update(zip(part, self.encode(map(emoji_pictures.image, part)), strict=True))
         return torch.stack([self.pictures[i] for i in ids])

@@ -16,6 +16,7 @@ from ..git import git_state
 from ..learner import Learner
 from ..models.load import check_device, check_precision
 from ..schema import Seed, Workers
+from ..tasks.own.tasks import folder_name
 from ..tasks.task import Task
 from . import imported as imports
 from .key import job_of, key_of
@@ -96,7 +97,7 @@ def classes_of(task: Task) -> list | None:
 
 def place(out: Path, study: str, job: dict, task: Task) -> Path:
     """The folder of a run: below `out`, whatever study, method and task are called."""
-    names = [study, job["method"], task.folder_name]
+    names = [study, job["method"], folder_name(task.id)]
     return out.joinpath(
         *(re.sub(r"[^\w<>+-]+", ".", name).strip(".")[:100] or "_" for name in names), key_of(job)
     )

@@ -472,3 +472,13 @@ def test_reproduce_ends_with_the_page(module_project):
     module_project.reproduce(only=["fig1"])
     text = (module_project.root / "figures/index.html").read_text(encoding="utf-8")
     assert 'src="fake/fig1.svg"' in text and "missing: tab1" in Page(text).text
+
+
+@pytest.mark.parametrize(
+    "claims", ["[1]", '[{"id": "a"}]', '{"a": 1}', "7", '[{"id": "a", "verdict": "maybe"}]']
+)
+def test_damaged_verdicts_are_named_by_file(tmp_path, claims):
+    (tmp_path / "alignednorm").mkdir()
+    (tmp_path / "alignednorm/claims.json").write_text(f'{{"claims": {claims}}}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"alignednorm/claims.json is damaged .*vlmlab claims alignednorm"):
+        gallery.build(tmp_path, ROOT / "notebooks")

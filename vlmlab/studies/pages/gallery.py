@@ -100,11 +100,15 @@ def environment():
 def section(study: Study, figures: Path) -> dict:
     """One study: what it is, what was run, its artefacts in the paper's order, its claims with their verdicts."""
     state, said = State(figures / study.id), about(study)
-    found = known(state.folder / "claims.json")
+    found = known(file := state.folder / "claims.json")
     names = Names(study.id)
     artefacts = sorted(study.artefacts.values(), key=lambda a: in_order(a.id))
     entries = [entry(study, artefact, state, names, said.reference) for artefact in artefacts]
-    claims = [claim(c, study) for c in found.get("claims", [])]
+    try:
+        claims = [claim(c, study) for c in found.get("claims", [])]
+    except (KeyError, TypeError, ValueError) as error:
+        again = f"move it away and `vlmlab claims {study.id}` writes it anew"
+        raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}); {again}") from error
     return {
         "id": study.id,
         "title": study.title,

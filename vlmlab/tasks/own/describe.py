@@ -72,11 +72,13 @@ def describe(path: str, root: str | Path | None = None) -> dict:
 
 def look_at(listing: Listing) -> list[Seen]:
     """Every image, read in threads: Pillow decodes outside of Python's lock."""
-    from tqdm.auto import tqdm
+    from ... import progress
 
     files = [listing.base / path for path in listing.paths]
     with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        bar = tqdm(pool.map(look_at_one, files), total=len(files), desc="images", unit="image", delay=1)
+        bar = progress.bar(
+            pool.map(look_at_one, files), total=len(files), desc="images", unit="image", delay=1
+        )
         return list(bar)
 
 
