@@ -67,7 +67,7 @@ lab: $(LAB_STAMP)
 
 test: export OMP_NUM_THREADS := 1
 test: $(STAMP)
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	rm -rf $(SMOKE)
 	$(VENV)/bin/vlmlab reproduce --profile smoke --jobs $(JOBS) --runs $(SMOKE)
 	VLMLAB_PROFILE=smoke $(PY) -m pytest -n $(JOBS) --nbmake --nbmake-timeout=600 notebooks/*.ipynb

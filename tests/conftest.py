@@ -13,3 +13,18 @@ for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 def one_thread():
     if torch := sys.modules.get("torch"):  # tests without torch stay quick
         torch.set_num_threads(1)
+
+
+LONG = (
+    "test_ground.py",
+    "test_coop_in_a_study.py",
+    "test_store_faults.py",
+    "test_loop.py",
+    "test_fit.py",
+    "test_runner.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes minutes starts first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.path.name not in LONG)

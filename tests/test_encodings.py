@@ -12,7 +12,13 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("vlmlab", "tools", "benchmarks", "data")
 MODE = {"open": 1, "fdopen": 1, "NamedTemporaryFile": 0, "TemporaryFile": 0}  # its place among the arguments
 TEXT = ("read_text", "write_text")
-OTHERS = ("os.open", "Image.open", "gzip.open", "zipfile.open")  # no text, or said by the mode
+OTHERS = (
+    "os.open",
+    "Image.open",
+    "gzip.open",
+    "zipfile.open",
+    "archive.open",
+)  # no text, or said by the mode
 
 
 def unsaid(tree: ast.Module) -> list[str]:

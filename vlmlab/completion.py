@@ -70,7 +70,7 @@ def result(context, names: dict) -> dict:
         found = []
     settings = bool(found) and found[0].endswith("=")  # they stand beside what else may be typed there
     return {
-        "completions": [SimpleCompletion(text=t, type="param" if settings else "value") for t in found],
+        "completions": [SimpleCompletion(t, type="param" if settings else "value") for t in found],
         "matched_fragment": fragment,
         "suppress": bool(found) and not settings,
         "ordered": True,

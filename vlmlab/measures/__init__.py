@@ -64,7 +64,7 @@ def __getattr__(name: str):
     try:
         return own_files.member(sys.modules[__name__], name)
     except AttributeError as error:
-        raise AttributeError(f"{error}; vlmlab.measures has {', '.join(__all__)}") from error
+        raise AttributeError(f"{error}; it has {', '.join(__all__)}") from error
 
 
 def __dir__() -> list[str]:

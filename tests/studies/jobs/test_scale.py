@@ -55,7 +55,11 @@ def test_first_call(first, forty):
 
 
 def test_second_call_repairs_what_can_be_repaired(first, forty):
-    before = {path: path.stat().st_mtime_ns for path in first.figures.iterdir() if path.suffix == ".csv"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in first.figures.iterdir()
+        if path.suffix == ".csv" and path.name != "numbers.csv"
+    }
     assert len(before) == 38
     second = forty.reproduce(jobs=2)
     states = {row.artefact: row.state for row in second.rows}

@@ -146,7 +146,7 @@ def test_fit_and_capture(tmp_path, capsys):
     mini.make_miniature(root, "caltech101")
     options = ["--root", str(root), "--out", str(tmp_path / "runs")]
     assert cli.main(["fit", "zero_shot", "caltech101", *options]) == 0
-    assert "caltech101 base_to_new" in capsys.readouterr().out
+    assert "task caltech101, protocol base_to_new" in capsys.readouterr().out
     rows = vlmlab.results(tmp_path / "runs").query("metric == 'accuracy'").set_index("split")["n"]
     assert rows.to_dict() == {"base": 6, "new": 3, "hm": 9}
     mini.make_miniature(root, "imagenet_a")

@@ -119,6 +119,8 @@ def run(arguments: list[str], env: dict[str, str], folder: str, output: list[int
     os.chdir(folder)
     paths = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
     sys.path[:] = [*paths, *(p for p in sys.path if p not in paths)]
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vlmlab"]:
+        del sys.modules[name]  # what brought it here; the notebook imports its own
     sys.argv = ["ipykernel_launcher", *arguments]
     from ipykernel import kernelapp
 

@@ -123,13 +123,16 @@ def cluster_of(path: Path) -> Iterator:
             cluster = make()
         except (TypeError, ValueError, OSError, RuntimeError) as error:
             raise ValueError(f"{path}: dask-jobqueue cannot start from it: {error}") from error
-        with cluster:
-            handler = lambda loop, context: problems.append(
-                str(context.get("exception") or context["message"])
-            )
-            cluster.loop.asyncio_loop.set_exception_handler(handler)
-            cluster.problems, cluster.system = problems, system
+        handler = lambda loop, context: problems.append(str(context.get("exception") or context["message"]))
+        cluster.loop.asyncio_loop.set_exception_handler(handler)
+        cluster.problems, cluster.system = problems, system
+        try:
             yield cluster
+        finally:
+            with contextlib.suppress(
+                AssertionError
+            ):  # dask's, about a job that the batch system did not take
+                cluster.close()
 
 
 class Kept(logging.Handler):

@@ -156,7 +156,9 @@ def save_numbers(study: dict, path: Path) -> None:
     writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write(path, lambda t: t.write_text(file.getvalue(), encoding="utf-8", newline="\n"))
+    text = file.getvalue()
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write(path, lambda t: t.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def entry(study: Study, artefact: Artefact, state: State, names: Names, reference: tuple[str, ...]) -> dict:
