@@ -70,7 +70,7 @@ def call(site, tmp_path, monkeypatch):
 
     def run(*words: str, folder: Path = tmp_path, status: int = 0) -> str:
         done = subprocess.run(
-            [sys.executable, *words], cwd=folder, capture_output=True, encoding="utf-8", check=False
+            [sys.executable, "-P", *words], cwd=folder, capture_output=True, encoding="utf-8", check=False
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr

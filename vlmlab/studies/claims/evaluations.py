@@ -47,7 +47,7 @@ def cells(rows: pd.DataFrame, where: dict, units: list[str], value: str) -> pd.D
     chosen = select(rows, where)
     if value in chosen:
         group = chosen.groupby(units)[value] if units else chosen.assign(all=0).groupby("all")[value]
-        values = group.agg(lambda of_unit: of_unit.to_numpy())
+        values = group.apply(lambda of_unit: of_unit.to_numpy())
         return pd.DataFrame({"mean": group.mean(), "values": values, "se2": 0.0, "q": 0.0})
     mean, sd, lacks = next(s for s in SUMMARIES if {*s[:2]} <= set(chosen))
     frame = chosen.set_index(units) if units else chosen.reset_index(drop=True)
