@@ -24,7 +24,7 @@ help:
 	@echo "                  JOBS=n cores for trainings and notebooks (default: one per core, at most 8)"
 	@echo "  make lab        open JupyterLab here, with this environment as the kernel of the notebooks"
 	@echo "                  (installs it the first time; LAB='--no-browser --port 8889' passes options on)"
-	@echo "  make test       run the fast tests, then every notebook with tiny settings (8 minutes on 2 cores)"
+	@echo "  make test       run the fast tests, then every notebook with tiny settings"
 	@echo "  make test-lowest  the fast tests at the lowest versions of pyproject.toml, in an environment of its own"
 	@echo "  make lint       check the style of code and notebooks"
 	@echo "  make notebooks  clean the notebooks before a commit: no outputs, stable cell ids"
