@@ -144,6 +144,13 @@ class Learner(Shown, nn.Module):
                 f"example {next(iter(wrong))}; train its own copies: self.vlm = vlm.thaw('visual.*ln_*')"
             )
 
+    def damaged_weight(self) -> str | None:
+        """The first weight with a NaN or an infinity in the models that it was given: no lr mends that."""
+        given = (
+            item for model in self.loaded for item in (*model.named_parameters(), *model.named_buffers())
+        )
+        return next((n for n, x in given if x.is_floating_point() and not x.isfinite().all()), None)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training may change, by name."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}

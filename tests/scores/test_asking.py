@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import vlmlab.scores as scores
+from vlmlab.learner import Learner
 from vlmlab.tasks import Captions, Images, Questions, Split
 from vlmlab.train.evaluate import pictures_for
 
@@ -52,8 +53,11 @@ def vector(text):
     return torch.tensor([float(c == name) for c in (left, right) for name in COLOURS])
 
 
-class Reader(torch.nn.Module):
+class Reader(Learner):
     """Reads both colours, and says what it sees."""
+
+    def __init__(self):
+        super().__init__({}, None)
 
     device = torch.device("cpu")
     rules = ("unified",)

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 import vlmlab
 from vlmlab.scores.classification import accuracies
@@ -188,13 +189,22 @@ def test_ctrl_c_says_what_is_kept(zero_shot, monkeypatch, capsys):
 
 
 def test_logits_that_are_not_finite_are_an_error(zero_shot, monkeypatch):
-    import torch
-
     run, task = zero_shot
     nan = torch.full((1, 2), torch.nan)
     monkeypatch.setattr(type(run.model), "classify", lambda self, z, *rule: nan.expand(len(z["cls"]), 2))
     with pytest.raises(FloatingPointError, match="ZeroShot gives logits that are not finite"):
         vlmlab.evaluate(run, task)
+
+
+@pytest.mark.parametrize("method", ["zero_shot", "coop"])
+def test_a_damaged_weight_of_the_model_is_named(method, zero_shot, tmp_path):
+    """Neither a lower rate nor other images help there."""
+    broken = vlmlab.load("tiny")
+    with torch.no_grad():
+        broken.clip.visual.conv1.weight.view(-1)[7] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"the weight clip\.visual\.conv1\.weight"):
+        run = vlmlab.fit(method, broken, zero_shot[1], out=tmp_path)
+        vlmlab.evaluate(run, zero_shot[1])
 
 
 def test_a_run_without_its_model_says_what_to_do(zero_shot):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ..learner import Learner
 from ..tasks.images import Images
 
 Pictures = Callable[[Images], Iterable]  # preprocessed batches (batch, 3, height, width), in order
@@ -30,11 +31,16 @@ def joined(parts: Iterable) -> np.ndarray:
     return np.concatenate([part.double().cpu().numpy() for part in parts])
 
 
-def finite(learner: object, test: Images, **found: np.ndarray) -> None:
+def finite(learner: Learner, test: Images, **found: np.ndarray) -> None:
     """FloatingPointError unless all answers are finite, naming what is not."""
     for name, values in found.items():
         if not np.isfinite(values).all():
+            weight = learner.damaged_weight()
+            why = (
+                f"the weight {weight} of its model is not"
+                if weight
+                else "its training diverged or an image is not"
+            )
             raise FloatingPointError(
-                f"{type(learner).__name__} gives {name} that are not finite on {test}; its training diverged or "
-                "an image is not finite"
+                f"{type(learner).__name__} gives {name} that are not finite on {test}; {why}"
             )

@@ -165,9 +165,15 @@ class Loop:
             row |= {name: next(found) for name in terms}
             if bad := [name for name in row if isinstance(row[name], float) and not math.isfinite(row[name])]:
                 term = ", ".join(name for name in bad if name != "loss") or "sum"
+                weight = self.learner.damaged_weight()
+                fix = (
+                    f"the weight {weight} of the model is not finite"
+                    if weight
+                    else "lower lr or check the images"
+                )
                 raise FloatingPointError(
                     f"the loss term {term} is {row[bad[0]]} at step {row['step']} (stage {row['stage']}, lr "
-                    f"{row['lr']:.1e}); lower lr or check the images. {self.folder.path} keeps the last state"
+                    f"{row['lr']:.1e}); {fix}. {self.folder.path} keeps the last state"
                 )
             self.log.append(row)
             self.done += 1
