@@ -1,13 +1,14 @@
 """Small safe ways of writing and reading: nothing half written is ever seen, one process at a time in a folder."""
 
 import contextlib
-import difflib
 import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from .nearest import near
 
 try:
     import fcntl
@@ -81,7 +82,7 @@ def nearby(path: Path) -> str:
     there = next((p for p in path.parents if p.is_dir()), Path())
     wanted = path.relative_to(there).parts[0] if path != there else ""
     try:
-        near = difflib.get_close_matches(wanted, os.listdir(there), 1)
+        found = near(wanted, os.listdir(there))
     except OSError:  # a folder that may not be listed
-        near = []
-    return f"; did you mean {there / near[0]}?" if near else f" ({there} has no {wanted!r})"
+        found = []
+    return f"; did you mean {there / found[0]}?" if found else f" ({there} has no {wanted!r})"

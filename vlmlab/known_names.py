@@ -2,11 +2,11 @@
 before torch is loaded. What fits whom is left to `registry`, which runs the files."""
 
 import ast
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
 from . import own_files
+from .nearest import hint
 from .paths import PACKAGE
 
 ROOMS = ("methods", "distill", "decode", "mini")
@@ -68,13 +68,7 @@ def names_of(part: ast.stmt) -> list[str]:
     return [x.id for x in targets if isinstance(x, ast.Name)] if getattr(part, "value", None) else []
 
 
-def nearest(name: object, there: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" of the nearest name, or ""."""
-    near = difflib.get_close_matches(str(name).lower().replace("-", "_"), list(there), 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def check(what: str, name: str, there: Iterable[str]) -> None:
     """ValueError with the nearest name and all names when one is not among them."""
     if name not in (there := sorted(there)):
-        raise ValueError(f"unknown {what} {name!r}{nearest(name, there)}; there are {', '.join(there)}")
+        raise ValueError(f"unknown {what} {name!r}{hint(name, there)}; there are {', '.join(there)}")

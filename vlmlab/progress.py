@@ -41,6 +41,9 @@ class Lines(std.tqdm):
         self._decr_instances(self)
 
 
+write = auto.tqdm.write  # a line of text that no bar runs over
+
+
 def bar(
     iterable: Iterable | None = None,
     *,

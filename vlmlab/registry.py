@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from . import own_files, schema, source_code
-from .known_names import ROOMS, nearest
+from .known_names import ROOMS
 from .learner import Learner
+from .nearest import hint
 
 
 def exists(room: str) -> bool:
@@ -73,8 +74,7 @@ def find(name: str | type[Learner]) -> type[Learner]:
             raise ValueError(f"{file}, line {line}: {type(e).__name__}: {e}") from e
     there = modules()
     if name not in there:
-        hint = nearest(name, there)
-        raise ValueError(f"unknown method {name!r}{hint}; there are {', '.join(sorted(there))}")
+        raise ValueError(f"unknown method {name!r}{hint(name, there)}; there are {', '.join(sorted(there))}")
     module = own_files.load(there[name])
     classes = (c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__)
     if (found := next((c for c in classes if issubclass(c, Learner)), None)) is None:

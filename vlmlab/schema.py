@@ -6,7 +6,6 @@ several fields is checked in `__post_init__`, which raises `Wrong`.
 """
 
 import datetime
-import difflib
 import math
 import re
 import reprlib
@@ -20,6 +19,8 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Meta
+
+from .nearest import near
 
 S = TypeVar("S")
 NAME_RULE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z"
@@ -96,8 +97,8 @@ def explained(error: msgspec.ValidationError, raw: object, kind: type) -> Wrong:
     if not path:
         name = (re.search(r"field `(.*)`", text) or ("", ""))[1]
         if "unknown field" in text:
-            hint = f" ({near.removeprefix('; ')})" if (near := did_you_mean(name, legal)) else ""
-            return Wrong(name, f"unknown field{hint}; legal are {', '.join(legal)}")
+            meant = f" (did you mean {found[0]}?)" if (found := near(name, legal)) else ""
+            return Wrong(name, f"unknown field{meant}; legal are {', '.join(legal)}")
         if "missing" in text:
             needed = ", ".join(n for n, f in legal.items() if f.required)
             return Wrong(name, f"is missing; needed are {needed}")
@@ -113,12 +114,6 @@ def short(value: object) -> str:
     brief.maxstring = brief.maxother = brief.maxlong = 80
     many = isinstance(value, (list, tuple, dict, str)) and len(value) > 100
     return brief.repr(value) + (f" ({len(value)} in all)" if many else "")
-
-
-def did_you_mean(name: object, there: typing.Iterable[str]) -> str:
-    """ "; did you mean x?" of the nearest name, or ""."""
-    near = difflib.get_close_matches(str(name), list(there), 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def values_in(value: object, path: tuple = ()) -> Iterator[tuple[tuple, object]]:

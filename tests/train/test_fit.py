@@ -164,7 +164,7 @@ def test_wrong_settings_stop_before_anything_is_written(vlm, task, tmp_path, set
 
 def test_unknown_method_lists_the_methods(vlm, task, tmp_path):
     with pytest.raises(
-        ValueError, match=r"unknown method 'mmrl3'; did you mean 'mmrl'.; there are .*aligned_norm"
+        ValueError, match=r"unknown method 'mmrl3'; did you mean mmrl\?; there are .*aligned_norm"
     ):
         fit("mmrl3", vlm, task, out=tmp_path)
 

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..nearest import hint
 from . import options
 from .places import only, places, stoppable, study
 
@@ -108,17 +109,15 @@ def readable(folder: Path) -> tuple[dict, list[str]]:
 
 def with_profile(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """The studies that have the profile asked for, the others are said to be left out; and what cannot be read."""
-    from ..schema import did_you_mean
-
     found, problems = readable(args.notebooks)
     there = [name for name, study in found.items() if args.profile in study.profiles]
     for name in found.keys() - {*there}:
         print(f"{name} has no profile {args.profile} and is left out", file=sys.stderr)
     if found and not there:
         profiles = sorted({name for study in found.values() for name in study.profiles})
-        hint = did_you_mean(args.profile, profiles)
+        meant = hint(args.profile, profiles)
         raise ValueError(
-            f"no study in {args.notebooks} has a profile {args.profile!r}{hint}; there are {', '.join(profiles)}"
+            f"no study in {args.notebooks} has a profile {args.profile!r}{meant}; there are {', '.join(profiles)}"
         )
     return there, problems
 

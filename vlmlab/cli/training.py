@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 from .. import known_names
+from ..nearest import hint
 from . import options
 from .options import split, typed
 
@@ -54,8 +55,9 @@ def check_names(args: argparse.Namespace) -> None:
     legal, rules = known_names.settings_and_rules(args.method)
     for what, names, there in (("setting", given, legal), ("rule", bare(args.rule), rules)):
         for name in (n for n in names if there and n not in there):
-            near = known_names.nearest(name, there)
-            raise ValueError(f"{args.method} has no {what} {name!r}; it has {', '.join(there)}{near}")
+            raise ValueError(
+                f"{args.method} has no {what} {name!r}; it has {', '.join(there)}{hint(name, there)}"
+            )
 
 
 def bare(rules: list[str] | None) -> list[str]:
@@ -139,8 +141,7 @@ def results(args: argparse.Namespace) -> int:
         there = sorted(set(frame[key].map(tables.shown)))
         frame = frame[frame[key].map(tables.shown) == value]
         if frame.empty and not why:
-            near = known_names.nearest(value, there)
-            why = f"no number has {key} {value!r}{near}; there are {', '.join(there[:30])}"
+            why = f"no number has {key} {value!r}{hint(value, there)}; there are {', '.join(there[:30])}"
     if why:
         print(f"vlmlab: {why}", file=sys.stderr)
     if args.json:
@@ -164,8 +165,7 @@ def settings(method: str, texts: list[str]) -> dict:
     chosen = {}
     for key, value in map(split, texts):
         if key not in legal:
-            near = known_names.nearest(key, legal)
-            raise ValueError(f"{method} has no setting {key!r}; it has {', '.join(legal)}{near}")
+            raise ValueError(f"{method} has no setting {key!r}; it has {', '.join(legal)}{hint(key, legal)}")
         chosen[key] = typed(key, value, legal[key])
     registry.settings(cls, chosen)  # a wrong value is refused before anything is loaded
     return chosen

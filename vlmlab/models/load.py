@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ import open_clip
 import torch
 from torch import nn
 
+from ..nearest import near
 from ..paths import data_dir
 from ..precision import PRECISIONS
 from . import hub
@@ -245,8 +245,8 @@ def unknown(name: str) -> Exception:
         f"unknown model {shown!r}: no embedded model ({', '.join(embedded())}), no file or folder, and no "
         "open_clip architecture (open_clip.list_models() lists them)"
     )
-    if near := difflib.get_close_matches(name, [*embedded(), *open_clip.list_models()], 3, 0.8):
-        message += f"; did you mean {' or '.join(near)}?"
+    if found := near(name, [*embedded(), *open_clip.list_models()], alike=0.8):
+        message += f"; did you mean {' or '.join(found)}?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         message += (
             f"; nothing is fetched from huggingface.co: `hf download {name} --local-dir FOLDER` does it, "

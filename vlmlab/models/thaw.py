@@ -4,7 +4,6 @@ Every module with such a parameter at or below it is copied shallowly: its own d
 Modules without any are the same objects. So the original's modules, parameters, hooks and mode never change.
 """
 
-import difflib
 import fnmatch
 import functools
 import types
@@ -14,6 +13,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+
+from ..nearest import near
 
 
 def matching(patterns: Sequence[str], module: nn.Module) -> frozenset[str]:
@@ -27,9 +28,9 @@ def matching(patterns: Sequence[str], module: nn.Module) -> frozenset[str]:
         raise ValueError('thaw needs patterns of parameter names, as in thaw("*") or thaw("visual.*ln_*")')
     for pattern in patterns:
         if not fnmatch.filter(named, pattern):
-            near = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3) or list(named)[:3]
+            found = near(pattern, named, alike=0.3) or list(named)[:3]
             raise ValueError(
-                f"no parameter of {type(module).__name__} matches {pattern!r}; near names are {', '.join(near)}"
+                f"no parameter of {type(module).__name__} matches {pattern!r}; near names are {', '.join(found)}"
             )
     chosen = {id(p) for n, p in named.items() if any(fnmatch.fnmatchcase(n, pattern) for pattern in patterns)}
     names = frozenset(n for n, p in named.items() if id(p) in chosen)

@@ -66,8 +66,9 @@ import os
 import re
 from pathlib import Path
 
+from ..nearest import hint
 from ..paths import shipped_notebooks
-from ..schema import NAME_RULE, Name, TomlFile, Wrong, describe, did_you_mean
+from ..schema import NAME_RULE, Name, TomlFile, Wrong, describe
 from .places import notebooks_folder
 from .profiles import Job, Profile, reached
 from .sections import Entry, Head, Matrix, ProfileSection, among, only_by_case
@@ -106,9 +107,8 @@ class Study:
 
     def profile(self, name: str) -> Profile:
         if name not in self.profiles:
-            hint = did_you_mean(name, self.profiles)
             raise ValueError(
-                f"study {self.id} has no profile {name!r}{hint}; it has {', '.join(self.profiles)}"
+                f"study {self.id} has no profile {name!r}{hint(name, self.profiles)}; it has {', '.join(self.profiles)}"
             )
         return self.profiles[name]
 
@@ -121,8 +121,9 @@ class Study:
         lacks = {a.id: [m for m in a.runs if m not in matrices] for a in self.artefacts.values()}
         for id in only or ():
             if id not in lacks:
-                hint = did_you_mean(id, lacks)
-                raise ValueError(f"study {self.id} has no artefact {id!r}{hint}; it has {', '.join(lacks)}")
+                raise ValueError(
+                    f"study {self.id} has no artefact {id!r}{hint(id, lacks)}; it has {', '.join(lacks)}"
+                )
             if lacks[id]:
                 there = ", ".join(matrices) or "none"
                 raise ValueError(
@@ -157,10 +158,11 @@ def where(study: str | Path, notebooks: str | Path = "notebooks") -> Path:
             ", ".join(there)
             or "none; run this in the folder that holds notebooks/, name one with --notebooks, or give the study's own folder"
         )
-        hint = did_you_mean(study, there)
         if (shipped_notebooks() / str(study) / FILE).is_file():
             listed += f". One comes with vlmlab: `vlmlab studies {study} --copy .` puts it in notebooks/ here"
-        raise FileNotFoundError(f"there is no study {study!r}{hint}: no {path}. Studies there: {listed}")
+        raise FileNotFoundError(
+            f"there is no study {study!r}{hint(study, there)}: no {path}. Studies there: {listed}"
+        )
     return path
 
 

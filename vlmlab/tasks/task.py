@@ -1,7 +1,6 @@
 """`task(id, protocol=...)`: data ready to train and test on."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import operator
@@ -9,6 +8,7 @@ import os
 from pathlib import Path
 
 from ..display import Panel, Shown, pictures, some, table
+from ..nearest import near
 from .coop import tasks as coop
 from .emoji import paired
 from .emoji import tasks as emoji
@@ -64,11 +64,6 @@ class Task(Shown):
         trained = self.train if len(self.train) else None
         parts = (part for part in (trained, *self.tests.values()) if isinstance(part, Split))
         return next((Classes(tuple(part.classnames), self.template) for part in parts), None)
-
-    @property
-    def folder_name(self) -> str:
-        """Its id as the name of a folder, which is never a path."""
-        return own.folder_name(self.id)
 
     @property
     def base(self) -> Images:
@@ -218,9 +213,9 @@ def unknown(id: object) -> str:
         kind = "folder" if os.path.isdir(there) else "table"
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
     known = {name.rpartition("/")[2]: name for name in names()}  # "emoji/" alone makes ids alike
-    near = difflib.get_close_matches(text.rpartition("/")[2].lower(), known, 1, 0.7)
-    hint = f"; did you mean {known[near[0]]!r}?" if near else ""
-    return f"unknown task {id!r}{hint}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"
+    found = near(text.rpartition("/")[2], known, alike=0.7)
+    meant = f"; did you mean {known[found[0]]}?" if found else ""
+    return f"unknown task {id!r}{meant}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"
 
 
 def check_template(template: object) -> None:

@@ -120,7 +120,7 @@ def test_paths_with_home_and_root(tmp_path, monkeypatch):
     ):
         task = vlmlab.task(id, protocol="few_shot", root=root)
         assert task.training_fingerprint() == there.training_fingerprint()
-        assert task.id == id and task.folder_name == "folder.trees"
+        assert task.id == id and own_tasks.folder_name(id) == "folder.trees"
         monkeypatch.chdir(tmp_path)  # it opens again from elsewhere
         assert vlmlab.task(**task.arguments).fingerprint() == task.fingerprint()
         monkeypatch.chdir(tmp_path / "data")
@@ -161,7 +161,7 @@ def test_a_table_of_labels(tmp_path, name):
     path = own.table(tmp_path, rows, name, **({"sep": "\t"} if name.endswith("tsv") else {}))
     task = vlmlab.task(f"table:{path}", protocol="base_to_new", shots=1, seed=2)
     assert task.base.classnames + task.new.classnames == ("Norway spruce", "beech", "elm", "oak")
-    assert (task.train.counts() == 1).all() and task.folder_name == f"table.{name}"
+    assert (task.train.counts() == 1).all() and own_tasks.folder_name(task.id) == f"table.{name}"
     assert vlmlab.task(**task.arguments).fingerprint() == task.fingerprint()
 
 

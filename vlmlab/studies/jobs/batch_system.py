@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from tqdm.auto import tqdm
-
-from ...schema import Count, Record, Text, Wrong, convert, described, did_you_mean, text_of
+from ... import progress
+from ...nearest import hint
+from ...schema import Count, Record, Text, Wrong, convert, described, text_of
 from .cluster import NEEDED, answers
 from .pool import Answers
 from .worker import Request
@@ -92,8 +92,8 @@ def read(path: Path) -> tuple[str, dict]:
     legal = dask.config.get(f"jobqueue.{system}")
     options = {key.replace("_", "-"): value for key, value in (options or {}).items()}
     if unknown := [key for key in options if key not in legal]:
-        hint = did_you_mean(unknown[0], legal)
-        raise ValueError(f"{path}: {system} has no option {unknown[0]!r}{hint}; it has {', '.join(legal)}")
+        meant = hint(unknown[0], legal)
+        raise ValueError(f"{path}: {system} has no option {unknown[0]!r}{meant}; it has {', '.join(legal)}")
     try:
         convert({key.replace("-", "_"): value for key, value in options.items()}, PerJob)
     except Wrong as error:
@@ -203,7 +203,7 @@ class Workers:
         """See `pool.answers`."""
         if self.cluster is None:
             self.cluster = self.stack.enter_context(cluster_of(self.path))
-            tqdm.write(f"{listens(self.cluster)}; submitting {self.count} workers to {self.system}")
+            progress.write(f"{listens(self.cluster)}; submitting {self.count} workers to {self.system}")
             self.cluster.scale(jobs=self.count)
             self.wait_for_one()
         return answers(requests, self.cluster.scheduler_address, self.folder)
@@ -219,5 +219,5 @@ class Workers:
                     raise ValueError(f"{self.path}: {why}; `vlmlab cluster check {self.path}` tries it alone")
                 if time.monotonic() - said > 60:
                     said = time.monotonic()
-                    tqdm.write("no worker has started yet; the queue decides when (Ctrl-C stops)")
+                    progress.write("no worker has started yet; the queue decides when (Ctrl-C stops)")
                 time.sleep(0.5)

@@ -17,9 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from ... import __version__
+from ... import __version__, progress
 from ..sections import Resources
 from .pool import Answers
 from .worker import RETRIES, Request, Worker
@@ -61,7 +59,7 @@ def answers(requests: list[Request], scheduler: str, folder: Path) -> Answers:
                     ended = wait(list(futures), SILENCE, "FIRST_COMPLETED").done
                 except TimeoutError:
                     if not resources_of(client):
-                        tqdm.write("no worker is connected any more; waiting for one (Ctrl-C stops)")
+                        progress.write("no worker is connected any more; waiting for one (Ctrl-C stops)")
                     continue
                 for future in ended:
                     yield futures.pop(future), answer_of(future)

@@ -1,6 +1,5 @@
 """What the columns of a table of images mean."""
 
-import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ...nearest import hint
 from .. import split_files
 from .folders import PART_OF
 from .listing import Listing, few
@@ -83,8 +83,8 @@ def unnamed(column: str) -> bool:
 def columns_checked(listing: Listing, others: list[str]) -> None:
     """Unknown columns are left out and said; one that is nearly a known one is wrong."""
     for column in others:
-        if near := difflib.get_close_matches(plain(column), COLUMNS, 1, 0.8):
-            listing.wrong(f"unknown column {column!r}; did you mean {near[0]}?")
+        if meant := hint(column, COLUMNS, 0.8):
+            listing.wrong(f"unknown column {column!r}{meant}")
     if others:
         listing.notes.append(f"columns that mean nothing here are left out: {few(others)}")
 
@@ -162,10 +162,9 @@ def soft_labels(listing: Listing, table: pd.DataFrame) -> None:
     shares = table.apply(lambda column: pd.to_numeric(column, errors="coerce"))
     for column in shares:
         if not np.isfinite(shares[column]).all() or (shares[column] < 0).any():
-            near = difflib.get_close_matches(plain(column), COLUMNS, 1, 0.6)
-            hint = f"; did you mean {near[0]}?" if near else "; soft labels are numbers of at least 0"
+            why = hint(column, COLUMNS) or "; soft labels are numbers of at least 0"
             listing.wrong(
-                f"the column {column!r} is none of path, label, text and split, and holds no numbers{hint}"
+                f"the column {column!r} is none of path, label, text and split, and holds no numbers{why}"
             )
     if len(shares.columns) == 1:
         listing.wrong(

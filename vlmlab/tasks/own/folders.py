@@ -1,12 +1,12 @@
 """A folder per class, below a folder or below train, val and test folders."""
 
 import collections
-import difflib
 import os
 import unicodedata
 from pathlib import Path
 
 from ... import image_files
+from ...nearest import near
 from .. import split_files
 from .listing import Listing, few
 
@@ -75,12 +75,12 @@ def divided(below: dict[str, Path]) -> dict[str, Path]:
         else:
             others.append(name)
     for name in others if found else ():
-        near = difflib.get_close_matches(name.casefold(), PART_OF, 1, 0.75)
-        if (near or "train" not in found) and entries(below[name])[0]:
+        meant = near(name, PART_OF, alike=0.75)
+        if (meant or "train" not in found) and entries(below[name])[0]:
             first = next(iter(found.values()))
             raise ValueError(
                 f"{below[name]} is none of train, val and test, but lies beside {first.name}, which is; "
-                f"{f'did you mean {near[0]}?' if near else 'rename or move it'}"
+                f"{f'did you mean {meant[0]}?' if meant else 'rename or move it'}"
             )
     whole = not others or "train" in found
     return {part: found[part] for part in split_files.PARTS if part in found} if whole else {}
@@ -116,9 +116,8 @@ def fill(listing: Listing, found: dict[str, dict[str, list[str]]]) -> None:
     for part, images_of in found.items():
         for name, images in images_of.items():
             if name not in label:
-                near = difflib.get_close_matches(name, known, 1, 0.5)
-                hint = f" (it has {near[0]!r})" if near else ""
-                listing.wrong(f"{part} has the class {name!r}, which {first} lacks{hint}")
+                like = f" (it has {alike[0]!r})" if (alike := near(name, known, alike=0.5)) else ""
+                listing.wrong(f"{part} has the class {name!r}, which {first} lacks{like}")
                 continue
             listing.paths += images
             listing.labels += [label[name]] * len(images)
