@@ -80,6 +80,21 @@ def test_weights_alone_have_the_fingerprint_that_they_had(tmp_path):
     assert vlm.fingerprint() == fingerprint(vlm.clip.state_dict())
 
 
+def test_one_file_in_architectures_of_two_activations_makes_two_models(tmp_path, names):
+    """A run on one of them was taken for a run on the other."""
+    file = saved(small(), tmp_path)
+    names(plain=({}, {}))
+    config = json.loads(json.dumps(open_clip.get_model_config("plain"))) | {"quick_gelu": True}
+    open_clip.factory._MODEL_CONFIGS["quick"] = config
+    try:
+        plain, quick = (load(name, pretrained=file, device="cpu") for name in ("plain", "quick"))
+    finally:
+        del open_clip.factory._MODEL_CONFIGS["quick"]
+    assert not torch.equal(plain.encode_text(["a cat."]), quick.encode_text(["a cat."]))
+    assert plain.fingerprint() != quick.fingerprint()
+    assert load(quick.clip).fingerprint() == quick.fingerprint()
+
+
 def test_heads_and_activation_of_the_one_architecture_of_these_sizes(tmp_path, names):
     clip = small(quick_gelu=False, head_width=32)
     names(mine=({"head_width": 32}, {"a": {"mean": (0.5, 0.5, 0.5)}}))

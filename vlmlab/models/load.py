@@ -275,7 +275,9 @@ def of_module(module: nn.Module, device, precision, tokenizer, name: str | None,
     clip = copied(module, name)
     if pixels is not None:
         set_pixels(clip, pixels, "pixels")
-    return VLM(clip, tokenizer or clip_tokenizer(clip, name), name, device, precision)
+    found = VLM(clip, tokenizer or clip_tokenizer(clip, name), name, device, precision)
+    found.unusual = unusual({} if pixels is None else {"pixels": kept(clip)}, found)
+    return found
 
 
 def check_device(device: str | None) -> torch.device:

@@ -17,8 +17,8 @@ class Model(Shown, nn.Module):
 
     name: for people. source: JSON-able keywords of `vlmlab.load` that open it again, on any device; None for
     a model handed over as an object. precision: fp32, amp_bf16 or amp_fp16. thawed: names of the parameters
-    that train, none but in a model that `thaw` gave. unusual: what no weight shows of a model whose file alone was
-    given, activation or heads that are not OpenAI's; its fingerprint tells it.
+    that train, none but in a model that `thaw` gave. unusual: what no weight shows of a model, activation,
+    pixels or heads that are not OpenAI's; its fingerprint tells it.
     """
 
     holds = ""
