@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import vlmlab
-from vlmlab.scores.classification import accuracies
+from vlmlab.scores.classification import accuracies, unpacked
 from vlmlab.tasks.protocols import harmonic_mean
 from vlmlab.train import evaluate as evaluate_module
 from vlmlab.train.evaluate import predict
@@ -108,14 +108,17 @@ def test_rows_follow_from_the_logits(zero_shot):
     assert both["n"] == base["n"] + new["n"]
 
 
-def test_every_class_is_kept(zero_shot):
+def test_every_answer_is_kept(zero_shot):
     run, task = zero_shot
     vlmlab.evaluate(run, task)
-    saved = [r for r in read_lines(run.path / "results.jsonl") if "per_class" in r]
+    saved = [r for r in read_lines(run.path / "results.jsonl") if "right" in r]
     assert [r["split"] for r in saved] == ["base", "new"]
     for row in saved:
-        assert tuple(name for name, _ in row["per_class"]) == task.tests[row["split"]].classnames
-        assert np.mean([v for _, v in row["per_class"]]) == pytest.approx(row["value"])
+        split = task.tests[row["split"]]
+        right = unpacked(row["right"], row["n"])
+        assert (right == (predict(run.model, split).argmax(1) == split.labels)).all()
+        with pytest.raises(ValueError, match="one for each of"):
+            unpacked(row["right"], row["n"] + 8)
 
 
 def test_a_method_is_scored_like_its_run_and_comes_back_as_it_was(zero_shot):

@@ -12,11 +12,13 @@ from .reproduce import readable, said
 
 VERDICTS = """
 
-verdicts, at the scale of the profile:
-  supported          the whole 95 % interval over seeds lies where the sentence holds
-  refuted            it lies where the sentence does not hold
-  undecided          it reaches across the threshold, or there is one seed only (n = 1)
-  not testable here  runs or files are missing; the last column says which
+verdicts, at the scale of the profile (supported and refuted where it is the paper's):
+  holds here           the whole 95 % interval, over seeds and test concepts, lies where the sentence holds
+  does not hold here   it lies where the sentence does not hold
+  not decided          it reaches across the threshold, or there is one seed only (n = 1)
+  not testable here    runs or files are missing; the last column says which
+"after correction" says whether a verdict stays by Holm's rule for their number; "detectable" is the distance from the
+threshold that would be called in four of five such measurements.
 
 Published numbers are judged apart: whether the paper's own table says what its text says. The same goes to
 FIGURES/STUDY/claims.json. Nothing is trained. Exit status 0 whatever the verdicts are."""

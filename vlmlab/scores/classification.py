@@ -3,9 +3,11 @@
 A test must have labels (`Split`). A learner must offer `set_classes(names, template)`, `image_features(images)` and
 `classify(features, rule, part) -> (batch, class)` logits.
 
-accuracy           share of images whose highest logit is that of their class
-balanced_accuracy  mean of that share over the classes that are present; its row keeps the share of every class
+accuracy           share of images whose highest logit is that of their class; its row keeps which they are
+balanced_accuracy  mean of that share over the classes that are present
 """
+
+import base64
 
 import numpy as np
 
@@ -42,14 +44,26 @@ def logits(
 
 
 def rows(name: str, test: Split, logits: np.ndarray) -> list[dict]:
-    """Rows of accuracy and balanced_accuracy."""
-    each, n = class_accuracies(logits, test.labels), len(test)
+    """Rows of accuracy and balanced_accuracy; `right` of the first says which images, see `unpacked`."""
     found = {
-        m: {"split": name, "metric": m, "value": v, "n": n}
+        m: {"split": name, "metric": m, "value": v, "n": len(test)}
         for m, v in accuracies(logits, test.labels).items()
     }
-    found["balanced_accuracy"]["per_class"] = [[test.classnames[c], v] for c, v in each.items()]
+    found["accuracy"]["right"] = packed(logits.argmax(1) == test.labels)
     return list(found.values())
+
+
+def packed(right: np.ndarray) -> str:
+    """bool (image,) as text, a bit an image."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpacked(text: str, n: int) -> np.ndarray:
+    """bool (image,) of n images, as `packed` wrote it. ValueError for a text that is none, or of other images."""
+    bits = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
+    if len(bits) != (n + 7) // 8:
+        raise ValueError(f"{8 * len(bits)} answers are kept, expected one for each of {n} images")
+    return np.unpackbits(bits, count=n).astype(bool)
 
 
 def class_accuracies(logits: np.ndarray, labels: np.ndarray) -> dict[int, float]:

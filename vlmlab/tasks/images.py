@@ -16,8 +16,9 @@ class Images:
     """Images alone: enough to train on without labels.
 
     ids: one string per image, which together with `read` determines it; may repeat. read: (id, rng or None) ->
-    RGB image. content: id -> bytes that change when the image does. flip: whether training may mirror the
-    images. provenance: where the list of images comes from, for the real data sets "published", "changed" or
+    RGB image. content: id -> bytes that change when the image does. concept: id -> what it shows, where several
+    images show the same (a drawing on two grounds); by default each image its own. flip: whether training may mirror
+    the images. provenance: where the list of images comes from, for the real data sets "published", "changed" or
     "regenerated" (see coop.lists), for your own "drawn" where nobody divided them, else "".
     """
 
@@ -26,6 +27,7 @@ class Images:
         kw_only=True, repr=False
     )
     content: Callable[[str], bytes] = dataclasses.field(kw_only=True, repr=False)
+    concept: Callable[[str], str] = dataclasses.field(default=str, kw_only=True, repr=False)
     flip: bool = dataclasses.field(default=True, kw_only=True)
     provenance: str = dataclasses.field(default="", kw_only=True)
 
@@ -69,7 +71,7 @@ class Images:
 
     def bare(self, positions: Sequence[int]) -> "Images":
         """The images at these positions alone, without what goes with them; positions may repeat."""
-        about = {name: getattr(self, name) for name in ("read", "content", "flip", "provenance")}
+        about = {name: getattr(self, name) for name in ("read", "content", "concept", "flip", "provenance")}
         return Images([self.ids[i] for i in positions], **about)
 
     def fingerprint(self) -> str:

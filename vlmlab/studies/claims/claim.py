@@ -9,24 +9,25 @@ One file per study, `notebooks/<study>/claims.toml`, one section per sentence:
     holds = "its accuracy is above that of MMRL++" # what must be so, in words
     data = ["runs/main/balanced_accuracy", "table1"]  # the first of these that is there is read
     where = { task = "average", split = "new" }    # only these rows; a value or a list per column
-    measurement = "difference"                     # see evaluations.py
+    measurement = "difference"                     # see effects.py
     of = { method = "aligned_norm" }               # the rows that the sentence is about
     against = { method = "mmrlpp_unified" }        # those it compares with
     direction = "above"                            # above | below one number, within two
     threshold = 0
 
-    value = "value"       # the column with the numbers (the default); summaries use mean, sd and n
-    over = ["task"]       # columns whose values are compared one by one, before seeds (the default)
-    reduce = "mean"       # mean (the default), min or max over them
-    magnitude = false     # true: without sign, before reducing
+    value = "value"       # the column with the numbers (the default)
+    over = ["task"]       # columns whose values, the units, are compared one by one, seed by seed (the default)
+    units = "mean"        # what must hold: their mean (the default), or "all" of them
+    magnitude = false     # true: without sign, as a root mean square over units
     gap = { split = ["new", "base"] }  # gap_change: the two selections whose difference is compared
     to = { method = "zero_shot" }      # closer: the rows that of and against are compared with
     by = "column"         # correlation: with what
     unit = "points"
-    exact = false         # true: no seed plays a part (a count, a bound)
+    exact = false         # true: no chance plays a part (a count, a bound): one violation is enough
 
-`data` names runs of a matrix and their metric (`runs/<matrix>/<metric>`), the CSV of an artefact of the
-same profile, or `published/<table>`. A claim read from published numbers asks whether the paper's own table
+`data` names runs of matrices and their metric (`runs/<matrix>/<metric>`, `runs/<one>+<other>/<metric>`), an artefact of
+the same profile (its `.each.csv` with the numbers one by one, else its CSV), or `published/<table>`. Numbers are by
+seed; a column `concept` says what an image shows, so that test concepts are drawn anew (see resampling.py). A claim read from published numbers asks whether the paper's own table
 says what its text says; such verdicts have kind "published" and never mix with measured ones.
 """
 
@@ -35,7 +36,7 @@ from typing import Literal
 
 from ...schema import Name, Section, Strings, Text, TomlFile, Wrong, describe, described
 from .. import manifest
-from .evaluations import MEASURES
+from .effects import MEASURES
 
 Value = str | bool | int | float
 SELECTS = "a table of columns, each with a value or a list of values"
@@ -44,7 +45,7 @@ Selection = described(dict[str, Value | list[Value]], f"{SELECTS}, not empty", m
 Source = described(
     str,
     "the name of an artefact, published/<table> or runs/<matrix>/<metric>",
-    pattern=r"^(published/|runs/[A-Za-z0-9][A-Za-z0-9_-]{0,99}/)?[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z",
+    pattern=r"^(published/|runs/[A-Za-z0-9][A-Za-z0-9_+-]{0,99}/)?[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z",
 )
 Sources = described(tuple[Source, ...], f"a list, not empty; each is {describe(Source)}", min_length=1)
 Pair = described(tuple[Value, Value], "two values")
@@ -52,7 +53,7 @@ Gap = described(
     dict[str, Pair], 'one column with two values, as { split = ["new", "base"] }', min_length=1, max_length=1
 )
 Bound = described(float | tuple[float, float], "a number, or two in rising order")
-COUNTED = ("seed", "mean", "sd", "n")  # columns that no unit is told by
+COUNTED = ("seed", "concept")  # columns that no unit is told by
 
 
 FILE = "claims.toml"
@@ -75,7 +76,7 @@ class Claim(Section, kw_only=True):
     by: Text = ""
     value: Text = "value"
     over: Strings = ("task",)
-    reduce: Literal["mean", "min", "max"] = "mean"
+    units: Literal["mean", "all"] = "mean"
     magnitude: bool = False
     direction: Literal["above", "below", "within"]
     threshold: Bound

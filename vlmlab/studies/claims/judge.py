@@ -16,7 +16,14 @@ from ..pages.artefact import measured_by
 from ..pages.provenance import read_provenance, record
 from ..places import Places, known, need_writable
 from .claim import FILE, Claim, read
-from .evaluations import NOT_TESTABLE, VERDICTS, estimate, verdict
+from .answers import drawn
+from .inference import FAILS, HOLDS, LEVEL, OPEN, UNTESTABLE, Estimate, estimates, holm, verdict
+
+SAID = (HOLDS, FAILS, OPEN, UNTESTABLE)
+WORDS = {  # of the paper's own models and data, and of any others
+    "paper": dict(zip(SAID, ("supported", "refuted", "not decided", "not testable here"))),
+    "here": dict(zip(SAID, ("holds here", "does not hold here", "not decided", "not testable here"))),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,29 +72,43 @@ class Evidence:
         return Rows(frame, f"published/{table}")
 
     def runs(self, matrix: str, metric: str) -> Rows:
-        """One row per run, task and split, with averages over tasks; all runs of the matrix or none."""
+        """One row per run, task and split, with averages over tasks, under draws of the test concepts; all runs of the
+        matrices (joined by +) or none, on the tasks that every method has."""
         from ..pages.tables import per_seed
 
-        if matrix not in self.study.profile(self.profile).matrices:
-            raise LookupError(f"profile {self.profile} has no matrix {matrix}")
+        matrices = tuple(matrix.split("+"))
+        if lacks := [m for m in matrices if m not in self.study.profile(self.profile).matrices]:
+            raise LookupError(f"profile {self.profile} has no matrix {lacks[0]}")
         index = Index(self.study.id, self.places, self.train)
-        jobs = self.study.jobs(self.profile, (matrix,))
+        jobs = self.study.jobs(self.profile, matrices)
         done = [d for job in jobs if (d := index.done(job))]
         if len(done) < len(jobs):
             raise LookupError(
                 f"{len(jobs) - len(done)} of {len(jobs)} runs of {matrix} are missing, or of "
                 "other code or data"
             )
-        frames = [measured_by(self.places.runs / d.run, j.protocol, j.variant) for j, d in zip(jobs, done)]
-        rows = pd.concat(frames, ignore_index=True)
-        seeds = tuple(job.seed for job in jobs)
-        frame = per_seed(rows[rows["metric"] == metric], self.study.id, data=self.places.data)
-        return Rows(frame, f"runs/{matrix}: {len(done)} runs, {metric}", tuple(d.key for d in done), seeds)
+        names = pd.DataFrame([(job.name, job.task) for job in jobs], columns=["name", "task"])
+        counts = names.groupby("task")["name"].nunique()
+        shared = set(counts.index[counts == names["name"].nunique()])
+        chosen = [
+            (self.places.runs / d.run, j.protocol, j.variant) for j, d in zip(jobs, done) if j.task in shared
+        ]
+        told = f"runs/{matrix}: {len(done)} runs, {metric}"
+        try:
+            rows = drawn(chosen, metric)
+        except LookupError as error:
+            rows = pd.concat([measured_by(*run) for run in chosen], ignore_index=True)
+            rows, told = rows[rows["metric"] == metric], f"{told} (test images as they are: {error.args[0]})"
+        frame = per_seed(rows, self.study.id, data=self.places.data)
+        frame.attrs |= rows.attrs
+        return Rows(frame, told, tuple(d.key for d in done), tuple(job.seed for job in jobs))
 
     def artefact(self, name: str) -> Rows:
-        """The CSV of an artefact that was made under the profile; its record tells the seeds."""
+        """The numbers of an artefact that was made under the profile, one by one where it keeps them (`save`, each=);
+        its record tells the seeds."""
         folder = self.places.figures / self.study.id
         path = folder / f"{name}.csv"
+        each = path.with_name(f"{name}.each.csv")
         if not path.is_file():
             known = name in self.study.artefacts
             what = "was not made yet" if known else f"is no artefact of study {self.study.id} yet"
@@ -98,23 +119,16 @@ class Evidence:
             raise LookupError(str(error)) from error
         if note["profile"] != self.profile:
             raise LookupError(f"{name} was made under profile {note['profile']}")
-        frame = table_of(path)
+        frame = table_of(each if each.is_file() else path)
         if "kind" in frame:
             frame = frame[frame["kind"] == "measured"]
-        if "n" not in frame:
-            frame["n"] = len(note["seeds"])
         return Rows(frame, name, tuple(note["run_keys"]), tuple(note["seeds"]))
 
 
-NUMBERS = ("mean", "sd", "n", "measured_mean", "measured_sd", "sd_over_seeds")
-
-
 def table_of(path: Path) -> pd.DataFrame:
-    """A CSV; LookupError names one that cannot be read, or a column of numbers that holds something else."""
+    """A CSV; LookupError names one that cannot be read."""
     try:
-        frame = table_damage.read(path)
-        columns = [name for name in NUMBERS if name in frame]
-        return frame.assign(**{name: pd.to_numeric(frame[name]) for name in columns})
+        return table_damage.read(path)
     except ValueError as error:
         raise LookupError(f"{path.name} cannot be used: {' '.join(str(error).split())}") from error
 
@@ -143,7 +157,7 @@ def judge(
     before = known(file)
     used: list[Rows] = []
     judged = [one(claim, evidence, used.append, path) for claim in claims]
-    judged = [better(claim, now, before, profile) for claim, now in zip(claims, judged)]
+    judged = corrected([better(claim, now, before, profile) for claim, now in zip(claims, judged)], profile)
     if plain(judged) == before.get("claims") and before.get("profile") == profile:
         return before  # nothing new: the commit alone is no reason to write
     note = record(
@@ -153,9 +167,26 @@ def judge(
         run_keys={k for r in used for k in r.keys},
         seeds={s for r in used for s in r.seeds},
     )
-    result = {"claims": judged, "profile": profile, "provenance": json.loads(note)}
+    result = {"claims": judged, "profile": profile, **counted(judged), "provenance": json.loads(note)}
     write_json(file, result)
     return result
+
+
+def corrected(judged: list[dict], profile: str) -> list[dict]:
+    """The same with `survives`, whether a verdict stays after Holm's correction for their number, and in words."""
+    kept = holm([c["p"] for c in judged])
+    return [c | {"survives": k, "verdict": word(c["said"], profile, c["kind"])} for c, k in zip(judged, kept)]
+
+
+def counted(judged: list[dict]) -> dict:
+    """How many verdicts of the tested ones would be false, at most, were every effect exactly on its threshold."""
+    tested = sum(c["p"] is not None for c in judged)
+    return {"tested": tested, "expected_false": round(tested * (1 - LEVEL), 2)}
+
+
+def word(said: str, profile: str, kind: str) -> str:
+    """A verdict in words: what is measured at another scale than the paper's is said of that scale."""
+    return WORDS["paper" if profile == "paper" or kind == "published" else "here"][said]
 
 
 def plain(value: object) -> object:
@@ -190,7 +221,7 @@ def better(claim: Claim, now: dict, before: dict, profile: str) -> dict:
     if before.get("profile") != profile or not stored or stored[0].keys() != now.keys():
         return now
     same = all(stored[0][k] == plain(now)[k] for k in TOLD)
-    whole = stored[0]["verdict"] in VERDICTS and isinstance(stored[0]["evidence"], list)
+    whole = stored[0]["said"] in SAID and isinstance(stored[0]["evidence"], list)
     return stored[0] if same and whole and rank(claim, stored[0]) < rank(claim, now) else now
 
 
@@ -202,40 +233,99 @@ def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None], path: Pat
     bound = claim.threshold
     text = f"{bound[0]:g} to {bound[1]:g}" if claim.direction == "within" else f"{claim.direction} {bound:g}"
     told = {k: getattr(claim, k) for k in TOLD[:6]}
-    told |= {"threshold": text, "kind": "published" if claim.data[0].startswith("published/") else "measured"}
-    numbers = dict.fromkeys(("effect", "spread", "interval", "n"))
+    published = claim.data[0].startswith("published/")
+    told |= {"threshold": text, "kind": "published" if published else "measured"}
     try:
         rows = evidence.first(claim.data)
-        e = estimate(rows.frame, claim)
+        found = estimates(rows.frame, claim)
     except LookupError as error:
-        return {**told, **numbers, "verdict": NOT_TESTABLE, "reason": str(error.args[0]), "evidence": []}
+        return {
+            **told,
+            **dict.fromkeys(NUMBERS),
+            "said": UNTESTABLE,
+            "reason": str(error.args[0]),
+            "evidence": [],
+        }
     except (ValueError, TypeError) as error:
         where = f"{path}, claim {claim.id}, on {rows.evidence}"
         raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
     use(rows)
-    published = told["kind"] == "published"
-    word, reason = verdict(e, claim.direction, claim.threshold, claim.exact or published)
-    if published:
-        reason = "what the paper's own table says; nothing was measured"
-    interval = None if e.low is None else [e.low, e.high]
-    numbers = {"effect": e.effect, "spread": e.sd, "interval": interval, "n": None if published else e.n}
-    return {**told, **numbers, "verdict": word, "reason": reason, "evidence": [rows.evidence]}
+    v = verdict(found, claim.direction, bound, claim.exact or published)
+    e = worst(found, claim.direction, bound)
+    reason = "; ".join(
+        filter(None, [v.why, "the paper's own table; nothing was measured" if published else ""])
+    )
+    return {
+        **told,
+        **numbers(e, v.p, published),
+        "said": v.said,
+        "reason": reason,
+        "evidence": [rows.evidence],
+    }
+
+
+NUMBERS = ("effect", "interval", "by_seed", "by_concept", "seeds", "concepts", "detectable", "p")
+
+
+def numbers(e: Estimate, p: float | None, published: bool) -> dict:
+    """An effect as plain values, as it is shown."""
+    low_high = e.interval()
+    found = {
+        "effect": e.shown(e.effect),
+        "interval": None if low_high is None else [e.shown(x) for x in low_high],
+        "by_seed": e.by_seed,
+        "by_concept": e.by_concept,
+        "seeds": None if published else e.seeds,
+        "concepts": e.concepts,
+        "detectable": None if e.detectable is None else e.shown(e.detectable),
+        "p": p,
+    }
+    return found
+
+
+def worst(found: list[Estimate], direction: str, bound: float | tuple[float, float]) -> Estimate:
+    """The one of several units that is furthest from holding."""
+    if direction == "within":
+        middle = sum(bound) / 2
+        return max(found, key=lambda e: abs(e.effect - middle))
+    return (min if direction == "above" else max)(found, key=lambda e: e.effect)
 
 
 def table(result: dict) -> str:
-    """What `judge` returned, as aligned text: one line per claim and a count of the verdicts."""
-    cells = [("verdict", "claim", "effect", "95 % interval", "holds if", "n", "kind", "evidence or reason")]
-    cells += [row(c) for c in result["claims"]]
-    widths = [max(len(line[i]) for line in cells) for i in range(7)]
+    """What `judge` returned, as aligned text: a line per claim, a count of the verdicts, and what to make of them."""
+    cells = [
+        ("verdict", "after correction", "claim", "effect", "95 % interval", "holds if", "detectable", "n")
+    ]
+    cells = [(*cells[0], "kind", "evidence or reason"), *(row(c) for c in result["claims"])]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]) - 1)]
     lines = ["  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths)), line[-1]]) for line in cells]
-    found = [c["verdict"] for c in result["claims"]]
-    counts = ", ".join(f"{found.count(v)} {v}" for v in VERDICTS)
-    return "\n".join([*lines, "", f"{counts} (profile {result['profile']})"])
+    counts = [count(result, kind) for kind in ("measured", "published")]
+    return "\n".join([*lines, "", *filter(None, counts), expectation(result)])
+
+
+def count(result: dict, kind: str) -> str:
+    """'measured: 10 holds here, ... (profile demo)'."""
+    found = [c["verdict"] for c in result["claims"] if c["kind"] == kind]
+    what = {"measured": f"measured, profile {result['profile']}", "published": "about the paper's own tables"}
+    return (
+        f"{what[kind]}: {', '.join(f'{found.count(v)} {v}' for v in dict.fromkeys(found))}" if found else ""
+    )
+
+
+def expectation(result: dict) -> str:
+    survive = sum(c["survives"] is True and c["said"] in (HOLDS, FAILS) for c in result["claims"])
+    return (
+        f"{result['tested']} tests with an error; {survive} verdicts survive Holm's correction; without it up to "
+        f"{result['expected_false']:g} verdicts are expected to be false"
+    )
 
 
 def row(c: dict) -> tuple[str, ...]:
     unit = f" {c['unit']}" if c["unit"] else ""
     effect = "-" if c["effect"] is None else f"{c['effect']:.3g}{unit}"
     interval = "-" if not c["interval"] else " to ".join(f"{x:.3g}" for x in c["interval"])
+    seen = "-" if c["detectable"] is None else f"{c['detectable']:.2g}"
+    n = " × ".join(f"{c[k]} {k}" for k in ("seeds", "concepts") if c[k])
     why = "; ".join(filter(None, [*c["evidence"], c["reason"]]))
-    return c["verdict"], c["id"], effect, interval, c["threshold"], str(c["n"] or "-"), c["kind"], why
+    stays = {True: "stays", False: "open", None: "-"}[c["survives"] if c["said"] in (HOLDS, FAILS) else None]
+    return c["verdict"], stays, c["id"], effect, interval, c["threshold"], seen, n or "-", c["kind"], why

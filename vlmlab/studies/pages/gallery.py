@@ -45,7 +45,12 @@ LINKS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "html": "HTML", "csv": "data 
 RECORD = {"profile", "run_keys", "seeds", "git", "versions"}
 IN_PAPER = re.compile(r"(fig|table)(\d+)(.*)")  # ids of a paper's artefacts: its order
 VALUES = ("measured", "published", "planned")
-TONES = {"supported": "good", "refuted": "bad", "undecided": "open", "not testable here": "none"}
+TONES = {
+    "holds": "good",
+    "fails": "bad",
+    "open": "open",
+    "untestable": "none",
+}  # what is said -> how it looks
 
 
 def build(figures: str | Path = "figures", notebooks: str | Path = "notebooks") -> Path:
@@ -118,10 +123,19 @@ def section(study: Study, figures: Path) -> dict:
         "profile": found.get("profile", ""),
         "entries": entries,
         "extras": next((e["id"] for e in entries if not IN_PAPER.fullmatch(e["name"])), ""),
-        "claims": sorted(claims, key=lambda c: list(TONES).index(c["verdict"])),
-        "verdicts": Counter(c["verdict"] for c in claims),
+        "claims": sorted(claims, key=lambda c: list(TONES).index(c["said"])),
+        "verdicts": counted(claims),
+        "tested": {k: found.get(k) for k in ("tested", "expected_false")},
+        "survive": sum(c["survives"] is True and c["tone"] in ("good", "bad") for c in claims),
         "numbers": f"{quote(study.id)}/numbers.csv" if any(e["rows"] for e in entries) else "",
     }
+
+
+def counted(claims: list[dict]) -> dict[str, Counter]:
+    """Kind -> how often what was said, as (words, tone), best first: measured and printed ones are counted apart."""
+    tones, kinds = list(TONES.values()), dict.fromkeys(c["kind"] for c in claims)
+    ordered = sorted(claims, key=lambda c: tones.index(c["tone"]))
+    return {k: Counter((c["verdict"], c["tone"]) for c in ordered if c["kind"] == k) for k in kinds}
 
 
 def in_order(id: str) -> tuple:
@@ -271,12 +285,21 @@ def source(cell: dict) -> str:
 
 def claim(raw: dict, study: Study) -> dict:
     """A judged claim with its numbers as text; evidence that is an artefact becomes a link."""
-    known = (name for name in ("effect", "spread", "interval", "n") if raw[name] is not None)
-    numbers = {name: short(raw[name]) for name in known}
+    numbers = {title: short(raw[name]) for name, title in SHOWN.items() if raw[name] is not None}
     if "effect" in numbers and raw["unit"]:
         numbers["effect"] += f" {raw['unit']}"
     links = [(name, f"{study.id}/{name}" if name in study.artefacts else "") for name in raw["evidence"]]
-    return {**raw, "numbers": numbers, "evidence": links, "tone": TONES[raw["verdict"]]}
+    return {**raw, "numbers": numbers, "evidence": links, "tone": TONES[raw["said"]]}
+
+
+SHOWN = {  # of a claim's numbers
+    "effect": "effect",
+    "interval": "95 % interval",
+    "detectable": "could be seen from",
+    "seeds": "seeds",
+    "concepts": "test concepts",
+    "p": "p",
+}
 
 
 def short(value: object) -> str:

@@ -25,6 +25,8 @@ from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
 KINDS = ("measured", "published", "planned")
+ABOUT = ["method", "task", "protocol", "split", "shots", "seed"]  # columns of a number by seed
+ELSEWHERE = ("cross_dataset", "domain_shift")  # protocols that test other data than they train on
 NUMBERS = ("kind", "mean", "sd", "n", "note")
 DIGITS = {"measured": 1, "published": 2, "planned": 1}
 LOOK = {"best": "font-weight: bold", "second": "font-style: italic", "": ""}
@@ -68,8 +70,10 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
 
     results: rows as `vlmlab.results` gives them, of one metric. A method is called as in the study's
     published `table` (or in any of them): a variant of its settings is `<method>_<variant>`; with a rule that stands there on its own it is `<method>_<rule>`,
-    as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. The task `average`
-    is added: the mean over tasks, and for the split `hm` the harmonic mean of the means, as papers print it.
+    as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. Where a protocol tests
+    elsewhere than it trains, the task is what was tested, and the split says `source` or `target`. The task `average`
+    is added: the mean over tasks, but of a source, and for the split `hm` the harmonic mean of the means, as papers
+    print it. Wide rows, with columns 0, 1, ... in place of value, are averaged column by column.
     ValueError for several metrics, or a method that lacks a task that others have.
     """
     import pandas as pd
@@ -88,22 +92,36 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
         (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_")) for m, r in zip(methods, results["rule"])
     ]
     names = [with_rule if with_rule in known else short for with_rule, short in pairs]
-    columns = ["method", "task", "protocol", "split", "shots", "seed", "value"]
-    rows = results.assign(method=names)[columns].reset_index(drop=True)
-    group = rows.groupby(["method", "protocol", "split", "shots", "seed"], sort=False, dropna=False)["value"]
-    average = group.agg(["mean", "count"])
+    numbers = [c for c in results if isinstance(c, int)] or ["value"]
+    rows = results.assign(method=names)[[*ABOUT, *numbers]].reset_index(drop=True)
+    moved = rows["protocol"].isin(ELSEWHERE)
+    role = (rows["split"] == rows["task"]).map({True: "source", False: "target"})
+    rows["task"] = rows["task"].where(~moved, rows["split"])
+    rows["split"] = rows["split"].where(~moved, role)
+    return pd.concat([rows, averages(rows, numbers)[list(rows)]], ignore_index=True)
+
+
+def averages(rows, numbers: list):
+    """The rows of the task `average`; numbers: the columns that hold them."""
+    import pandas as pd
+
+    rows = rows[rows["split"] != "source"]
+    by = [c for c in ABOUT if c != "task"]
+    group = rows.groupby(by, sort=False, dropna=False)
+    mean, count = group[numbers].mean(), group.size()
     complete = rows.groupby(["protocol", "split"])["task"].nunique()
-    average["all"] = [complete[protocol, split] for _, protocol, split, *_ in average.index]
-    if len(short := average[average["count"] < average["all"]]):
+    whole = pd.Series([complete[protocol, split] for _, protocol, split, *_ in count.index], count.index)
+    if len(short := count[count < whole]):
         raise ValueError(
-            f"{short.index[0][0]} has numbers for {short['count'].iloc[0]} of "
-            f"{short['all'].iloc[0]} tasks; an average needs all"
+            f"{short.index[0][0]} has numbers for {short.iloc[0]} of {whole[short.index[0]]} tasks; an average needs all"
         )
-    wide = average["mean"].unstack("split")
-    if {"base", "new", "hm"} <= set(wide):
-        wide["hm"] = 2 * wide["base"] * wide["new"] / (wide["base"] + wide["new"])
-    average = wide.stack().rename("value").reset_index().assign(task="average")
-    return pd.concat([rows, average[columns]], ignore_index=True)
+    if {"base", "new", "hm"} <= set(rows["split"]):
+        base, new = (mean.xs(split, level="split") for split in ("base", "new"))
+        both = (2 * base * new / (base + new)).dropna(how="all").reset_index().assign(split="hm")
+        mean = pd.concat([mean.drop("hm", level="split").reset_index(), both])
+    else:
+        mean = mean.reset_index()
+    return mean.assign(task="average")
 
 
 def measured(rows, by: Iterable[str] = ("method", "task", "split"), note: str = ""):

@@ -80,6 +80,7 @@ def training_captions() -> Captions:
         tuple((name,) for _, name, _ in rows),
         read=pictures.image,
         content=pictures.content,
+        concept=pictures.concept,
         flip=False,
     )
 
@@ -95,6 +96,7 @@ def pretraining_pictures() -> Captions:
         tuple((names[hexcode],) for _, hexcode in rows),
         read=pictures.image,
         content=pictures.content,
+        concept=pictures.concept,
         flip=False,
     )
 

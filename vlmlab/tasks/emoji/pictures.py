@@ -38,6 +38,11 @@ def content(id: str) -> bytes:
     return emoji.webp()[style, hexcode]
 
 
+def concept(id: str) -> str:
+    """What is drawn, whatever the style and the ground."""
+    return parse(id)[1]
+
+
 @functools.lru_cache(maxsize=8192)
 def composed(id: str) -> np.ndarray:
     """The fixed picture of an id as (64, 64, 3) uint8."""

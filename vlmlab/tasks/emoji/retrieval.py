@@ -72,5 +72,6 @@ def retrieval_set(
         tuple((name,) for name in kept["name"]),
         read=pictures.image,
         content=pictures.content,
+        concept=pictures.concept,
         flip=False,
     )

@@ -92,6 +92,7 @@ def split(
         distributions,
         read=pictures.image,
         content=pictures.content,
+        concept=pictures.concept,
         flip=False,
     )  # the picture itself is mirrored where that keeps its meaning
 

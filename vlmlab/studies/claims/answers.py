@@ -1,0 +1,97 @@
+"""What each run answered to each test image: accuracies under draws of the test concepts."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ...scores.classification import unpacked
+from ...tasks.task import Task, task
+from ...train.records import read_lines
+from ...train.run import Run
+from ...train.run_folder import RESULTS
+from .resampling import DRAWS, weights
+
+METRICS = ("accuracy", "balanced_accuracy")
+
+
+def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFrame:
+    """The rows of runs as `tables.per_seed` takes them, wide: columns 0, 1, ... are the metric under all draws.
+
+    runs: path, protocol, variant. `attrs["concepts"]` says how many there are. Images of one concept are drawn together,
+    within its class, the same ones for every run. LookupError where answers were not kept, or for another metric.
+    """
+    if metric not in METRICS:
+        raise LookupError(f"no single answers stand behind {metric}")
+    rows = [row for path, protocol, variant in runs for row in answered(Path(path), protocol, variant)]
+    tests = {row["test"]: row["of"] for row in rows}
+    labels = {name: of.labels for name, of in tests.items()}
+    concepts = {name: [of.concept(id) for id in of.ids] for name, of in tests.items()}
+    each = pd.DataFrame(
+        [(c, name, label) for name in tests for c, label in zip(concepts[name], labels[name], strict=True)],
+        columns=["concept", "task", "label"],
+    )
+    weight = weights(each["concept"], each[["task", "label"]], DRAWS)
+    factors = {name: weight.loc[c].to_numpy() for name, c in concepts.items()}
+    found = []
+    for row in rows:
+        values = share(row.pop("right"), labels[row["test"]], factors[row["test"]], metric)
+        row.pop("of")
+        found.append(row | dict(enumerate(values)))
+    frame = with_summaries(pd.DataFrame(found))
+    frame.attrs["concepts"] = len(weight)
+    return frame
+
+
+def share(right: np.ndarray, labels: np.ndarray, factor: np.ndarray, metric: str) -> np.ndarray:
+    """Percent (draw,) of right answers; right, labels (image,), factor (image, draw)."""
+    kinds = [labels == c for c in np.unique(labels)] if metric == "balanced_accuracy" else [slice(None)]
+    each = [(right[k, None] * factor[k]).sum(0) / factor[k].sum(0) for k in kinds]
+    return 100 * np.mean(each, axis=0)
+
+
+def answered(path: Path, protocol: str, variant: str) -> list[dict]:
+    """The tests of one run, with its answers `right` and the images `of` the test."""
+    run, known = Run(path), {}
+    labels, rows = run.info["labels"], []
+    for row in read_lines(path / RESULTS):
+        if row["protocol"] != protocol or row["metric"] != "accuracy" or row["split"] == "hm":
+            continue
+        if "right" not in row:
+            raise LookupError(f"{path} keeps no single answers; evaluate it again")
+        if protocol not in known:
+            known[protocol] = tests_of(run, protocol)
+        split = known[protocol].get(row["test"])
+        if split is None:
+            raise LookupError(f"the test images of {path} are not at hand, or changed since")
+        about = {k: labels.get(k) for k in ("method", "shots", "seed")} | {"variant": variant}
+        about |= {k: row[k] for k in ("task", "protocol", "split", "rule", "test")}
+        rows.append(about | {"metric": "accuracy", "of": split, "right": unpacked(row["right"], row["n"])})
+    return rows
+
+
+TASKS: dict[str, dict] = {}
+
+
+def tests_of(run: Run, protocol: str) -> dict[str, object]:
+    """Digest -> test, of the task that a run was measured on; other seeds train on other images of the same tests."""
+    arguments = run.info["task"] | {"protocol": protocol}
+    key = repr(sorted((k, v) for k, v in arguments.items() if k not in ("seed", "shots")))
+    if key not in TASKS:
+        found: Task = task(**arguments)
+        TASKS[key] = {digest[:16]: found.tests[name] for name, digest in found.test_fingerprints().items()}
+    return TASKS[key]
+
+
+def with_summaries(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows and, for base and new of one run, their harmonic mean."""
+    numbers = [c for c in rows if isinstance(c, int)]
+    by = ["method", "variant", "task", "protocol", "rule", "shots", "seed", "metric"]
+    wide = rows.set_index([*by, "split"])[numbers]
+    splits = set(rows["split"])
+    if not {"base", "new"} <= splits:
+        return rows
+    base, new = (wide.xs(s, level="split") for s in ("base", "new"))
+    both = (2 * base * new / (base + new)).dropna(how="all").reset_index()
+    return pd.concat([rows, both.assign(split="hm")], ignore_index=True)
