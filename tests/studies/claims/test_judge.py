@@ -10,7 +10,7 @@ import pytest
 from vlmlab import cli, studies
 from vlmlab.studies.claims import judge as claims
 from vlmlab.studies.claims.claim import load as load_claims
-from vlmlab.studies.claims.evaluations import NOT_TESTABLE, VERDICTS
+from vlmlab.studies.claims.inference import OPEN, UNTESTABLE
 from vlmlab.studies.jobs import receipts
 from vlmlab.studies.pages import tables
 
@@ -34,13 +34,12 @@ FIELDS = {
     "source",
     "measurement",
     "threshold",
+    "said",
     "verdict",
-    "effect",
+    "survives",
     "unit",
-    "spread",
-    "interval",
-    "n",
     "evidence",
+    *claims.NUMBERS,
     "reason",
     "holds",
     "kind",
@@ -56,7 +55,7 @@ def judge(project, profile="demo"):
     return claims.judge("fake", profile, **project.places, train="fake_train:train")
 
 
-def save(project, frame, name="fig1", profile="demo", seeds=(1, 2, 3)):
+def save(project, frame, name="fig1", profile="demo", seeds=(1, 2, 3), **options):
     """An artefact's files as a notebook writes them."""
     tables.save_table(
         frame,
@@ -66,6 +65,7 @@ def save(project, frame, name="fig1", profile="demo", seeds=(1, 2, 3)):
         profile=profile,
         run_keys=["k1"],
         seeds=seeds,
+        **options,
     )
 
 
@@ -108,8 +108,8 @@ def frame(differences):
         (('against = { method = "b" }\n', ""), "line 1, claim.against: is missing; the measurement"),
         (('holds = "a is above b"\n', ""), "line 1, claim.holds: is missing"),
         (
-            ('unit = "points"', 'units = "points"'),
-            "line 12, claim.units: unknown field (did you mean unit?); legal are id, sentence",
+            ('unit = "points"', 'unitt = "points"'),
+            "line 12, claim.unitt: unknown field (did you mean unit?); legal are id, sentence",
         ),
         (
             ('data = ["fig1"]', 'data = ["runs/main"]'),
@@ -151,8 +151,9 @@ def test_a_verdict_with_its_evidence(project):
     result = judge(project)
     (found,) = result["claims"]
     assert set(found) == FIELDS
-    assert found["verdict"] == "undecided"
-    assert found["effect"] == 2 and found["spread"] == 1 and found["n"] == 3
+    assert (found["said"], found["verdict"], found["survives"]) == (OPEN, "not decided", False)
+    assert found["effect"] == 2 and found["by_seed"] == pytest.approx(3**-0.5) and found["seeds"] == 3
+    assert result["tested"] == 1 and result["expected_false"] == 0.05
     assert found["threshold"] == "above 0" and found["evidence"] == ["fig1"] and found["unit"] == "points"
     assert found["interval"] == pytest.approx([2 - 2.4841, 2 + 2.4841], abs=1e-3)
     note = result["provenance"]
@@ -167,25 +168,31 @@ def test_a_verdict_with_its_evidence(project):
 def test_new_tables_are_judged_at_once(project):
     cell = (
         "import pandas as pd\nfrom vlmlab import studies\n"
-        "rows = [(m, s, 3 + GAIN * (m == 'a') + s) for s in (1, 2) for m in 'ab']\n"
+        "rows = [(m, s, 3 + GAIN * (m == 'a') * (1 + s / 1000) + s) for s in (1, 2) for m in 'ab']\n"
         "frame = pd.DataFrame(rows, columns=['method', 'seed', 'value'])\n"
         "studies.save_table(frame, out, artefact, study=study, profile=profile, seeds=[1, 2])"
     )
     project.study('[[artefact]]\nid = "fig1"\nnotebook = "fig1.ipynb"\nkind = "table"\n\n')
     project.write("notebooks/fake/claims.toml", ONE)
     path = project.root / "figures/fake/claims.json"
-    for gain, verdict in ((2, "supported"), (-2, "refuted")):
+    for gain, verdict in ((2, "holds here"), (-2, "does not hold here")):
         project.notebook("fig1", cell.replace("GAIN", str(gain)))
         assert project.reproduce().ok
         (found,) = json.loads(path.read_text())["claims"]
-        assert (found["verdict"], found["effect"]) == (verdict, gain)
+        assert found["verdict"] == verdict and found["effect"] == pytest.approx(gain, rel=0.01)
     path.unlink()
     assert project.reproduce().ok and not path.exists()  # nothing was made, so there is nothing to judge
 
 
 @pytest.mark.parametrize(
     ("differences", "verdict"),
-    [([1, 1.1, 0.9], "supported"), ([-1, -1.1, -0.9], "refuted"), ([5], "undecided"), ([-5], "undecided")],
+    [
+        ([1, 1.1, 0.9], "holds here"),
+        ([-1, -1.1, -0.9], "does not hold here"),
+        ([5], "not decided"),
+        ([-5], "not decided"),
+        ([0, 0, 0], "not decided"),
+    ],
 )
 def test_verdicts_follow_the_spread(project, differences, verdict):
     write(project, ONE)
@@ -208,7 +215,8 @@ def test_what_cannot_be_tested_says_why(project):
         project, "".join(ONE.replace('"better"', f'"{i}"').replace('["fig1"]', t) for i, t in texts.items())
     )
     found = judge(project)["claims"]
-    assert {c["verdict"] for c in found} == {NOT_TESTABLE} and {c["effect"] for c in found} == {None}
+    assert {c["said"] for c in found} == {UNTESTABLE} and {c["survives"] for c in found} == {None}
+    assert {c["verdict"] for c in found} == {"not testable here"} and {c["effect"] for c in found} == {None}
     assert [c["reason"] for c in found] == [
         "fig1 was not made yet",
         "fig9 is no artefact of study fake yet",
@@ -238,28 +246,48 @@ def test_the_first_source_that_is_there_is_read(project):
     assert judge(project)["claims"][0]["evidence"] == ["fig1"]
     save(project, frame([-1, -1.1, -0.9]), "fig2")
     found = judge(project)["claims"][0]
-    assert found["evidence"] == ["fig2"] and found["verdict"] == "refuted"
+    assert found["evidence"] == ["fig2"] and found["verdict"] == "does not hold here"
 
 
 def test_published_numbers_are_a_kind_of_their_own(project):
     lines = ["method,dataset,value,note", "a,x,3,", "b,x,2,", "a,y,1,", "b,y,2,"]
     project.write("data/published/fake/table2.csv", "\n".join(lines))
-    write(project, ONE.replace('["fig1"]', '["published/table2"]') + 'reduce = "min"\n')
+    write(project, ONE.replace('["fig1"]', '["published/table2"]') + 'units = "all"\n')
     found = judge(project)["claims"][0]
     assert (found["kind"], found["verdict"], found["effect"]) == ("published", "refuted", -1)
-    assert found["n"] is None and found["interval"] is None
-    assert "nothing was measured" in found["reason"]
+    assert found["seeds"] is None and found["interval"] is None and found["survives"] is None
+    assert found["reason"].startswith("y: -1") and "nothing was measured" in found["reason"]
 
 
-def test_only_measured_rows_of_a_table_are_evidence(project):
+def test_numbers_one_by_one_are_read_before_a_table_of_means(project):
     write(project, ONE)
+    each = frame([1, 1.1, 0.9])
     tidy = tables.together(
-        tables.measured(frame([1, 1.1, 0.9]), ["method", "task"]),
+        tables.measured(each, ["method", "task"]),
         tables.stated(pd.DataFrame({"method": ["a", "b"], "task": "toy/a", "value": [0.0, 50.0]}), "planned"),
     )
     save(project, tidy)
+    assert "no column 'value'" in judge(project)["claims"][0]["reason"]
+    save(project, tidy, each=each)
     found = judge(project)["claims"][0]
-    assert found["verdict"] == "supported" and found["effect"] == pytest.approx(1)
+    assert found["verdict"] == "holds here" and found["effect"] == pytest.approx(1)
+
+
+def test_several_verdicts_are_corrected_for_their_number(project):
+    """With p of 0.03 each, one test would be a verdict, and of many none is."""
+    write(project, ONE)
+    save(project, frame([1, 1.3, 0.7]))
+    alone = judge(project)["claims"][0]
+    assert 0.025 < alone["p"] < 0.05 and alone["survives"] and alone["verdict"] == "holds here"
+    write(project, ONE + ONE.replace('"better"', '"again"'))
+    two = judge(project)
+    assert [c["survives"] for c in two["claims"]] == [False, False] and two["tested"] == 2
+    assert {c["verdict"] for c in two["claims"]} == {"holds here"}
+
+
+def test_words_of_the_papers_own_scale():
+    assert claims.word("fails", "paper", "measured") == "refuted" == claims.word("fails", "demo", "published")
+    assert claims.word("fails", "demo", "measured") == "does not hold here"
 
 
 def test_runs_are_paired_and_averaged(project, monkeypatch):
@@ -285,13 +313,19 @@ def test_runs_are_paired_and_averaged(project, monkeypatch):
         }
     )
     monkeypatch.setattr(Run, "results", property(lambda run: rows.assign(seed=int(run.path.name))))
+
+    def no_answers(runs, metric):
+        raise LookupError("evaluate them again")
+
+    monkeypatch.setattr(claims, "drawn", no_answers)
     done = [receipts.Done(str(seed), f"k{seed}", "") for seed in (1, 2)]
     monkeypatch.setattr(claims.Index, "done", lambda index, job: done[job.seed - 1])
     for seed in "12":
         project.write(f"runs/{seed}/run.json", "{}")
     result = judge(project)
-    assert result["claims"][0]["effect"] == 60 and result["claims"][0]["n"] == 2
-    assert result["claims"][0]["evidence"] == ["runs/main: 2 runs, accuracy"]
+    assert result["claims"][0]["effect"] == 60 and result["claims"][0]["seeds"] == 2
+    told = "runs/main: 2 runs, accuracy (test images as they are: evaluate them again)"
+    assert result["claims"][0]["evidence"] == [told]
     assert result["provenance"]["run_keys"] == ["k1", "k2"]
 
 
@@ -301,14 +335,17 @@ def test_command(project, monkeypatch, capsys):
     save(project, frame([-1, -1.1, -0.9]))
     assert cli.main(["claims", "fake"]) == 0  # a refuted sentence is a result
     out = capsys.readouterr().out
-    assert "refuted  better  -1 points" in out and "0 supported, 1 refuted, 0 undecided" in out
+    assert "does not hold here  stays" in out and "measured, profile demo: 1 does not hold here" in out
+    assert (
+        "1 tests with an error; 1 verdicts survive" in out and "0.05 verdicts are expected to be false" in out
+    )
     assert cli.main(["claims", "fake", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["claims"][0]["sentence"] == "a is better than b."
     assert cli.main(["claims", "nope"]) == 2
     with pytest.raises(SystemExit):
         cli.main(["claims", "--help"])
     out = capsys.readouterr().out
-    assert all(word in out for word in VERDICTS)
+    assert all(word in out for word in claims.WORDS["here"].values())
 
 
 def test_claims_of_alignednorm_name_what_there_is():
@@ -327,7 +364,9 @@ def test_claims_of_alignednorm_name_what_there_is():
             if kind == "published":
                 assert (published / f"{rest}.csv").is_file(), claim.id
             if kind == "runs":
-                assert all(rest.split("/")[0] in p.matrices for p in study.profiles.values()), claim.id
+                named = rest.split("/")[0].split("+")
+                whole = [p for p in study.profiles.values() if p.name != "check"]
+                assert all({*named} <= {*p.matrices} for p in whole), claim.id
 
 
 def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
@@ -348,7 +387,7 @@ def test_claims_of_alignednorm_fit_the_committed_figures(tmp_path):
         if any((folder / f"{name}.csv").is_file() or name.startswith("published/") for name in named[c["id"]])
     ]
     assert len(testable) >= 15
-    assert {c["id"]: c["reason"] for c in testable if c["verdict"] == NOT_TESTABLE} == {}
+    assert {c["id"]: c["reason"] for c in testable if c["said"] == UNTESTABLE} == {}
 
 
 RUNS_FIRST = ONE.replace('["fig1"]', '["runs/main/accuracy", "fig1"]')
@@ -382,7 +421,7 @@ def test_better_evidence_is_kept(project):
         {"evidence": None},
         {"holds": "something else"},  # another claim by now
         {"threshold": "above 5"},
-        {"verdict": "nonsense"},
+        {"said": "nonsense"},
     ],
 )
 def test_other_claims_are_judged_again(project, changes):
@@ -424,7 +463,7 @@ def test_a_damaged_claims_json_is_written_again(project, content):
     save(project, frame([1, 1.1, 0.9]))
     path = project.root / "figures/fake/claims.json"
     path.write_bytes(content)
-    assert judge(project)["claims"][0]["verdict"] == "supported"
+    assert judge(project)["claims"][0]["verdict"] == "holds here"
     assert json.loads(path.read_text())["claims"][0]["id"] == "better"
 
 
@@ -434,7 +473,6 @@ def test_a_damaged_claims_json_is_written_again(project, content):
         (b"", "fig1.csv has no row"),
         (b"\xff\xfe\0\1", "fig1.csv cannot be read"),
         (b"a,b\n1,2\n1,2,3\n", "fig1.csv, row 3: 3 cells under 2 names"),
-        (b"method,mean,sd,n\na,1,2,x\nb,1,2,3\n", "fig1.csv cannot be used: .*x"),
     ],
 )
 def test_a_damaged_table_is_named_and_no_evidence(project, content, words):
@@ -442,7 +480,7 @@ def test_a_damaged_table_is_named_and_no_evidence(project, content, words):
     save(project, frame([1]))
     (project.root / "figures/fake/fig1.csv").write_bytes(content)
     (found,) = judge(project)["claims"]
-    assert found["verdict"] == NOT_TESTABLE and re.search(words, found["reason"])
+    assert found["said"] == UNTESTABLE and re.search(words, found["reason"])
 
 
 def test_text_where_numbers_should_be_names_file_and_claim(project):

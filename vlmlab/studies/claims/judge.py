@@ -15,8 +15,8 @@ from ..pages import table_damage
 from ..pages.artefact import measured_by
 from ..pages.provenance import read_provenance, record
 from ..places import Places, known, need_writable
-from .claim import FILE, Claim, read
 from .answers import drawn
+from .claim import FILE, Claim, read
 from .inference import FAILS, HOLDS, LEVEL, OPEN, UNTESTABLE, Estimate, estimates, holm, verdict
 
 SAID = (HOLDS, FAILS, OPEN, UNTESTABLE)
@@ -201,7 +201,7 @@ def rank(claim: Claim, found: dict) -> int:
         kind, _, rest = name.partition("/")
         matrix, _, metric = rest.partition("/")
         if told == name or (
-            kind == "runs" and told.startswith(f"runs/{matrix}:") and told.endswith(f", {metric}")
+            kind == "runs" and told.startswith(f"runs/{matrix}:") and f" runs, {metric}" in told
         ):
             return place
     return len(claim.data)
@@ -218,7 +218,7 @@ def better(claim: Claim, now: dict, before: dict, profile: str) -> dict:
         if isinstance(claims, list)
         else []
     )
-    if before.get("profile") != profile or not stored or stored[0].keys() != now.keys():
+    if before.get("profile") != profile or not stored or not {*now} <= {*stored[0]}:
         return now
     same = all(stored[0][k] == plain(now)[k] for k in TOLD)
     whole = stored[0]["said"] in SAID and isinstance(stored[0]["evidence"], list)
@@ -235,6 +235,7 @@ def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None], path: Pat
     told = {k: getattr(claim, k) for k in TOLD[:6]}
     published = claim.data[0].startswith("published/")
     told |= {"threshold": text, "kind": "published" if published else "measured"}
+    rows = None
     try:
         rows = evidence.first(claim.data)
         found = estimates(rows.frame, claim)
@@ -247,7 +248,7 @@ def one(claim: Claim, evidence: Evidence, use: Callable[[Rows], None], path: Pat
             "evidence": [],
         }
     except (ValueError, TypeError) as error:
-        where = f"{path}, claim {claim.id}, on {rows.evidence}"
+        where = f"{path}, claim {claim.id}, on {rows.evidence if rows else ' or '.join(claim.data)}"
         raise ValueError(f"{where}: {' '.join(str(error).split())}") from error
     use(rows)
     v = verdict(found, claim.direction, bound, claim.exact or published)

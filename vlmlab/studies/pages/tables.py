@@ -305,6 +305,7 @@ def save_table(
     run_keys: Iterable[str] = (),
     seeds: Iterable[int] = (),
     data=None,
+    each=None,
     marks=None,
     legend: str = "",
     digits: int = 2,
@@ -312,7 +313,8 @@ def save_table(
     """Write `<out>/<artefact>.csv`, `.tex` (booktabs) and `.html`; returns their paths.
 
     frame: DataFrame as it is printed, numbers with `digits`. data: what the CSV holds instead of `frame`,
-    usually the tidy table. trained, run_keys, seeds: as for `save_figure`. marks: 'best', 'second' or '' for
+    usually the tidy table. each: the numbers behind its means one by one, a row per seed, written beside it as
+    `<artefact>.each.csv`, which claims read. trained, run_keys, seeds: as for `save_figure`. marks: 'best', 'second' or '' for
     every cell, as from `printed`. legend: a sentence below the table; with marks their rule. An empty `out`
     writes nothing.
 
@@ -330,6 +332,7 @@ def save_table(
         "html": page(frame, marks, digits, artefact, f"{study} {artefact}", note, legend),
     }
     written = [save_csv(frame if data is None else data, Path(out) / f"{artefact}.csv")]
+    written += [] if each is None else [save_csv(each, Path(out) / f"{artefact}.each.csv")]
     for kind, whole in content.items():
         path = Path(out) / f"{artefact}.{kind}"
         write(path, lambda t: t.write_text(whole, encoding="utf-8", newline="\n"))  # noqa: B023

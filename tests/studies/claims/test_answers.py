@@ -1,0 +1,81 @@
+"""What runs answered, under draws of the test concepts, on real runs of the embedded model."""
+
+import json
+
+import numpy as np
+import pytest
+
+import vlmlab
+from vlmlab.studies.claims import answers
+from vlmlab.studies.claims.inference import estimates
+from vlmlab.studies.pages import tables
+from vlmlab.train.run_folder import RESULTS
+
+from .test_inference import claim
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    vlm, folder = vlmlab.load("tiny", device="cpu"), tmp_path_factory.mktemp("runs")
+    found = []
+    for seed in (1, 2):
+        task = vlmlab.task("emoji/food", protocol="base_to_new", shots=1, seed=seed)
+        for method, settings in (("zero_shot", {}), ("coop", {"max_steps": 2})):
+            run = vlmlab.fit(method, vlm, task, out=folder, **settings)
+            vlmlab.evaluate(run, task)
+            found.append(run)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows(runs):
+    return answers.drawn([(run.path, "base_to_new", "") for run in runs], "balanced_accuracy")
+
+
+def test_what_was_observed_is_in_the_first_column(runs, rows):
+    by = ["method", "seed", "split"]
+    for run in runs:
+        kept = run.results.query("metric == 'balanced_accuracy'").set_index(by)["value"]
+        assert np.allclose(rows.set_index(by)[0].loc[kept.index], kept)
+
+
+def test_concepts_are_counted_and_drawn_the_same_for_all_runs(runs, rows):
+    splits = vlmlab.task("emoji/food", protocol="base_to_new", shots=1, seed=1).tests.values()
+    concepts = {split.concept(id) for split in splits for id in split.ids}
+    assert rows.attrs["concepts"] == len(concepts) < sum(map(len, splits))
+    frozen = rows.query("method == 'zero_shot' and split == 'new'")
+    assert np.array_equal(*frozen[list(range(50))].to_numpy())  # which no seed changes
+
+
+def test_a_model_that_no_seed_changes_has_an_error_over_concepts(rows):
+    wide = tables.per_seed(rows, "none")
+    wide.attrs |= rows.attrs
+    chosen = {"task": "average", "split": "hm", "method": "zero_shot"}
+    (found,) = estimates(wide, claim("level", of=chosen))
+    assert found.by_seed == pytest.approx(0, abs=1e-9) and 1 < found.by_concept < 20 and found.seeds == 2
+    (gain,) = estimates(
+        wide,
+        claim(
+            "difference",
+            where={"task": "average", "split": "new"},
+            of={"method": "coop"},
+            against={"method": "zero_shot"},
+        ),
+    )
+    (level,) = estimates(wide, claim("level", of={"task": "average", "split": "new", "method": "coop"}))
+    assert gain.by_concept < level.by_concept  # paired: the same images
+
+
+def test_what_cannot_be_drawn_says_why(runs):
+    with pytest.raises(LookupError, match="no single answers stand behind KL"):
+        answers.drawn([], "KL")
+    path = runs[0].path / RESULTS
+    before = path.read_text()
+    try:
+        lines = [json.loads(line) for line in before.splitlines()]
+        kept = [{k: v for k, v in line.items() if k not in ("right", "check")} for line in lines]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        with pytest.raises(LookupError, match="keeps no single answers; evaluate it again"):
+            answers.drawn([(runs[0].path, "base_to_new", "")], "accuracy")
+    finally:
+        path.write_text(before)
