@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from test_inference import claim
 
 import vlmlab
 from vlmlab.studies.claims import answers
 from vlmlab.studies.claims.inference import estimates
 from vlmlab.studies.pages import tables
 from vlmlab.train.run_folder import RESULTS
-
-from .test_inference import claim
 
 
 @pytest.fixture(scope="module")
