@@ -32,7 +32,7 @@ def attention_grads(
     as one batch: all of A and its graph are in memory, so pass few. target: what `model.encode_image`
     returns, or the features (sample, joint) of another library's module -> the score of every sample,
     (sample,), for example the cosine with a text. each_layer: block l's
-    gradient is that of the score read from the tokens behind block l through the model's own final norm
+    gradient is that of the score read from the mean of the tokens behind block l through the model's own final norm
     and projection, as LeGrad wants it; only for a VLM.
 
     Returns a Record with image.attn.probs and image.attn.grads (layer, sample, head, query, token), NaN
@@ -110,7 +110,10 @@ def check_graph(probs: dict[int, Tensor], depth: int) -> None:
 
 
 def read(tower: nn.Module, layer: int, x: Tensor) -> Tensor:
-    """Features (sample, joint) of the tokens behind a block, as if it were the last."""
+    """Features (sample, joint) of the tokens behind a block: where a model reads its class token, the mean of all of
+    them through its final norm and projection, as LeGrad's code has it; else as if that block were the last."""
+    if getattr(tower, "reads_class_token", False):
+        return tower.project(tower.norm(x.mean(dim=1)))
     return tower.project(tower.pool(Tokens(x, tower.layouts[layer])))
 
 

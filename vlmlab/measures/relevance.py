@@ -49,7 +49,7 @@ def chefer(probs, grads, at: int = 0):
 def legrad(grads):
     """mean over layers, heads and queries of (∂s_l / ∂A_l)⁺.
 
-    s_l is the score read behind block l: use `attention_grads(..., each_layer=True)`. With the gradients of
+    s_l is the score read from the mean of all tokens behind block l: use `attention_grads(..., each_layer=True)`. With the gradients of
     the final score it is the same formula for another quantity. Bousselham et al., "LeGrad", ICCV 2025,
     arXiv 2404.03214. There the map is scaled to [0, 1] afterwards; here it is not.
     """
