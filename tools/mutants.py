@@ -90,9 +90,11 @@ def steps(mutant: Mutant, notes: Notes, room_only: bool, most: float) -> Iterato
     of its name, then of its folder, of its room, of other rooms; where none does, all of the room.
     """
     path, lines = str(mutant.path), set(range(mutant.first, mutant.last + 1))
-    room = str(Path("tests", *mutant.path.parts[1:-1][:1])) + "/"
-    folder = str(Path("tests", *mutant.path.parts[1:-1])) + "/"
-    nearness = (f"{folder}test_{mutant.path.stem}", folder, room, "" if not room_only else room)
+    parts = mutant.path.parts[1:-1]  # none of a module directly in vlmlab/
+    folder = "/".join(["tests", *parts, "" if parts else "test_"])
+    room = "/".join(["tests", *parts[:1], "" if parts else "test_"])
+    own = f"{Path('tests', *parts)}/test_{mutant.path.stem}"
+    nearness = (own, folder, room, *(() if room_only else ("",)))
     left, covered = list(notes.files), False
     for start in nearness:
         near = [file for file in left if file.startswith(start)]
