@@ -19,6 +19,12 @@ ARITHMETIC = {
     ast.BitAnd: "|",
 }
 
+UNSEEN = (
+    "non_blocking",
+    "pin_memory",
+    "stacklevel",
+)  # keywords that only decide how fast, or which line is blamed
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -152,7 +158,7 @@ class Places(ast.NodeVisitor):
     def visit_Call(self, node):
         plain = [*node.args, *node.keywords]
         for keyword in node.keywords:
-            if keyword.arg and len(plain) > 1 and plain[-1] is keyword:
+            if keyword.arg and keyword.arg not in UNSEEN and len(plain) > 1 and plain[-1] is keyword:
                 before = plain[-2].value if isinstance(plain[-2], ast.keyword) else plain[-2]
                 self.add(node, self.span(before)[1], self.span(keyword.value)[1], "")
         self.generic_visit(node)
@@ -174,6 +180,14 @@ class Places(ast.NodeVisitor):
     def visit_AnnAssign(self, node):
         if node.value:
             self.visit(node.value)
+
+    def visit_Assign(self, node):
+        if not (isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"):
+            self.generic_visit(node)
+
+    def visit_keyword(self, node):
+        if node.arg not in UNSEEN:
+            self.generic_visit(node)
 
     def visit_ClassDef(self, node):
         for part in node.body:
