@@ -199,6 +199,18 @@ def test_saving_goes_on_beside_the_steps(tmp_path, monkeypatch):
     assert order.index("saved") >= 5 and run.status == "finished"  # the first state is that of step 4
 
 
+@pytest.mark.parametrize("then", ["another is saved", "the run ends"])
+def test_a_state_that_could_not_be_written_is_never_taken_for_saved(then):
+    def full():
+        raise OSError("no space left")
+
+    saver = loop.Saver()
+    saver.submit(full)
+    with pytest.raises(OSError, match="no space left"):
+        saver.submit(lambda: None) if then == "another is saved" else saver.close()
+    saver.close()  # said once
+
+
 def test_a_group_without_parameters_is_named(tmp_path):
     class Typo(TwoStages):
         def stages(self, task, options, seed):
