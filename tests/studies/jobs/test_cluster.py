@@ -55,7 +55,7 @@ class Cluster:
             "--scheduler-file",
             str(self.file),
         )
-        wait_for(self.file.exists)
+        wait_for(lambda: self.file.exists() and self.file.read_text())
         self.address = json.loads(self.file.read_text())["address"]
 
     def start(self, *arguments: str) -> subprocess.Popen:
