@@ -1,10 +1,12 @@
 """Parameters are checked against the parameters cell; one execution ends in one clear line."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
 from vlmlab.studies.driver import kernel, notebook
 from vlmlab.studies.jobs.worker import Failed
@@ -188,6 +190,14 @@ def test_the_kernel_is_the_interpreter_that_runs_vlmlab(project, tmp_path, monke
     assert "".join(output["text"]).strip() == sys.executable
 
 
+WORKER = """
+import sys
+from vlmlab.studies.driver import kernel, notebook
+kernel.LOADED = kernel.LOADED[-2:]
+notebook.perform(*sys.argv[1:3], {}, 60, sys.argv[3], several=True)
+"""
+
+
 @pytest.mark.skipif(not kernel.CAN_FORK, reason="kernels are forked where a system can")
 def test_kernels_of_several_notebooks_share_imports_and_nothing_else(project, tmp_path, monkeypatch):
     """The libraries (here a small one) come with the kernel, vlmlab does not; modules and output are its own."""
@@ -208,3 +218,18 @@ def test_kernels_of_several_notebooks_share_imports_and_nothing_else(project, tm
     assert said[0][0] != said[1][0]
     assert [text for _, text in said] == [f"[True, False, False] {Path().resolve()} n{i}\n" for i in range(2)]
     assert code[0] == code[1] and "notebooks/fake/beside.py" in code[0]
+
+
+@pytest.mark.skipif(not kernel.CAN_FORK, reason="kernels are forked where a system can")
+def test_a_forked_kernel_ends_with_its_worker(project, tmp_path):
+    mark = tmp_path / "mark.txt"
+    cell = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(f'{{os.getpid()}} {{os.getppid()}} ')\n"
+    source = project.notebook("n", cell + "time.sleep(60)  # for vlmlab")
+    arguments = [str(source), str(tmp_path / "out/copy.ipynb"), str(project.root)]
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, *arguments])
+    try:
+        wait_for(lambda: mark.exists() and mark.read_text().endswith(" "))
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_for(lambda: not any(map(running, mark.read_text().split())))

@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
 TROUBLE = ("raise", "kill_twice", "corrupt")
 READ = "import pathlib\nassert any(pathlib.Path(runs, 'fake/one/toy/{task}').glob('*/results.jsonl'))"
@@ -104,17 +103,3 @@ def test_notebooks_end_with_the_driver_and_the_next_call_goes_on(project, how):
         "three": "made",
     }
     assert len(project.calls()) == 2  # nothing was trained again
-
-
-def wait_for(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -9,6 +9,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from multiprocessing import reduction
 
@@ -114,6 +115,12 @@ class Output:
         return received, (reduction.DupFd(self.fd),)
 
 
+def end_with_the_worker() -> None:
+    """End this process, in the middle of a cell too, when the one that asked for it has ended."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def received(handle) -> int:
     return handle.detach()
 
@@ -125,7 +132,8 @@ def run(arguments: list[str], env: dict[str, str], folder: str, output: list[int
         os.dup2(inherited, fd)
         os.close(inherited)
     os.environ.clear()
-    os.environ.update(env, JPY_PARENT_PID=str(os.getppid()))  # it ends with the process it was forked from
+    os.environ.update(env)
+    threading.Thread(target=end_with_the_worker, daemon=True).start()
     os.chdir(folder)
     paths = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
     sys.path[:] = [*paths, *(p for p in sys.path if p not in paths)]
