@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
 from vlmlab import cli
 from vlmlab.studies.jobs import batch_system, cluster, cluster_check
@@ -55,7 +55,7 @@ class Cluster:
             "--scheduler-file",
             str(self.file),
         )
-        wait_for(self.file.exists)
+        wait_for(lambda: self.file.exists() and self.file.read_text())
         self.address = json.loads(self.file.read_text())["address"]
 
     def start(self, *arguments: str) -> subprocess.Popen:
@@ -89,13 +89,6 @@ class Cluster:
         for process in self.processes:
             process.kill()
             process.wait()
-
-
-def wait_for(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -193,13 +186,6 @@ def test_a_killed_worker_loses_nothing(tmp_path, request_for):
             assert (folder / "log").read_text().split() == list("01234")
     finally:
         made.stop()
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize(
