@@ -17,7 +17,7 @@ from vlmlab.studies.jobs import batch_system, cluster, cluster_check
 from vlmlab.studies.jobs.worker import Request, environment
 from vlmlab.studies.sections import Resources
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 JOBS = '''
 import os, pathlib, time
 
@@ -57,6 +57,8 @@ class Cluster:
         )
         wait_for(lambda: self.file.exists() and self.file.read_text())
         self.address = json.loads(self.file.read_text())["address"]
+        with distributed.Client(self.address, timeout=60, set_as_default=False):
+            pass  # a busy machine may take longer for the first answer than a user is made to wait
 
     def start(self, *arguments: str) -> subprocess.Popen:
         paths = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -102,7 +102,7 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     wide = average["mean"].unstack("split")
     if {"base", "new", "hm"} <= set(wide):
         wide["hm"] = 2 * wide["base"] * wide["new"] / (wide["base"] + wide["new"])
-    average = wide.stack().rename("value").reset_index().assign(task="average")
+    average = wide.stack(future_stack=True).rename("value").reset_index().assign(task="average")
     return pd.concat([rows, average[columns]], ignore_index=True)
 
 
