@@ -64,7 +64,9 @@ class Notes:
             part = self.folder / "lines.json"
             part.unlink(missing_ok=True)
             in_fork(lambda: run_tests(self.folder, [file], Noting(self.folder, part)), 1800)
-            noted = {"tests": json.loads(part.read_text())} if part.exists() else {"tests": {}}
+            noted = (
+                {"tests": json.loads(part.read_text(encoding="utf-8"))} if part.exists() else {"tests": {}}
+            )
             seen = {module for test in noted["tests"].values() for module in test["lines"]}
             noted["modules"] = {module: sha(self.folder / module) for module in seen}
             kept.parent.mkdir(parents=True, exist_ok=True)
