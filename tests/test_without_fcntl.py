@@ -1,11 +1,16 @@
 """On a system without fcntl, resource and sysconf (Windows) all works but what several processes do together."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+import torch  # noqa: F401  (so that the programs need not import it)
+from forked import Fork
+
 SETUP = """
-import os, sys
+import os, sys, warnings
+warnings.simplefilter("ignore")
+os.chdir(sys.argv[1])
+for name in [name for name in sys.modules if name.partition(".")[0] == "vlmlab"]:
+    del sys.modules[name]
 for name in ("fcntl", "resource", "grp", "pwd", "termios"):
     sys.modules[name] = None
 del os.sysconf
@@ -33,13 +38,7 @@ print(*sorted({row.state for row in studies.states("alignednorm", runs=sys.argv[
 
 
 def run(code: str, folder: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SETUP + code, str(folder)],
-        cwd=folder,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
+    done = Fork(SETUP + code, folder).finish()
     assert done.returncode == 0, done.stderr
     return done.stdout
 

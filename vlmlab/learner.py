@@ -146,10 +146,8 @@ class Learner(Shown, nn.Module):
 
     def damaged_weight(self) -> str | None:
         """The first weight with a NaN or an infinity in the models that it was given: no lr mends that."""
-        given = (
-            item for model in self.loaded for item in (*model.named_parameters(), *model.named_buffers())
-        )
-        return next((n for n, x in given if x.is_floating_point() and not x.isfinite().all()), None)
+        given = (item for model in self.loaded for item in model.named_parameters())
+        return next((n for n, x in given if not x.isfinite().all()), None)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training may change, by name."""

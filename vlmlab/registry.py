@@ -158,13 +158,14 @@ def settings(name: str | type[Learner], values: dict) -> tuple[object, object]:
 
 
 def code(learner: type[Learner]) -> dict[str, str]:
-    """Module -> digest of its code, of a learner and of those that it extends, and of a class that stands in no file
-    "module:Class" -> digest of itself; not of what all learners share."""
+    """Module -> digest of its code, of a learner, of those that it extends and of modules of one's own that these
+    import, and of a class that stands in no file "module:Class" -> digest of itself; not of what all learners share."""
     shared = {f"vlmlab.{room}.{name}" for room in ROOMS for name in shared_by(room)} | {Learner.__module__}
     found = {}
     for cls in (c for c in learner.__mro__ if issubclass(c, Learner) and c.__module__ not in shared):
         if path := file_of(cls):
-            found[cls.__module__] = source_code.digest(path)
+            own = {cls.__module__: path} | source_code.imported(sys.modules[cls.__module__])
+            found |= {name: source_code.digest(file) for name, file in own.items()}
         else:
             found[f"{cls.__module__}:{cls.__qualname__}"] = source_code.of_class(cls)
     return dict(sorted(found.items()))

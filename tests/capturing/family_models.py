@@ -4,9 +4,11 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import nn
 
+from vlmlab.capturing.module_tower import towers_of
 from vlmlab.models.families import Family, Words
 from vlmlab.token_labels import parse_layout, tokens_of
 
@@ -58,7 +60,8 @@ TIMM = {
 @dataclasses.dataclass
 class Case:
     """name; build: () -> module; towers: kind -> layout of block 1, or one of each sample; family for a module
-    unknown to vlmlab; inputs: kind -> data, where they are not pixels or texts alone."""
+    unknown to vlmlab; inputs: kind -> data, where they are not pixels or texts alone; needs: kind -> what a
+    version of the library must have for that tower."""
 
     name: str
     build: Callable[[], nn.Module]
@@ -66,6 +69,13 @@ class Case:
     family: Family | dict[str, Family] | None = None
     mask: bool = False  # texts come with an attention mask
     inputs: dict[str, Callable] = dataclasses.field(default_factory=dict)
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def tower(self, model: nn.Module, kind: str):
+        """A tower of its model; the test is skipped where this version of the library cannot run it alone."""
+        if not hasattr(model, self.needs.get(kind, "forward")):
+            pytest.skip(f"this {type(model).__name__} has no {self.needs[kind]}")
+        return towers_of(model, self.family)[kind]
 
     def data(self, kind: str):
         """Three images, or three texts of different lengths that end in the largest id."""
@@ -129,12 +139,20 @@ def timm_model(pool="token", **settings):
     return VisionTransformer(**TIMM, global_pool=pool, class_token=pool == "token", **settings)
 
 
+def of_transformers(*names: str) -> list:
+    """Classes of transformers; the test is skipped where this version has not got them yet."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    if lacks := [name for name in names if not hasattr(transformers, name)]:
+        pytest.skip(f"transformers {transformers.__version__} has no {lacks[0]}")
+    return [getattr(transformers, name) for name in names]
+
+
 def hf(model: str, config: str, **settings):
     def build():
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        return getattr(transformers, model)(getattr(transformers, config)(**settings))
+        kind, about = of_transformers(model, config)
+        return kind(about(**settings))
 
     return build
 
@@ -168,10 +186,8 @@ def naflex():
 
 
 def siglip2():
-    import transformers
-
-    config = transformers.Siglip2VisionConfig(**VISION | {"num_patches": 16})
-    return transformers.Siglip2VisionModel(config)
+    kind, about = of_transformers("Siglip2VisionModel", "Siglip2VisionConfig")
+    return kind(about(**VISION | {"num_patches": 16}))
 
 
 GRIDS = ((4, 4), (2, 5), (3, 4))  # rows and columns of three images, 16 patches at most
@@ -298,8 +314,10 @@ def encoder_decoder():
 
 
 def qwen2_vl():
-    """Three images of different sizes, 4, 8 and 4 tokens, patches end to end."""
+    """Three images of different sizes, 4, 8 and 4 tokens, patches end to end, behind the mark of their start."""
     data = text_like(QWEN2_VL_TEXT)
+    starts = (data["input_ids"][:, 1:] == IMAGE_ID) & (data["input_ids"][:, :-1] != IMAGE_ID)
+    data["input_ids"][:, :-1][starts] = QWEN2_VL_IDS["vision_start_token_id"]
     grid = torch.tensor([[1, 4, 4], [1, 4, 8], [1, 4, 4]])
     patches = torch.randn(
         int(grid.prod(dim=1).sum()), 3 * 2 * 8 * 8, generator=torch.Generator().manual_seed(2)
@@ -312,15 +330,14 @@ def vision(name: str, text: str, text_settings: dict | None = None, **settings):
     """A Hugging Face model that hands the pictures of a small image tower to a small LLaMA."""
 
     def build():
-        import transformers
-
-        transformers.logging.set_verbosity_error()
-        config = getattr(transformers, f"{name}Config")(
-            vision_config=transformers.CLIPVisionConfig(**VISION) if name == "Llava" else settings["vision"],
-            text_config=getattr(transformers, text)(**LLAMA) if text else LLAMA | text_settings,
-            image_token_id=IMAGE_ID,
-        )
-        return getattr(transformers, f"{name}ForConditionalGeneration")(config)
+        kind, about = of_transformers(f"{name}ForConditionalGeneration", f"{name}Config")
+        clip, words = of_transformers("CLIPVisionConfig", text or "LlamaConfig")
+        pixels = clip(**VISION) if name == "Llava" else settings["vision"]
+        llama = words(**LLAMA) if text else LLAMA | text_settings
+        nested = {"text_config": llama} if "text_config" in about.sub_configs else llama
+        image = {"image_token_index": IMAGE_ID} if name == "Llava" else {"image_token_id": IMAGE_ID}
+        image |= QWEN2_VL_IDS if name == "Qwen2VL" else {}
+        return kind(about(vision_config=pixels, **nested, **image))
 
     return build
 
@@ -340,8 +357,8 @@ def blip2(name: str):
             qformer_config=qformer,
             text_config=opt.to_dict(),
             num_query_tokens=4,
+            image_token_index=IMAGE_ID,
         )
-        config.image_token_id = IMAGE_ID
         model = getattr(transformers, name)(config)
         nn.init.normal_(model.query_tokens)  # zeros before training: all latents would be equal
         return model
@@ -351,6 +368,7 @@ def blip2(name: str):
 
 BLIP2_TEXT = ("patch:4 word:7 eos", "pad:3 patch:4 word:4 eos", "patch:4 word:4 eos pad:3")
 QWEN2_VL_TEXT = ("word:3 patch:4 word:6 eos", "word:3 patch:8 word:2 eos", "pad:2 word:3 patch:4 word:4 eos")
+QWEN2_VL_IDS = {"video_token_id": 95, "vision_start_token_id": 94}
 QWEN2_VL = {
     "text": "",
     "text_settings": {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}},
@@ -548,6 +566,7 @@ CASES = [
         blip2("Blip2ForConditionalGeneration"),
         {"image": "cls patch:16", "qformer": "latent:4", "text": BLIP2_TEXT},
         inputs={"text": lambda: {**text_like(BLIP2_TEXT), "pixel_values": pixels()}},
+        needs={"qformer": "get_image_features"},
     ),
     Case("HF BLIP-2 without language", blip2("Blip2Model"), {"qformer": "latent:4"}),
     Case(
@@ -571,3 +590,30 @@ def built(case: Case) -> nn.Module:
         if parameter.ndim > 1 and parameter.std() < 0.1:
             parameter.mul_(2)
     return model
+
+
+def fused(model: nn.Module, tower) -> bool:
+    """Whether the library says that the blocks of a tower can call torch's attention kernel."""
+    says = [
+        m for m in model.modules() if hasattr(m, "_supports_sdpa") and tower.blocks[0] in list(m.modules())
+    ]
+    return not says or says[-1]._supports_sdpa
+
+
+def need_kernel(model: nn.Module, kind: str) -> None:
+    """Skip what reads attention where this version of the library has none but eager code for it."""
+    if not fused(model, towers_of(model)[kind]):
+        pytest.skip(f"the {kind} attention of this {type(model).__name__} does not call torch's kernel")
+
+
+def made_eager(model: nn.Module) -> nn.Module:
+    """A model of transformers whose attention calls no kernel; older versions choose that when they build."""
+    if hasattr(model, "set_attn_implementation"):
+        model.set_attn_implementation("eager")
+        return model
+    eager = type(model)._from_config(model.config, attn_implementation="eager")
+    eager.load_state_dict(model.state_dict())
+    for part in eager.modules():
+        if hasattr(part, "config"):
+            part.config.output_attentions = True
+    return eager.eval().requires_grad_(False)

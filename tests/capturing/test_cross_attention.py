@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from family_models import CASES, ENCODER, FUSION, MIXED, TEXT, Fusion, built
+from family_models import CASES, ENCODER, FUSION, MIXED, TEXT, Fusion, built, need_kernel
 from torch import nn
 
 import vlmlab
@@ -85,8 +85,9 @@ def test_the_keys_are_what_the_image_tower_hands_on():
 
 def test_keys_may_be_words_of_another_text():
     case = next(c for c in CASES if c.name == "HF T5")
-    sites = ["decoder.cross.probs", "decoder.cross.k", "decoder.attn.k"]
-    record = vlmlab.capture(built(case), case.data("decoder"), sites, batch_size=2, progress=False)
+    model, sites = built(case), ["decoder.cross.probs", "decoder.cross.k", "decoder.attn.k"]
+    need_kernel(model, "decoder")
+    record = vlmlab.capture(model, case.data("decoder"), sites, batch_size=2, progress=False)
     cross = record["decoder.cross.probs"]
     assert cross["role"].values.tolist() == roles_of(ENCODER)
     assert cross["query_role"].values.tolist() == [["sos", "word", "word", "word", "eos"]] * 3
@@ -98,6 +99,7 @@ def test_keys_may_be_words_of_another_text():
 def test_only_blocks_that_have_it():
     case = next(c for c in CASES if c.name == "HF BLIP-2 without language")
     model, data = built(case), case.data("qformer")
+    need_kernel(model, "qformer")
     record = vlmlab.capture(model, data, ["qformer.cross.probs", "qformer.attn.probs[2:]"], progress=False)
     assert record["qformer.cross.probs"]["layer"].values.tolist() == [1, 3]
     assert record["qformer.cross.probs"]["query_role"].values.tolist() == ["latent"] * 4

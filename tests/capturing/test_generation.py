@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from family_models import CASES, built
+from family_models import CASES, built, made_eager, need_kernel
 
 import vlmlab
 from vlmlab import measures
@@ -50,8 +50,7 @@ def test_labels_and_attention_of_every_step(name):
     assert p["step"].values.tolist() == [0, 1, 2, 3]
     expected = [role for role, _ in tokens_of(parse_layout(CONTEXT[name], tokens))] + ["new"] * (STEPS - 1)
     assert p["role"].values[1].tolist() == p["query_role"].values[1].tolist() == expected
-    eager = built(case)
-    eager.set_attn_implementation("eager")
+    eager = made_eager(built(case))
     out = eager.generate(**data, **settings(eager), output_attentions=True, return_dict_in_generate=True)
     shown = np.array(expected) != "pad"
     for step, layers in enumerate(out.attentions):
@@ -133,11 +132,11 @@ def test_reducers_and_texts_that_end_early():
 def test_encoder_decoder_looks_at_the_same_words_in_every_step():
     case = case_of("HF T5")
     model, data = built(case), {name: x[:2] for name, x in case.data("text").items()}
+    need_kernel(model, "decoder")
     model.generation_config.decoder_start_token_id = 0
     record = grab(model, data, ["decoder.cross.probs", "decoder.attn.probs", "decoder.final"])
-    eager = built(case)
+    eager = made_eager(built(case))
     eager.generation_config.decoder_start_token_id = 0
-    eager.set_attn_implementation("eager")
     out = eager.generate(**data, **settings(eager), output_attentions=True, return_dict_in_generate=True)
     cross, own = record["decoder.cross.probs"], record["decoder.attn.probs"]
     assert own["query_role"].values.tolist() == [["sos", "new", "new", "new"]] * 2
@@ -209,7 +208,7 @@ def test_a_generation_inside_an_edit_is_refused():
 def test_the_last_layer_of_the_lens_gives_the_logits_of_the_model(name, kind):
     case = case_of(name)
     model, data = built(case), case.data(kind)
-    record = vlmlab.capture(model, data, f"{kind}.*", progress=False)
+    record = vlmlab.capture(model, data, [f"{kind}.resid.post", f"{kind}.final"], progress=False)
     x = record[f"{kind}.resid.post"]
     logits = measures.lens_logits(x, vlmlab.capture.reader(model, kind))
     assert logits.dims == ("layer", "sample", "class") and logits.attrs["role"] == "eos"

@@ -2,21 +2,19 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from forked import Fork
 
 import vlmlab
 from vlmlab import capture
 from vlmlab.capturing import store, store_parts
 from vlmlab.capturing.store_key import describe
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["a cat", "a photo of a very big dog", "two birds"]
 SITES = ["image.resid.post", "image.attn.probs[-1]", "image.final"]
 KEEP = {"*.resid.*": capture.roles("cls"), "*.probs": capture.cls_row}
@@ -123,9 +121,7 @@ vlmlab.capture(vlm, images, ["image.resid.post", "image.attn.probs[-1]", "image.
 
 
 def test_a_killed_run_goes_on_and_ends_bit_identical(tmp_path):
-    cut = subprocess.run(
-        [sys.executable, "-c", CHILD, tmp_path / "cut"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    cut = Fork(CHILD, tmp_path / "cut").finish()
     assert cut.returncode == -signal.SIGKILL, cut.stderr
     with pytest.warns(UserWarning, match="7 of 11 samples are missing, rows 4:11"):
         part = capture.open_run(tmp_path / "cut")

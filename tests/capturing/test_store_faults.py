@@ -4,8 +4,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,12 +11,11 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from forked import Fork
 from stored import Images, arrays, counting, grab, small
 
 from vlmlab import capture
 from vlmlab.capturing import store, store_parts
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -159,8 +156,7 @@ def scale(vlm, data, out):
 @pytest.mark.parametrize("n", [600, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_samples_and_a_kill_changes_no_bit(n, tmp_path):
     def child(out, kill=0):
-        command = [sys.executable, "-c", SCALE, Path(__file__).parent, tmp_path / out, str(n), str(kill)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        return Fork(SCALE, Path(__file__).parent, tmp_path / out, n, kill).finish()
 
     cut = child("run", kill=n // 2)
     assert cut.returncode == -signal.SIGKILL, cut.stderr

@@ -2,21 +2,17 @@
 
 import itertools
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from forked import Fork
 from stored import about, arrays, counting, grab
 
 import vlmlab
 from vlmlab import capture
 from vlmlab.capturing import store_parts
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -129,21 +125,12 @@ print(acts.sizes["sample"])
 
 
 def test_processes_that_start_together_and_one_that_is_killed(tmp_path):
-    run = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, tmp_path / "run", str(i), "1" if i == 2 else "0"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in (1, 2, 3)
-    ]
+    run = [Fork(WORKER, tmp_path / "run", i, int(i == 2)) for i in (1, 2, 3)]
     assert [p.stdout.readline() for p in run] == ["ready\n"] * 3
     for p in run:
         p.stdin.write("go\n")
         p.stdin.flush()
-    said = [p.communicate(timeout=120)[0] for p in run]
+    said = [p.finish().stdout for p in run]
     assert [p.returncode for p in run] == [0, -signal.SIGKILL, 0]
     assert said == ["4\n", "", "3\n"]  # what a part returns while another is missing: its own rows
     with pytest.warns(UserWarning, match="2 of 11 samples are missing, rows 6:8"):
@@ -169,9 +156,7 @@ time.sleep(600)
 
 
 def test_a_part_runs_once_at_a_time_and_a_dead_process_does_not_block(vlm, many, tmp_path):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    holder = Fork(HOLDER, tmp_path)
     try:
         assert holder.stdout.readline() == "locked\n"
         for part, rows in (((2, 3), "4:8"), ((1, 1), "0:11"), ((3, 6), "4:6")):
@@ -180,7 +165,7 @@ def test_a_part_runs_once_at_a_time_and_a_dead_process_does_not_block(vlm, many,
         assert grab(vlm, many, out=tmp_path, part=(1, 3)).sizes["sample"] == 4
     finally:
         holder.kill()
-        holder.communicate()
+        holder.finish()
     grab(vlm, many, out=tmp_path)
     xr.testing.assert_identical(capture.open_run(tmp_path).drop_attrs(), grab(vlm, many).drop_attrs())
 

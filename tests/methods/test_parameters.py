@@ -1,11 +1,15 @@
 """How many numbers each method trains with ViT-B/16 (built without weights), and that all of them learn."""
 
+import fnmatch
+import math
+
 import open_clip
 import pytest
 import small_clip
 import torch
 from open_clip.model import CLIP
 
+import vlmlab
 from vlmlab import methods
 from vlmlab.models.load import VLM
 
@@ -57,3 +61,53 @@ def test_every_trainable_gets_a_gradient_in_every_slice(small_vlm, name):
         assert p.grad is not None and torch.isfinite(p.grad).all(), key
         assert p.grad.flatten(1).norm(dim=1).min() > 0 if p.ndim > 1 else p.grad.norm() > 0, key
     assert all(p.grad is None for p in small_vlm.parameters())
+
+
+def within(bound):
+    """Spread and largest value of numbers drawn evenly from -bound to bound."""
+    return bound / math.sqrt(3), bound
+
+
+DRAWN = {"space": (0.02, None), "*_aligner.bias": within(1 / math.sqrt(512))}  # a row of 512 numbers comes in
+LOW_RANK = {
+    **DRAWN,
+    "*_aligner.weight": within(1 / math.sqrt(512)),
+    "*_aligner.A": within(1 / math.sqrt(4)),
+    "*_aligner.B": (0, 0),
+    "proj_A": within(1 / math.sqrt(64)),
+    "proj_B": (0, 0),
+}
+# method -> parameter -> (standard deviation, largest absolute value) before the first step; towers 128 wide
+STARTS = {
+    "mmrl": {**DRAWN, "*_aligner.weight": within(1 / math.sqrt(512)), "proj_rep": (1 / math.sqrt(128), None)},
+    "mmrlpp": LOW_RANK,
+    "aligned_norm": LOW_RANK,
+    "maple": {"weight": within(1 / math.sqrt(128)), "bias": within(1 / math.sqrt(128))},
+    "promptsrc": {"image": (0.02, None)},
+    "hicropl": {
+        "image": (0.02, None),
+        "*_queries": (1, None),
+        "to_*.query.weight": within(1 / math.sqrt(128)),
+    },
+    "linear_probe": {"weight": (0, 0), "bias": (0, 0)},
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_parameters_start_as_the_published_code_draws_them(name):
+    torch.manual_seed(0)
+    trained = methods.build(name, vlmlab.load("tiny", device="cpu"), ["dog", "cat"]).trainable()
+    for pattern, (spread, most) in STARTS[name].items():
+        found = fnmatch.filter(trained, pattern)
+        assert found, pattern
+        for key in found:
+            assert trained[key].std().item() == pytest.approx(spread, rel=0.1), key
+            assert most is None or 0.98 * most <= trained[key].abs().max() <= most * (1 + 1e-6), key
+
+
+@pytest.mark.parametrize("name", ["promptsrc", "maple", "hicropl"])
+def test_deeper_prompts_start_small_behind_written_words(name):
+    torch.manual_seed(0)
+    text = methods.build(name, vlmlab.load("tiny", device="cpu"), ["dog", "cat"]).text
+    assert text[1:].std().item() == pytest.approx(0.02, rel=0.05)
+    assert text[0].std() > 0 and not torch.isclose(text[0], text[1]).any()

@@ -275,9 +275,18 @@ def test_sizes_start_at_one(tiny, key):
         methods.build("mmrlpp", tiny, CLASSES, **{key: 0})
 
 
-def test_first_block_beyond_the_towers(tiny):
-    with pytest.raises(ValueError, match=r"first_block=13 .* two towers of equal depth; they have 12 and 12"):
-        methods.build("mmrlpp", tiny, CLASSES, first_block=13)
+@pytest.mark.parametrize("block", [-1, 0, 13])
+def test_first_block_beyond_the_towers(tiny, block):
+    with pytest.raises(
+        ValueError, match=rf"first_block={block} .*block.* they have 12 and 12|must be at least 1"
+    ):
+        methods.build("mmrlpp", tiny, CLASSES, first_block=block)
+
+
+@pytest.mark.parametrize("block", [1, 12])
+def test_the_first_and_the_last_block_can_be_the_first_with_tokens(tiny, block):
+    method = methods.build("mmrlpp", tiny, CLASSES, first_block=block)
+    assert [*method.image_edits()] == [*method.text_edits()] == [*range(block, 13)]
 
 
 # sizes of the paper

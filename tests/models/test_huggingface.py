@@ -44,6 +44,7 @@ def tokenizer(begins=True):
     if begins:
         plain.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    names["model_input_names"] = ["input_ids", "attention_mask"]  # GPT-2 embeds a type of tokens, too
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=plain, **names, additional_special_tokens=["<image>"], padding_side="left"
     )
@@ -80,8 +81,9 @@ def blip2():
         "vocab_size": 24,
     }
     text = hf.OPTConfig(**text, **IDS, word_embed_proj_dim=16, max_position_embeddings=64)
-    config = hf.Blip2Config(vision_config=vision, qformer_config=reader, text_config=text, num_query_tokens=4)
-    config.image_token_index = 4
+    parts = {"vision_config": vision, "qformer_config": reader, "text_config": text}
+    parts = {name: config.to_dict() for name, config in parts.items()}
+    config = hf.Blip2Config(**parts, num_query_tokens=4, image_token_index=4)
     return hf.Blip2ForConditionalGeneration(config)
 
 
@@ -154,6 +156,13 @@ def test_without_prompt_the_first_token_needs_something_before_it(begins, scored
     with torch.no_grad():
         expected = -language.module(ids, labels=ids).loss * (ids.shape[1] - 1)
     assert out.total.item() == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_an_empty_prompt_has_whole_numbers_where_there_are_types_of_tokens_too():
+    types = tokenizer(begins=False)
+    types.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    out = load(gpt2(), tokenizer=types, device="cpu").log_likelihood(["a red fox ."])
+    assert out.scored.tolist() == [[False, True, True, True]] and (out.tokens[0, 1:] < 0).all()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import timm
 import torch
-from open_clip.model import CLIP, CustomTextCLIP
+from open_clip.model import CLIP, CLIPTextCfg, CustomTextCLIP
 from safetensors.torch import save_file
 
 import vlmlab
@@ -100,6 +100,8 @@ def test_inserted_tokens_are_attended_to_but_not_pooled(pool):
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("kind", [CLIP, CustomTextCLIP])
 def test_texts_are_read_where_the_library_reads(read, kind):
+    if read == "eos" and not hasattr(CLIPTextCfg, "eos_id"):
+        pytest.skip("this open_clip reads no text at an id")
     clip = random(kind(embed_dim=24, vision_cfg=VISION, text_cfg=TEXT | READS[read]))
     pool = READS[read].get("pool_type", "argmax")
     tokenizer = clip_words if pool == "argmax" else words

@@ -46,7 +46,7 @@ CELL = """import pandas as pd
 from vlmlab import measures, studies
 from vlmlab.measures.doubled import halved
 art = studies.artefact(study, artefact, profile, runs, out)
-row = art.results.iloc[[0]][["method", "metric"]].assign(two=measures.doubled(halved(2)))
+row = art.results[:1][["method", "metric"]].assign(two=measures.doubled(halved(2)))
 art.save(row)"""
 
 

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from vlmlab import source_code
 from vlmlab.paths import PACKAGE
 from vlmlab.studies import code
 
@@ -97,7 +98,7 @@ def test_vlmlab_counts_also_where_pip_has_put_it(tmp_path, monkeypatch):
     module.write_text("x = 1")
     (site / "other.py").touch()
     monkeypatch.setattr(code, "PACKAGE", package)
-    monkeypatch.setattr(code, "OWN", f"{package}/")
+    monkeypatch.setattr(source_code, "OWN", f"{package}/")
     sources = code.Sources(tmp_path)
     record = sources.record([str(module), str(site / "other.py")])
     assert [*record] == ["vlmlab/measures/norms.py"] and not sources.changed(record)

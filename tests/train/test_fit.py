@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from forked import Fork
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -88,16 +86,12 @@ def test_kill_9_then_the_same_call_ends_with_the_same_bits(whole, vlm, task, tmp
         "task = vlmlab.task('emoji/food', protocol='base_to_new', shots=8, seed=1)\n"
         f"fit('mmrlpp', vlmlab.load('tiny', device='cpu'), task, out=sys.argv[1], **{SETTINGS!r})"
     )
-    child = subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)],
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    child = Fork(program, tmp_path)
     for _ in range(6000):
         if list(tmp_path.glob("**/state.safetensors")) or child.poll() is not None:
             break
         time.sleep(0.05)
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     assert child.wait() == -signal.SIGKILL, "the run ended before it could be killed"
     (path,) = tmp_path.glob("**/run.json")
     assert json.loads(path.read_text())["status"] == "running"

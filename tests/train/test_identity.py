@@ -182,6 +182,61 @@ def test_the_code_of_a_method_is_in_the_key_but_not_its_words(vlm, tmp_path, mon
     } and all(methods_code.values())
 
 
+# a method in a package of one's own, and what stands beside it
+FILES = {
+    "mylab/__init__": "",
+    "mylab/method": (
+        "from vlmlab.methods.zero_shot import ZeroShot\nfrom .scales import SCALE\nimport mylab.sums as sums\n\n\n"
+        "class Own(ZeroShot):\n    def half(self, x):\n        return sums.half(x) * SCALE\n"
+    ),
+    "mylab/scales": "from . import deep\n\nSCALE = deep.ONE\n",
+    "mylab/sums": "def half(x):\n    from mylab.late import two\n\n    return x / two()\n",
+    "mylab/late": "def two():\n    return 2\n",
+    "mylab/deep": "ONE = 1\n\n\ndef three():\n    import mylab.broken, nothing_of_that_name\n",
+    "mylab/broken": "(",
+    "mylab/other": "THREE = 3\n",
+}
+# module, what is there, what replaces it -> whether what the method trains is another run
+EDITS = {
+    "itself": ("method", "* SCALE", "/ SCALE", True),
+    "a number that it imports": ("scales", "deep.ONE", "deep.ONE + 1", True),
+    "a module that it imports": ("sums", "x /", "x *", True),
+    "what an imported module imports": ("deep", "1", "2", True),
+    "what a function imports": ("late", "2", "3", True),
+    "words": ("sums", "    return x", "    # so\n    return x", False),
+    "a module that it does not import": ("other", "3", "4", False),
+    "what is no Python and never imported": ("broken", "(", "((", False),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_modules_that_a_method_of_ones_own_imports_are_in_the_key(tmp_path, monkeypatch, edit):
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def code():
+        for name in [n for n in sys.modules if n.split(".")[0] == "mylab"]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        importlib.import_module("mylab.other")
+        before = registry.code(method := methods.find("mylab.method:Own"))
+        method.half(None, 1)  # imports one more
+        assert registry.code(method) == before
+        return before
+
+    for name, text in FILES.items():
+        (tmp_path / f"{name}.py").parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    before = code()
+    module, old, new, another = EDITS[edit]
+    path = tmp_path / f"mylab/{module}.py"
+    path.write_text(path.read_text().replace(old, new, 1) + "\n")
+    assert (code() != before) == another
+    assert set(before) == {
+        *("mylab.method", "mylab.scales", "mylab.sums", "mylab.late", "mylab.deep", "mylab"),
+        "vlmlab.methods.zero_shot",
+    }
+
+
 def test_test_data_is_not_in_the_key_and_its_rows_stay_apart(run, vlm, root):
     more = food(backgrounds=2)
     again = vlmlab.fit("mmrlpp", vlm, more, out=root, **FAST)

@@ -88,6 +88,21 @@ def test_coop_saves_its_prompt_learner_alone(tmp_path, vlm, task, shape):
     assert torch.equal(run.model.context, context.half().float())
 
 
+@pytest.mark.parametrize(
+    ("method", "trained"),
+    [
+        ("maple", "tokens=2, depth=9"),
+        ("promptsrc", "tokens=4, depth=9"),
+        ("mmrl", "tokens=5, rep_dim=32"),
+        ("mmrlpp", "tokens=5, rep_dim=32, rank=4, proj_rank=8"),
+    ],
+)
+def test_all_settings_that_it_was_trained_with_are_said(tmp_path, vlm, task, method, trained):
+    file = checkpoint(tmp_path / "model.pth.tar-5", parameters(method)[0])
+    with pytest.raises(ValueError, match=f"it was trained with {trained}, on a CLIP"):
+        vlmlab.fit(method, vlm, task, out=tmp_path, imported=file, tokens=3)
+
+
 def test_what_does_not_fit_is_named(tmp_path, vlm, task):
     theirs, _ = parameters("maple")
 

@@ -2,13 +2,13 @@
 
 import os
 import signal
-import subprocess
-import sys
+import socket
 import threading
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Fork
 from safetensors.torch import load_file
 from small_learners import LEARNERS, Distil, Net, Numbers, Queue, TwoStages, models_of
 
@@ -199,6 +199,18 @@ def test_saving_goes_on_beside_the_steps(tmp_path, monkeypatch):
     assert order.index("saved") >= 5 and run.status == "finished"  # the first state is that of step 4
 
 
+@pytest.mark.parametrize("then", ["another is saved", "the run ends"])
+def test_a_state_that_could_not_be_written_is_never_taken_for_saved(then):
+    def full():
+        raise OSError("no space left")
+
+    saver = loop.Saver()
+    saver.submit(full)
+    with pytest.raises(OSError, match="no space left"):
+        saver.submit(lambda: None) if then == "another is saved" else saver.close()
+    saver.close()  # said once
+
+
 def test_a_group_without_parameters_is_named(tmp_path):
     class Typo(TwoStages):
         def stages(self, task, options, seed):
@@ -234,21 +246,14 @@ vlmlab.fit(s.Distil, s.models_of(s.Distil), s.Numbers(), out=sys.argv[2])
 
 def test_two_processes_equal_one(whole, tmp_path):
     """Gradients are averaged and terms across the batch gathered: the same losses and weights."""
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--standalone",
-        str(script),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(HERE), str(tmp_path / "runs")], env=env, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [torchrun | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(2)]
+    run = [Fork(TWO, HERE, tmp_path / "runs", env=rank) for rank in ranks]
+    for done in [p.finish() for p in run]:
+        assert done.returncode == 0, done.stderr[-2000:]
     (path,) = (tmp_path / "runs").glob("**/run.json")
     both, one = Run(path.parent), whole["distil"]
     assert both.key == one.key and both.status == "finished"

@@ -236,7 +236,8 @@ class Hooks:
             )
             why = (
                 "the attention of this model does not call torch's scaled_dot_product_attention (eager or "
-                "flash-attn code, or a compiled model)"
+                "flash-attn code, the only one that older versions of transformers have for some models, or a "
+                "compiled model)"
                 if is_tapped(w.site)
                 else "the block does not run that submodule (a compiled or fused model?)"
             )

@@ -8,9 +8,9 @@ from open_clip.transform import PreprocessCfg
 from torch import nn
 
 from .files import build, fit_weights
+from .model import Model
 from .pixels import kept, published, set_pixels
 from .sizes import alike, gelu, sizes_of
-from .vlm import VLM
 from .weights import Weights, assumed_aloud
 
 HEAD = 64  # width of a head in OpenAI's models
@@ -96,18 +96,18 @@ def warn(weights: Weights, near: dict, assumed: list[str], found: dict, width: i
     )
 
 
-def activation_of(vlm: VLM) -> dict[str, bool]:
+def activation_of(model: Model) -> dict[str, bool]:
     """Whether the blocks of open_clip's own towers compute QuickGELU; nothing for other towers."""
-    found = {type(m).__name__ for name, m in vlm.clip.named_modules() if name.endswith(".mlp.gelu")}
+    found = {type(m).__name__ for name, m in model.wrapped.named_modules() if name.endswith(".mlp.gelu")}
     return {"quick_gelu": "GELU" not in found} if found else {}
 
 
-def unusual(told: Mapping, vlm: VLM) -> str:
+def unusual(told: Mapping, model: Model) -> str:
     """What of the activation and the told settings differs from OpenAI's models, as JSON; "" for nothing. Weights
     alone do not tell such models apart."""
-    own, told = PreprocessCfg(), activation_of(vlm) | dict(told)
+    own, told = PreprocessCfg(), activation_of(model) | dict(told)
     usual = {"pixels": {"mean": list(own.mean), "std": list(own.std)}}
     usual["pixels"] |= {"interpolation": own.interpolation, "resize_mode": own.resize_mode}
-    usual |= {"quick_gelu": True, "heads": vlm.image.width // HEAD}
+    usual |= {"quick_gelu": True} | ({"heads": model.image.width // HEAD} if "heads" in told else {})
     other = {k: told[k] for k in usual if k in told and told[k] != usual[k]}
     return json.dumps(other, sort_keys=True) if other else ""

@@ -12,15 +12,21 @@ from typing import Any
 from . import site_paths as paths
 from .family import Family, Words
 
-IMAGE_ID = "config.image_token_id"
+# before transformers 4.52 the language model within another had its head with it, and towers were models
+IMAGE_ID = "config.image_token_id|config.image_token_index"
 SHOWN = Words("word*", "mask")
 LLAMA = {"norm": "base_model.norm", "head": "lm_head"}
-INNER = {"norm": "base_model.language_model.norm", "head": "lm_head"}
+INNER = {
+    "norm": "base_model.language_model.norm|language_model.model.norm|base_model.norm",
+    "head": "lm_head|language_model.lm_head",
+}
 
 
 def t5_head(module: Any) -> Callable:
     """T5 1.0 shares the matrix of the head with the embedding and scales before it."""
-    scale = module.model_dim**-0.5 if module.config.scale_decoder_outputs else 1.0
+    config = module.config
+    scales = getattr(config, "scale_decoder_outputs", config.tie_word_embeddings)  # new in transformers 5
+    scale = module.model_dim**-0.5 if scales else 1.0
     return lambda x: module.lm_head(x * scale)
 
 
@@ -32,6 +38,14 @@ LANGUAGE: dict[str, Family] = {
         "text",
         marks=("base_model.embeddings.word_embeddings",),
         attention={"attn": "attention", "cross": "crossattention"},
+    ),
+    "HF Qwen2-VL text": Family(
+        "base_model.language_model.layers|base_model.layers",
+        paths.LLAMA,
+        Words("word*", "mask", image=IMAGE_ID),
+        "text",
+        marks=("base_model.visual|visual", IMAGE_ID),
+        **INNER,
     ),
     "HF LLaMA": Family(
         "base_model.layers",
@@ -63,7 +77,9 @@ LANGUAGE: dict[str, Family] = {
         head=t5_head,
     ),
     "HF LLaVA image": Family(
-        "base_model.vision_tower.encoder.layers", paths.HF_CLIP, forward="base_model.vision_tower"
+        "base_model.vision_tower.encoder.layers|vision_tower.vision_model.encoder.layers",
+        paths.HF_CLIP,
+        forward="base_model.vision_tower",
     ),
     "HF Janus image": Family(
         "base_model.vision_model.encoder.layers",
@@ -72,16 +88,8 @@ LANGUAGE: dict[str, Family] = {
         forward="base_model.vision_model",
         marks=("base_model.aligner",),
     ),
-    "HF Qwen2-VL text": Family(
-        "base_model.language_model.layers",
-        paths.LLAMA,
-        Words("word*", "mask", image=IMAGE_ID),
-        "text",
-        marks=("base_model.visual", IMAGE_ID),
-        **INNER,
-    ),
     "HF LLaVA or Janus text": Family(
-        "base_model.language_model.layers",
+        "base_model.language_model.layers|language_model.model.layers",
         paths.LLAMA,
         Words("sos word*", "mask", image=IMAGE_ID),
         "text",

@@ -259,4 +259,19 @@ def build(config: dict) -> nn.Module:
         raise ValueError(
             "a CoCa with a text decoder, which towers do not run; capture takes the module as it is"
         )
-    return CustomTextCLIP(**config) if config.pop("custom_text", False) else CLIP(**config)
+    kind, eos_id = CustomTextCLIP if config.pop("custom_text", False) else CLIP, unknown_end(config)
+    clip = kind(**config)
+    if eos_id is not None:
+        text = getattr(clip, "text", clip)
+        text.text_pool_type, text.text_eos_id = "eos", eos_id
+    return clip
+
+
+def unknown_end(config: dict) -> int | None:
+    """The id at which texts are read, taken out of a `model_cfg` for open_clip before 3.1, which knows only the
+    largest; the towers here read by themselves."""
+    text = config.get("text_cfg", {})
+    if hasattr(CLIPTextCfg, "eos_id") or text.get("pool_type") != "eos":
+        return None
+    del text["pool_type"]
+    return text.pop("eos_id", 2)

@@ -65,7 +65,8 @@ class LanguageModel(Model):
         """The blocks of the language model that writes; ValueError where they are not found."""
         decoder, inner = None, self.module
         while inner is not decoder:
-            decoder, inner = inner, inner.get_decoder() if hasattr(inner, "get_decoder") else inner
+            decoder, step = inner, getattr(inner, "get_decoder", None)
+            inner = step() if step else getattr(inner, "base_model", inner)
         for name in BLOCKS:
             if isinstance(getattr(decoder, name, None), nn.ModuleList):
                 return getattr(decoder, name)
@@ -120,7 +121,7 @@ class LanguageModel(Model):
         make = self.tokenizer if image is None else self.processor
         inputs = make(text=text, return_tensors="pt", **({} if image is None else {"images": [image]}))
         inputs = {k: v.to(self.device) for k, v in inputs.items() if isinstance(v, Tensor)}
-        return inputs | {"input_ids": inputs["input_ids"].long()}  # no token at all has no type
+        return {k: v if v.numel() else v.long() for k, v in inputs.items()}  # no token at all has no type
 
     def words(self, text: str) -> Tensor:
         """(token,) ids of a text without marks of its beginning or end."""
@@ -161,9 +162,9 @@ def side_by_side(before: list[dict[str, Tensor]], own: list[Tensor]) -> dict[str
     return batch
 
 
-def is_language_model(module: nn.Module) -> bool:
-    """Whether a module is one of transformers that writes."""
-    return hasattr(module, "generate") and hasattr(module, "config")
+def is_language_model(module: nn.Module | type[nn.Module]) -> bool:
+    """Whether a module is one of transformers that writes; before 4.50 all had the method `generate`."""
+    return hasattr(module, "can_generate") and module.can_generate()
 
 
 def from_pretrained(path: Path, processor: Callable | None) -> tuple[nn.Module, Callable | None]:
@@ -183,12 +184,13 @@ def from_pretrained(path: Path, processor: Callable | None) -> tuple[nn.Module, 
         raise ValueError(
             f"{path / 'config.json'} describes no model of transformers ({first_line(e)})"
         ) from e
-    if kind is None or not issubclass(kind, transformers.GenerationMixin):
+    if kind is None or not is_language_model(kind):
         raise ValueError(
             f"{path / 'config.json'} names the architecture {config.architectures}, which does not write; "
             "expected is a ...ForCausalLM or ...ForConditionalGeneration (capture takes any module as it is)"
         )
-    options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+    dtype = "dtype" if hasattr(config, "dtype") else "torch_dtype"  # its name before transformers 4.56
+    options = {"local_files_only": True, "use_safetensors": True, dtype: torch.float32}
     try:
         module = kind.from_pretrained(path, **options)
         if processor is None and any((*path.glob("*token*"), *path.glob("*process*"))):

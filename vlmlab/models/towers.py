@@ -187,7 +187,10 @@ class ImageTower(Tower):
         """
         if self.reads_class_token:
             return self.norm(tokens.x[:, 0])
-        return self.visual._pool(own_tokens(tokens))[0]
+        v, x = self.visual, own_tokens(tokens)
+        if v.attn_pool is None and v.final_ln_after_pool:
+            return self.norm(v._global_pool(x)[0])
+        return v._global_pool(self.norm(x if v.attn_pool is None else v.attn_pool(x)))[0]
 
     def project(self, x: Tensor) -> Tensor:
         return x if self.visual.proj is None else x @ self.visual.proj

@@ -16,34 +16,15 @@ import hashlib
 import os
 import re
 import sys
-import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..files import write_json
 from ..paths import PACKAGE
-from ..source_code import without_words
+from ..source_code import is_installed, without_words
 from .places import file_digest
 
 CONTENT = "pages"  # the wing of studies whose code shapes what an artefact holds
-OWN = str(PACKAGE) + os.sep
-INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
-
-def is_installed(path: str) -> bool:
-    """Whether a module belongs to Python or a package beside it; such a one may also name a file that is none.
-
-    vlmlab itself does not, also where pip has put it.
-    """
-    if path.startswith(OWN):
-        return False
-    folders = Path(path).parts
-    return (
-        not os.path.isabs(path)
-        or path.startswith(INSTALLED)
-        or "site-packages" in folders
-        or "dist-packages" in folders
-    )
 
 
 def is_driver(name: str) -> bool:

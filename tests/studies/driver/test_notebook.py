@@ -1,12 +1,14 @@
 """Parameters are checked against the parameters cell; one execution ends in one clear line."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
-from vlmlab.studies.driver import notebook
+from vlmlab.studies.driver import kernel, notebook
 from vlmlab.studies.jobs.worker import Failed
 
 GOOD = {
@@ -92,7 +94,7 @@ def test_limit_for_the_whole_notebook(project, tmp_path):
 def test_a_kernel_that_does_not_start_gets_a_second_chance(project, tmp_path, monkeypatch, failures, calls):
     source, made = project.notebook("n"), []
 
-    def attempt(source, target, values, limit, project):
+    def attempt(source, target, values, limit, project, several):
         made.append(source)
         target.write_text(source.read_text())
         target.with_name(notebook.RECORD).write_text('{"a.py": "1"}')
@@ -186,3 +188,48 @@ def test_the_kernel_is_the_interpreter_that_runs_vlmlab(project, tmp_path, monke
     notebook.perform(str(path), str(tmp_path / "out/copy.ipynb"), {}, 60, str(project.root))
     (output,) = notebook.read(tmp_path / "out/copy.ipynb")["cells"][2]["outputs"]
     assert "".join(output["text"]).strip() == sys.executable
+
+
+WORKER = """
+import sys
+from vlmlab.studies.driver import kernel, notebook
+kernel.LOADED = kernel.LOADED[-2:]
+notebook.perform(*sys.argv[1:3], {}, 60, sys.argv[3], several=True)
+"""
+
+
+@pytest.mark.skipif(not kernel.CAN_FORK, reason="kernels are forked where a system can")
+def test_kernels_of_several_notebooks_share_imports_and_nothing_else(project, tmp_path, monkeypatch):
+    """The libraries (here a small one) come with the kernel, vlmlab does not; modules and output are its own."""
+    monkeypatch.setattr(kernel, "LOADED", ["wave", *kernel.LOADED[-2:]])
+    ask = (
+        "import os, pathlib, sys\nfound = [n in sys.modules for n in ('wave', 'vlmlab', 'beside')]\n"
+        "import vlmlab, beside\nprint(os.getpid(), found, pathlib.Path().resolve(), name)"
+    )
+    project.write("notebooks/fake/beside.py", "")
+    source, said, code = project.notebook("n", ask, parameters=CELL), [], []
+    for i in range(2):
+        copy = tmp_path / f"out{i}/copy.ipynb"
+        code.append(
+            notebook.perform(str(source), str(copy), {"name": f"n{i}"}, 120, str(project.root), several=True)
+        )
+        (output,) = notebook.read(copy)["cells"][3]["outputs"]
+        said.append("".join(output["text"]).split(" ", 1))
+    assert said[0][0] != said[1][0]
+    assert [text for _, text in said] == [f"[True, False, False] {Path().resolve()} n{i}\n" for i in range(2)]
+    assert code[0] == code[1] and "notebooks/fake/beside.py" in code[0]
+
+
+@pytest.mark.skipif(not kernel.CAN_FORK, reason="kernels are forked where a system can")
+def test_a_forked_kernel_ends_with_its_worker(project, tmp_path):
+    mark = tmp_path / "mark.txt"
+    cell = f"import os, pathlib, time\npathlib.Path({str(mark)!r}).write_text(f'{{os.getpid()}} {{os.getppid()}} ')\n"
+    source = project.notebook("n", cell + "time.sleep(60)  # for vlmlab")
+    arguments = [str(source), str(tmp_path / "out/copy.ipynb"), str(project.root)]
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, *arguments])
+    try:
+        wait_for(lambda: mark.exists() and mark.read_text().endswith(" "))
+    finally:
+        worker.kill()
+        worker.wait()
+    wait_for(lambda: not any(map(running, mark.read_text().split())))

@@ -43,9 +43,9 @@ def executed(monkeypatch):
     """The artefacts whose notebooks are executed."""
     made, request = [], runner.Plan.request
 
-    def spy(plan, artefact, limit):
+    def spy(plan, artefact, limit, several):
         made.append(artefact.id)
-        return request(plan, artefact, limit)
+        return request(plan, artefact, limit, several)
 
     monkeypatch.setattr(runner.Plan, "request", spy)
     return made
@@ -56,7 +56,7 @@ def fast(monkeypatch):
     monkeypatch.setattr(
         runner.Plan,
         "request",
-        lambda plan, artefact, limit: Request(
+        lambda plan, artefact, limit, several: Request(
             artefact.id, "fake_train:nope", {}, str(plan.index.folder / "log")
         ),
     )

@@ -35,6 +35,7 @@ LAB = {
     "methods/one": "from .shared import half\n\n\ndef value():\n    return half(2)\n",
     "methods/two": "from .shared import half\n\n\ndef value():\n    return half(4)\n",
     "methods/shared": "def half(x):\n    return x / 2\n",
+    "methods/three": "def value():\n    return 3\n",
     "plots/__init__": "_HOME = {'lines': '.lines', 'dots': '.dots'}\n",
     "plots/lines": "def lines_of():\n    return 1\n",
     "plots/dots": "def dots_of():\n    return 2\n",
@@ -62,6 +63,12 @@ id = "both"
 notebook = "both.ipynb"
 kind = "table"
 runs = ["one", "two"]
+
+[[artefact]]
+id = "trees"
+notebook = "trees.ipynb"
+kind = "figure"
+runs = ["three"]
 
 [[artefact]]
 id = "plain"
@@ -99,6 +106,14 @@ rules = ["unified", "decoupled"]
 [profile.demo.matrix.variants]
 wide = { width = 4 }
 
+[[profile.demo.matrix]]
+name = "three"
+methods = ["three"]
+tasks = ["folder:FOLDER"]
+template = "a photo of a {}."
+seeds = [2]
+after = { teacher = "one" }
+
 # The same under another name
 [profile.twin]
 pretrained = "WEIGHTS"
@@ -106,35 +121,45 @@ model = "little"
 precision = "fp32"
 params = { scale = 1 }
 """
-RUNS = {"one": ("first", "both"), "two": ("second", "both")}  # method -> who reads its runs
-ALL = ("first", "second", "both", "plain")
+# method -> who reads its runs; those of three build on those of one
+RUNS = {"one": ("first", "both"), "two": ("second", "both"), "three": ("trees",)}
+ALL = ("first", "second", "both", "trees", "plain")
 TOML = "notebooks/fake/study.toml"
 # file, what is there, what replaces it -> methods trained again, artefacts drawn again besides those that read them
 CHANGES = {
-    "code of a method": ("lab/methods/one.py", "half(2)", "half(3)", ["one"], []),
+    "code of a method": ("lab/methods/one.py", "half(2)", "half(3)", ["one", "three"], []),
     "code of another": ("lab/methods/two.py", "half(4)", "half(5)", ["two"], []),
-    "module that methods share": ("lab/methods/shared.py", "x / 2", "x / 3", ["one", "two"], []),
-    "code that trains": ("lab/training.py", '"value": 1.0', '"value": 2.0', ["one", "two"], []),
+    "module that methods share": ("lab/methods/shared.py", "x / 2", "x / 3", ["one", "two", "three"], []),
+    "code that trains": ("lab/training.py", '"value": 1.0', '"value": 2.0', ["one", "two", "three"], []),
     "measure": ("lab/measures/alpha.py", "return shared.one", "return 2 * shared.one", [], ["first"]),
     "what a measure uses": ("lab/measures/shared.py", "one = 1", "one = 2", [], ["first"]),
     "other measure": ("lab/measures/beta.py", "return 2", "return 3", [], ["both"]),
     "plot": ("lab/plots/dots.py", "return 2", "return 3", [], ["second", "both"]),
     "module beside the notebook": ("notebooks/fake/beside.py", "a = 1", "a = 2", [], ["second"]),
-    "data file": ("data/toy/images.csv", "1", "2", ["one", "two"], []),
-    "weights of the model": ("data/models/little/weights.json", "1", "2", ["one", "two"], ["plain"]),
-    "weights in a file": ("weights.pt", "1", "12", ["one", "two"], []),
-    "model": (TOML, 'model = "little"\npretrained', 'model = "other"\npretrained', ["one", "two"], ["plain"]),
-    "precision": (TOML, '"fp32"\nconfig', '"amp_bf16"\nconfig', ["one", "two"], ["plain"]),
-    "task": (TOML, '["toy/a"]\nseeds = [1, 2]', '["toy/b"]\nseeds = [1, 2]', ["one"], []),
-    "protocol": (TOML, '"few_shot"', '"cross_dataset"', ["one"], []),
-    "shots": (TOML, "shots = [4]", "shots = [8]", ["one"], []),
+    "data file": ("data/toy/images.csv", "1", "2", ["one", "two", "three"], []),
+    "weights of the model": ("data/models/little/weights.json", "1", "2", ["one", "two", "three"], ["plain"]),
+    "weights in a file": ("weights.pt", "1", "12", ["one", "two", "three"], []),
+    "own image": ("trees/oak/1.png", "1", "12", ["three"], []),
+    "template": (TOML, "photo of a {}", "picture of a {}", ["three"], []),
+    "what a run builds on": (TOML, '{ teacher = "one" }', '{ tutor = "one" }', ["three"], []),
+    "model": (
+        TOML,
+        'model = "little"\npretrained',
+        'model = "other"\npretrained',
+        ["one", "two", "three"],
+        ["plain"],
+    ),
+    "precision": (TOML, '"fp32"\nconfig', '"amp_bf16"\nconfig', ["one", "two", "three"], ["plain"]),
+    "task": (TOML, '["toy/a"]\nseeds = [1, 2]', '["toy/b"]\nseeds = [1, 2]', ["one", "three"], []),
+    "protocol": (TOML, '"few_shot"', '"cross_dataset"', ["one", "three"], []),
+    "shots": (TOML, "shots = [4]", "shots = [8]", ["one", "three"], []),
     "presets": (TOML, "presets = false", "presets = true", ["two"], []),
     "variant": (TOML, "wide = { width = 4 }", "wide = { width = 5 }", ["two"], []),
     "name of a variant": (TOML, "wide = { width = 4 }", "broad = { width = 4 }", ["two"], []),
     "parameter of the profile": (TOML, "scale = 1 }\nresources", "scale = 2 }\nresources", [], ["plain"]),
-    "config": (TOML, "rate = 1", "rate = 2", ["one", "two"], []),
+    "config": (TOML, "rate = 1", "rate = 2", ["one", "two", "three"], []),
     "config of a method": (TOML, "depth = 2", "depth = 3", ["two"], []),
-    "rules": (TOML, 'rules = ["unified"]', 'rules = ["decoupled"]', ["one"], []),
+    "rules": (TOML, 'rules = ["unified"]', 'rules = ["decoupled"]', ["one", "three"], []),
     "seeds": (TOML, "seeds = [1, 2]", "seeds = [2]", [], ["first", "both"]),
     "published number": ("data/published/fake/table1.csv", "1", "2", [], ALL),
     "source of a notebook": ("notebooks/fake/first.ipynb", "alpha_of()", "alpha_of() + 0", [], ["first"]),
@@ -156,6 +181,7 @@ NOTHING = {
         [],
     ),
     "a new plot": ("lab/plots/__init__.py", "'.lines', ", "'.lines', 'bars': '.bars', ", [], []),
+    "text beside own images": ("trees/README.md", "1", "2", [], []),
     "text about the data": ("data/toy/README.md", "1", "2", [], []),
     "data of others": ("data/other/images.csv", "1", "2", [], []),
     "title": (TOML, "A figure", "One figure", [], []),
@@ -178,8 +204,13 @@ def made(module_project):
     p.artefact("both", "from lab.measures import beta_of\nfrom lab.plots import dots", kind="table")
     scaled = p.parameters.replace("epochs: int = 1", "epochs: int = 1\nscale: int = 1")
     p.artefact("plain", "scale", parameters=scaled)
+    p.artefact("trees", "runs")
+    for name in ("oak/1.png", "oak/2.png", "elm/1.png", "elm/2.png", "README.md"):
+        p.write(f"trees/{name}", "1")
     p.write("weights.pt", "1")
-    p.write(TOML, STUDY.replace("WEIGHTS", str(p.root / "weights.pt")))
+    p.write(
+        TOML, STUDY.replace("WEIGHTS", str(p.root / "weights.pt")).replace("FOLDER", str(p.root / "trees"))
+    )
     summary = p.reproduce(train="lab.training:train")
     assert summary.ok, str(summary)
     return p
@@ -189,7 +220,7 @@ def outdated(project) -> tuple[set[str], dict[str, str]]:
     """(the methods with runs that are to be trained, artefact -> state where it is not fresh)."""
     study = load("fake", project.places["notebooks"])
     index = receipts.Index("fake", Places.of("demo", **project.places), "lab.training:train")
-    methods = {job.method for job in study.jobs("demo", ("one", "two")) if index.done(job) is None}
+    methods = {job.method for job in study.jobs("demo", ("one", "two", "three")) if index.done(job) is None}
     return methods, {name: state for name, state in project.states().items() if state != "fresh"}
 
 
@@ -225,6 +256,7 @@ def test_a_retrained_method_redraws_what_reads_it(made):
         "second": "fresh",
         "plain": "fresh",
         "both": "made",
+        "trees": "made",
     }
     assert rows["first"].detail.startswith("changed: run one toy/a 4-shot seed 1 (")
     file.write_text(before)
@@ -238,8 +270,9 @@ def test_a_record_holds_what_a_job_loaded_whatever_ran_before_it_in_its_process(
         receipt = json.loads(path.read_text())
         code[receipt["run"].split("/")[1]] = sorted(receipt["code"])
     common = ["lab/__init__.py", "lab/methods/__init__.py"]
-    for method in ("one", "two"):
-        names = sorted([*common, f"lab/methods/{method}.py", "lab/methods/shared.py", "lab/training.py"])
+    for method, used in {"one": ["shared"], "two": ["shared"], "three": []}.items():
+        used = [f"lab/methods/{name}.py" for name in (method, *used)]
+        names = sorted([*common, *used, "lab/training.py"])
         assert [name for name in code[method] if name.startswith("lab/")] == names
 
 
@@ -257,7 +290,7 @@ def test_the_name_of_the_profile_is_a_part(made):
     rows = studies.states("fake", "twin", **made.places, train="lab.training:train")
     found = {row.artefact: row for row in rows}
     assert found["plain"].state == "stale" and found["plain"].detail == "changed: parameters"
-    assert {found[name].state for name in ("first", "second", "both")} == {"left out"}
+    assert {found[name].state for name in ALL[:-1]} == {"left out"}
 
 
 def test_the_version_of_vlmlab_is_a_part(made, monkeypatch):

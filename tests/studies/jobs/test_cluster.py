@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
 from vlmlab import cli
 from vlmlab.studies.jobs import batch_system, cluster, cluster_check
 from vlmlab.studies.jobs.worker import Request, environment
 from vlmlab.studies.sections import Resources
 
-pytest.importorskip("distributed")
+distributed = pytest.importorskip("distributed")
 JOBS = '''
 import os, pathlib, time
 
@@ -55,8 +55,10 @@ class Cluster:
             "--scheduler-file",
             str(self.file),
         )
-        wait_for(self.file.exists)
+        wait_for(lambda: self.file.exists() and self.file.read_text())
         self.address = json.loads(self.file.read_text())["address"]
+        with distributed.Client(self.address, timeout=60, set_as_default=False):
+            pass  # a busy machine may take longer for the first answer than a user is made to wait
 
     def start(self, *arguments: str) -> subprocess.Popen:
         paths = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -89,13 +91,6 @@ class Cluster:
         for process in self.processes:
             process.kill()
             process.wait()
-
-
-def wait_for(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -193,13 +188,6 @@ def test_a_killed_worker_loses_nothing(tmp_path, request_for):
             assert (folder / "log").read_text().split() == list("01234")
     finally:
         made.stop()
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.parametrize(

@@ -96,3 +96,11 @@ def test_gpus_are_those_that_cuda_may_see(monkeypatch, given, found):
 )
 def test_what_is_said_of_a_retried_job(answer, text):
     assert pool.retried(answer) == text
+
+
+def test_processes_stay_from_one_call_to_the_next(tmp_path):
+    with pool.Pool(1) as workers:
+        for _ in range(2):
+            assert [a is None or "result" in a for _, a in workers(requests(tmp_path, ["a"]))] == [True, True]
+    processes = [line.split()[0] for line in (tmp_path / "calls.txt").read_text().splitlines()]
+    assert len(processes) == 2 and len({*processes}) == 1

@@ -1,22 +1,21 @@
-"""Forty artefacts, three of them in trouble: 37 are right, the three are named, a second call repairs."""
+"""Fifteen artefacts, three of them in trouble: twelve are right, the three are named, a second call repairs."""
 
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
+from forked import running, wait_for
 
 TROUBLE = ("raise", "kill_twice", "corrupt")
 READ = "import pathlib\nassert any(pathlib.Path(runs, 'fake/one/toy/{task}').glob('*/results.jsonl'))"
-GOOD = [f"t{i}" for i in range(37)]
+GOOD = [f"t{i}" for i in range(12)]
 
 
 @pytest.fixture(scope="module")
-def forty(module_project):
-    """A study of forty artefacts, each with one run of its own."""
+def fifteen(module_project):
+    """A study of fifteen artefacts, each with one run of its own."""
     names = [*TROUBLE, *GOOD]
     artefacts = [module_project.artefact(n, READ.format(task=n), kind="table", matrix=n) for n in names]
     path = module_project.study(*artefacts, tasks={n: [f"toy/{n}"] for n in names})
@@ -25,8 +24,8 @@ def forty(module_project):
 
 
 @pytest.fixture(scope="module")
-def first(forty):
-    return forty.reproduce(jobs=2)
+def first(fifteen):
+    return fifteen.reproduce(jobs=2)
 
 
 def by_name(summary):
@@ -37,9 +36,9 @@ def tries(project, task):
     return sum(name == task for _, name, _ in project.calls())
 
 
-def test_first_call(first, forty):
+def test_first_call(first, fifteen):
     rows = by_name(first)
-    assert len(rows) == 40 and not first.ok  # exit status 1
+    assert len(rows) == 15 and not first.ok  # exit status 1
     for name in GOOD:
         assert rows[name].state == "made" and rows[name].detail == "not made yet"
         assert (first.figures / f"{name}.csv").read_text() == "epochs\n1"
@@ -51,17 +50,17 @@ def test_first_call(first, forty):
         and "line 1, value must be a finite number; it is nan" in named["corrupt"]
     )
     assert [rows[name].state for name in TROUBLE] == ["missing runs", "made", "missing runs"]
-    assert [tries(forty, name) for name in TROUBLE] == [1, 3, 1]
+    assert [tries(fifteen, name) for name in TROUBLE] == [1, 3, 1]
 
 
-def test_second_call_repairs_what_can_be_repaired(first, forty):
+def test_second_call_repairs_what_can_be_repaired(first, fifteen):
     before = {
         path: path.stat().st_mtime_ns
         for path in first.figures.iterdir()
         if path.suffix == ".csv" and path.name != "numbers.csv"
     }
-    assert len(before) == 38
-    second = forty.reproduce(jobs=2)
+    assert len(before) == 13
+    second = fifteen.reproduce(jobs=2)
     states = {row.artefact: row.state for row in second.rows}
     assert states == {
         **dict.fromkeys(GOOD, "fresh"),
@@ -71,8 +70,8 @@ def test_second_call_repairs_what_can_be_repaired(first, forty):
     }
     assert not second.ok  # `raise` is a fault of the study, and still named
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert [tries(forty, name) for name in TROUBLE] == [2, 3, 2]
-    assert [tries(forty, name) for name in GOOD] == [1] * 37
+    assert [tries(fifteen, name) for name in TROUBLE] == [2, 3, 2]
+    assert [tries(fifteen, name) for name in GOOD] == [1] * 12
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -104,17 +103,3 @@ def test_notebooks_end_with_the_driver_and_the_next_call_goes_on(project, how):
         "three": "made",
     }
     assert len(project.calls()) == 2  # nothing was trained again
-
-
-def wait_for(true, seconds=60):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

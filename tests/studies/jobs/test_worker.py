@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import pytest
+from forked import wait_for
 
 from vlmlab.paths import PACKAGE
 from vlmlab.studies.jobs.worker import Request, Worker, environment
@@ -164,13 +164,6 @@ def test_a_job_dies_with_the_process_that_waits_for_it(tmp_path):
     driver.wait()
     job = int(started.read_text().split()[0])
     wait_for(lambda: not alive(job))
-
-
-def wait_for(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def alive(process: int) -> bool:

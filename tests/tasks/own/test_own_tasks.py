@@ -155,6 +155,37 @@ def test_the_fingerprint_is_of_content_not_of_the_place(tmp_path):
     assert split.image(0).size == (12, 10)
 
 
+# what is done to a folder of images -> whether what it holds counts as changed
+STATES = {
+    "nothing": (lambda folder: None, False),
+    "a note": (lambda folder: (folder / "README.md").write_text("so"), False),
+    "bytes": (lambda folder: (folder / "oak/0.png").write_bytes(b"other"), True),
+    "size alone": (lambda folder: resized(folder / "oak/0.png"), True),
+    "time alone": (lambda folder: os.utime(folder / "oak/0.png", (1, 1)), True),
+    "one more": (lambda folder: shutil.copy2(folder / "oak/0.png", folder / "oak/more.png"), True),
+    "one less": (lambda folder: (folder / "oak/0.png").unlink(), True),
+    "a name": (lambda folder: (folder / "oak/0.png").rename(folder / "oak/other.png"), True),
+    "a class": (lambda folder: (folder / "oak").rename(folder / "ash"), True),
+}
+
+
+def resized(path):
+    stat = path.stat()
+    path.write_bytes(path.read_bytes() + b"more")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", STATES)
+def test_what_a_folder_holds_now(tmp_path, change):
+    folder, (act, changes) = tmp_path / "trees", STATES[change]
+    own.folders(folder, 3)
+    before = own_tasks.state(f"folder:{folder}")
+    act(folder)
+    assert (own_tasks.state(f"folder:{folder}") != before) == changes and len(before) == 64
+    shutil.rmtree(folder)
+    assert own_tasks.state(f"folder:{folder}") == ""
+
+
 @pytest.mark.parametrize("name", ["list.csv", "list.tsv", "list.parquet"])
 def test_a_table_of_labels(tmp_path, name):
     rows = own.rows(tmp_path)

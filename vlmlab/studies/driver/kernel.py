@@ -1,14 +1,15 @@
 """Kernels of notebooks: the interpreter that runs vlmlab, whatever kernel a machine calls python3.
 
-A kernel is forked from a process that has imported the large libraries already, where a system can fork: that
-saves half of the time of a short notebook. Nothing of vlmlab is in it, so that the record of what a notebook loaded
-(code.py) stays true.
+Where a system can fork, the kernels of notebooks that use vlmlab are forked from a process that has imported the
+large libraries already: that saves most of the time of a short notebook. Nothing of vlmlab is in it, so that the
+record of what a notebook loaded (code.py) stays true.
 """
 
 import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 from importlib.metadata import EntryPoint
 from multiprocessing import reduction
 
@@ -17,41 +18,51 @@ from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.provisioning import KernelProvisionerFactory, LocalProvisioner
 
 NAME = "vlmlab-forked"
-LOADED = ["torch", "open_clip", "pandas", "xarray", "scipy.stats", "IPython", "ipykernel.kernelapp"]
+LOADED = [
+    "torch",
+    "open_clip",
+    "pandas",
+    "xarray",
+    "scipy.stats",
+    "matplotlib.pyplot",
+    "seaborn",
+    "IPython",
+    "ipykernel.kernelapp",
+]
 CAN_FORK = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 class OwnKernel(AsyncKernelManager):
     """ipykernel in this interpreter; it listens on this machine alone."""
 
+    started_by = {}
+
     def __init__(self, **options):
         super().__init__(**options)
         self.transport, self.ip = "tcp", "127.0.0.1"
-        if CAN_FORK:
-            factory = KernelProvisionerFactory.instance()
-            factory.provisioners[NAME] = EntryPoint(
-                NAME, f"{__name__}:Forked", KernelProvisionerFactory.GROUP_NAME
-            )
 
     @property
     def kernel_spec(self) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        how = {"kernel_provisioner": {"provisioner_name": NAME}} if CAN_FORK else {}
-        return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=how)
+        about = {"kernel_provisioner": self.started_by} if self.started_by else {}
+        return KernelSpec(argv=argv, display_name="Python 3", language="python", metadata=about)
+
+
+class ForkedKernel(OwnKernel):
+    """The same as a fork of the process with the libraries, which starts with the first one."""
+
+    started_by = {"provisioner_name": NAME}
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        entry = EntryPoint(NAME, f"{__name__}:Forked", KernelProvisionerFactory.GROUP_NAME)
+        KernelProvisionerFactory.instance().provisioners[NAME] = entry
 
 
 class Forked(LocalProvisioner):
-    """Starts a kernel as a fork of the process with the libraries, in a session of its own.
-
-    The first one of a process starts as kernels do: a fork pays from the second notebook on.
-    """
-
-    first = True
+    """Starts a kernel as a fork, in a session of its own."""
 
     async def launch_kernel(self, cmd: list[str], **kwargs) -> dict:
-        if Forked.first:
-            Forked.first = False
-            return await super().launch_kernel(cmd, **kwargs)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(LOADED)
         arguments = cmd[cmd.index("ipykernel_launcher") + 1 :]
@@ -104,6 +115,12 @@ class Output:
         return received, (reduction.DupFd(self.fd),)
 
 
+def end_with_the_worker() -> None:
+    """End this process, in the middle of a cell too, when the one that asked for it has ended."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
 def received(handle) -> int:
     return handle.detach()
 
@@ -115,13 +132,17 @@ def run(arguments: list[str], env: dict[str, str], folder: str, output: list[int
         os.dup2(inherited, fd)
         os.close(inherited)
     os.environ.clear()
-    os.environ.update(env, JPY_PARENT_PID=str(os.getppid()))  # it ends with the process it was forked from
+    os.environ.update(env)
+    threading.Thread(target=end_with_the_worker, daemon=True).start()
     os.chdir(folder)
     paths = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p]
     sys.path[:] = [*paths, *(p for p in sys.path if p not in paths)]
     for name in [name for name in sys.modules if name.partition(".")[0] == "vlmlab"]:
         del sys.modules[name]  # what brought it here; the notebook imports its own
     sys.argv = ["ipykernel_launcher", *arguments]
+    import matplotlib
     from ipykernel import kernelapp
 
+    # what matplotlib reads when it is first imported: figures appear below their cells
+    matplotlib.rcParams["backend"] = env.get("MPLBACKEND") or "module://matplotlib_inline.backend_inline"
     kernelapp.launch_new_instance(argv=arguments)

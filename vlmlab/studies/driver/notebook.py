@@ -144,19 +144,22 @@ def fits(value: object, kind: type) -> bool:
     return isinstance(value, (kind, also))
 
 
-def perform(source: str, copy: str, values: dict, limit: float, project: str) -> dict[str, str]:
+def perform(
+    source: str, copy: str, values: dict, limit: float, project: str, several: bool = False
+) -> dict[str, str]:
     """Execute a notebook into `copy`, in a process of its own; the folder of `copy` starts empty.
 
     values: papermill parameters. limit: seconds for the whole notebook. project: the folder that holds
-    notebooks/. Returns the record of the code that the notebook loaded (code.py). `Failed` says in one line what
+    notebooks/. several: more notebooks follow, so kernels may share what is slow to import. Returns the record of the code that the notebook loaded (code.py). `Failed` says in one line what
     went wrong and in which cell; the partly executed copy stays. `Killed` when the kernel was.
     """
     target = Path(copy)
     shutil.rmtree(target.parent, ignore_errors=True)
     target.parent.mkdir(parents=True)
-    problem = attempt(Path(source), target, values, limit, project)
+    arguments = (Path(source), target, values, limit, project, several)
+    problem = attempt(*arguments)
     if isinstance(problem, Failed) and not started(target):  # ports of kernels race, rarely
-        problem = attempt(Path(source), target, values, limit, project)
+        problem = attempt(*arguments)
     if target.exists():
         executed = read(target)
         executed["cells"] = [c for c in executed["cells"] if c.get("id") != RECORD]
@@ -193,17 +196,25 @@ def importable(folder: Path) -> Iterator[None]:
         os.environ.update({"PYTHONPATH": before} if before is not None else {})
 
 
-def attempt(source: Path, target: Path, values: dict, limit: float, project: str) -> Failed | None:
+def uses_vlmlab(notebook: dict) -> bool:
+    """Whether its cells name vlmlab: the others need none of the large libraries."""
+    return any("vlmlab" in "".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code")
+
+
+def attempt(
+    source: Path, target: Path, values: dict, limit: float, project: str, several: bool
+) -> Failed | None:
     """One execution by papermill; what went wrong."""
     import nbformat
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    from .kernel import OwnKernel
+    from .kernel import CAN_FORK, ForkedKernel, OwnKernel
 
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # failures are reported here, once
     end = time.monotonic() + limit
+    kernel = ForkedKernel if CAN_FORK and several and uses_vlmlab(read(source)) else OwnKernel
     try:
         with importable(source.parent):
             papermill.execute_notebook(
@@ -212,7 +223,7 @@ def attempt(source: Path, target: Path, values: dict, limit: float, project: str
                 parameters=values,
                 kernel_name="python3",
                 language="python",
-                kernel_manager_class=OwnKernel,
+                kernel_manager_class=kernel,
                 progress_bar=False,
                 start_timeout=START,
                 shutdown_kernel="immediate",

@@ -85,8 +85,8 @@ class Plan:
         """Where a notebook writes until it has ended well."""
         return self.index.folder / "attempts" / artefact.id
 
-    def request(self, artefact: Artefact, limit: float | None) -> Request:
-        """The execution of a notebook for a worker process; limit: seconds."""
+    def request(self, artefact: Artefact, limit: float | None, several: bool) -> Request:
+        """The execution of a notebook for a worker process; limit: seconds; several: among others."""
         needs = self.profile.section.resources
         hours = needs.hours or notebook.LIMIT / 3600
         limit, attempt = limit or hours * 3600, self.attempt(artefact)
@@ -97,8 +97,9 @@ class Plan:
             "copy": str(attempt / COPY),
             "limit": limit,
             "project": str(self.places.project),
+            "several": several,
             "values": self.values(artefact) | {"out": attempt.as_posix()},
         }
         log = self.index.folder / "logs" / f"{artefact.id}.log"
         call, about = f"{notebook.__name__}:perform", settings(self.places.notebooks)
-        return Request(artefact.id, call, arguments, str(log), resources, settings=about)
+        return Request(artefact.id, call, arguments, str(log), resources, settings=about, kind="notebook")

@@ -142,7 +142,8 @@ def runner_of(jobs: int, scheduler: str | None, batch: Path | None, folder: Path
     elif scheduler:
         yield functools.partial(cluster.answers, scheduler=scheduler, folder=folder)
     else:
-        yield functools.partial(pool.answers, slots=jobs)
+        with pool.Pool(jobs) as local:
+            yield local
 
 
 def make(plan: Plan, trained: Outcome, runner: pool.Runner, limit: float | None) -> dict[str, Row]:
@@ -157,7 +158,7 @@ def make(plan: Plan, trained: Outcome, runner: pool.Runner, limit: float | None)
             stale.append((artefact, "; ".join(filter(None, [why, note])), now))
         else:
             rows[artefact.id] = Row(artefact.id, "fresh", detail=note)
-    requests = [plan.request(artefact, limit) for artefact, _, _ in stale]
+    requests = [plan.request(artefact, limit, len(stale) > 1) for artefact, _, _ in stale]
     try:
         for number, answer in pool.follow(runner, requests, "notebooks", "notebook"):
             row = settle(plan, *stale[number], answer)

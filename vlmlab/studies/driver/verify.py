@@ -71,7 +71,7 @@ def verify(
     checks = {a.id: Check(a.id, UNKNOWN, why) for a in plan.artefacts if (why := not_possible(plan, a))}
     todo = [a for a in plan.artefacts if a.id not in checks]
     with tempfile.TemporaryDirectory(prefix="vlmlab-") as folder:
-        requests = [request(plan, a, Path(folder)) for a in todo]
+        requests = [request(plan, a, Path(folder), len(todo) > 1) for a in todo]
         runner = functools.partial(pool.answers, slots=jobs)
         for number, answer in pool.follow(runner, requests, "notebooks", "notebook"):
             name = todo[number].id
@@ -95,9 +95,9 @@ def not_possible(plan: Plan, artefact: Artefact) -> str:
     return ""
 
 
-def request(plan: Plan, artefact: Artefact, folder: Path) -> Request:
+def request(plan: Plan, artefact: Artefact, folder: Path, several: bool) -> Request:
     """The execution of its notebook, with everything it writes in a folder of its own."""
-    usual, out = plan.request(artefact, None), folder / artefact.id
+    usual, out = plan.request(artefact, None, several), folder / artefact.id
     arguments = usual.arguments | {
         "copy": str(out / COPY),
         "values": usual.arguments["values"] | {"out": out.as_posix()},

@@ -48,57 +48,81 @@ def retried(answer: dict) -> str:
 
 
 def answers(requests: list[Request], slots: int = 1) -> Answers:
-    """Run jobs in worker processes that use `slots` cores together, in their order.
+    """Run jobs in worker processes that use `slots` cores together and end with the last job; see `Pool`."""
+    with Pool(slots) as pool:
+        yield from pool(requests)
 
-    Yields (number, None) when a job starts and (number, answer) when it ends; answers are those of
-    `Worker.ask`. A job that this machine can never run is answered at once. One with more cores than
-    `slots` runs alone. Closing the iterator early, as Ctrl-C does, ends the processes.
+
+class Pool:
+    """Worker processes that use `slots` cores of this machine together and stay until it is closed.
+
+    A call runs jobs in their order and yields (number, None) when one starts and (number, answer) when it ends;
+    answers are those of `Worker.ask`. A job that this machine can never run is answered at once. One with more
+    cores than `slots` runs alone. Closing the iterator early, as Ctrl-C does, ends the processes.
     """
-    room, events = Room(slots), SimpleQueue()
-    todo = collections.deque()
-    for number, request in enumerate(requests):
-        if why := room.refusal(request.resources):
-            yield number, {"error": why}
-        else:
-            todo.append((number, request))
-    pool, left = [Worker() for _ in range(min(slots, len(todo)))], len(todo)
-    threads = [
-        threading.Thread(target=serve, args=(worker, todo, room, events), daemon=True) for worker in pool
-    ]
-    try:
-        for thread in threads:
-            thread.start()
-        while left:
-            number, answer = events.get()
-            left -= answer is not None
-            yield number, answer
-    finally:
-        with room.changed:
-            todo.clear()
-            room.changed.notify_all()
-        for worker in pool:
+
+    def __init__(self, slots: int = 1):
+        self.room, self.slots, self.closed = Room(slots), slots, False
+        self.todo, self.workers = collections.deque(), []
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        with self.room.changed:
+            self.closed = True
+            self.room.changed.notify_all()
+        for worker in self.workers:
             worker.stop()
 
-
-def serve(worker: Worker, todo: collections.deque, room: "Room", events: SimpleQueue) -> None:
-    """One worker takes jobs from the front, each when there is room for it."""
-    gpus = ()
-    while True:
-        with room.changed:
-            room.changed.wait_for(lambda: not todo or room.fits(todo[0][1].resources))
-            if not todo:
-                return
-            number, request = todo.popleft()
-            gpus = room.take(request.resources, gpus)
-        events.put((number, None))
+    def __call__(self, requests: list[Request]) -> Answers:
+        events, left = SimpleQueue(), 0
+        for number, request in enumerate(requests):
+            if why := self.room.refusal(request.resources):
+                yield number, {"error": why}
+            else:
+                left += 1
+                with self.room.changed:
+                    self.todo.append((number, request, events))
+        self.start(left)
         try:
-            answer = worker.ask(request, gpus)
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        with room.changed:
-            room.give_back(request.resources, gpus)
-            room.changed.notify_all()
-        events.put((number, answer))
+            while left:
+                number, answer = events.get()
+                left -= answer is not None
+                yield number, answer
+        finally:
+            if left:
+                self.__exit__()
+
+    def start(self, jobs: int) -> None:
+        """As many workers as there is work for, each with the thread that it ends with."""
+        with self.room.changed:
+            self.room.changed.notify_all()
+        while len(self.workers) < min(self.slots, jobs):
+            self.workers.append(Worker())
+            threading.Thread(target=self.serve, args=(self.workers[-1],), daemon=True).start()
+
+    def serve(self, worker: Worker) -> None:
+        """One worker takes jobs from the front, each when there is room for it."""
+        room, gpus = self.room, ()
+        while True:
+            with room.changed:
+                room.changed.wait_for(
+                    lambda: self.closed or (self.todo and room.fits(self.todo[0][1].resources))
+                )
+                if self.closed:
+                    return
+                number, request, events = self.todo.popleft()
+                gpus = room.take(request.resources, gpus)
+            events.put((number, None))
+            try:
+                answer = worker.ask(request, gpus)
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            with room.changed:
+                room.give_back(request.resources, gpus)
+                room.changed.notify_all()
+            events.put((number, answer))
 
 
 class Room:

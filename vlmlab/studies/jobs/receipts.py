@@ -17,7 +17,6 @@ from pathlib import Path
 
 from ...files import write_json
 from ...schema import Record, Wrong, convert, described
-from ...tasks.own import tasks as own
 from ...train.run_folder import KEPT, damage, set_aside
 from ..code import Sources, loaded_files
 from ..places import Places, data_digests, digest, known
@@ -80,7 +79,7 @@ class Index:
         self.seen: dict[str, Done | None] | None = None
         self.sources = Sources(places.project)
         self.looks_of = functools.cache(looks_of)  # one look in a call of reproduce
-        self.state_of = functools.cache(own.state)  # of thousands of images, for many jobs
+        self.state_of = functools.cache(state_of)  # of thousands of images, for many jobs
 
     def receipt(self, job: Job) -> Path:
         return self.folder / "jobs" / f"{job.id}.json"
@@ -147,9 +146,18 @@ class Index:
         weights = (model.get("pretrained", "") for model in job.models.values())
         for name in (*names, *weights):
             files |= self.looks_of(name, "*")
-        if own.is_own(job.task):
-            files[job.task] = self.state_of(job.task)
+        if (state := self.state_of(job.task)) is not None:
+            files[job.task] = state
         return digest([files, {role: done.digest for role, done in before.items()}])
+
+
+def state_of(task: str) -> str | None:
+    """What the images of one's own that a task names are now; None of the others, which need no pandas here."""
+    if ":" not in task:
+        return None
+    from ...tasks.own import tasks as own
+
+    return own.state(task) if own.is_own(task) else None
 
 
 def looks_of(name: str, inside: str) -> dict[str, str]:

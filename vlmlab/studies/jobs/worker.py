@@ -85,7 +85,7 @@ def environment(cores: int = 1, gpus: tuple[str, ...] = ()) -> dict[str, str]:
 
 
 class Worker:
-    """One process, started at the first request, and again after it died or for other resources."""
+    """One process, started at the first request, and again after it died, for other work or resources."""
 
     def __init__(self):
         self.process, self.made_for = None, None
@@ -144,7 +144,8 @@ class Worker:
 
     def ready(self, request: Request, gpus: tuple[str, ...]) -> subprocess.Popen | None:
         """The process for a request; None when the work was stopped meanwhile."""
-        wanted = (request.resources, gpus, request.cwd)
+        needs = request.resources
+        wanted = (request.call, needs.cores, needs.memory_gb, gpus, request.cwd, request.settings)
         if self.process and self.made_for != wanted:
             self.kill()
         with self.lock:

@@ -204,7 +204,7 @@ def state(id: str) -> str:
     except (OSError, ValueError):
         return ""
     stamps = [
-        (p, (listing.base / p).stat().st_mtime_ns)
+        (p, s, (listing.base / p).stat().st_mtime_ns)
         for p, s in zip(listing.paths, sizes(listing.base, listing.paths))
         if s
     ]
