@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from vlmlab.studies.claims.judge import NUMBERS, SAID, WORDS
 from vlmlab.studies.pages import gallery
 
 pytestmark = pytest.mark.browser
@@ -40,21 +41,28 @@ CLAIMS = [
         "id": f"c{i}",
         "sentence": "A sentence that can be tested.",
         "source": "Section 1",
-        "n": 3,
         "kind": "measured",
         "holds": "one number is above another",
         "measurement": "difference",
         "threshold": "above 0",
-        "verdict": verdict,
+        "said": said,
+        "verdict": WORDS["here"][said],
+        "survives": False,
+        **dict.fromkeys(NUMBERS),
         "effect": 0.5,
         "unit": "points",
-        "spread": 0.1,
         "interval": [0.1, 0.9],
         "evidence": ["table1"],
         "reason": "as it came out",
     }
-    for i, verdict in enumerate(gallery.TONES)
+    for i, said in enumerate(gallery.TONES)
 ]
+COMMITTED = json.loads((ROOT / "figures/alignednorm/claims.json").read_text(encoding="utf-8"))["claims"]
+FOUND = {  # verdict on what was measured -> how often, best first
+    WORDS["here"][said]: n
+    for said in SAID
+    if (n := sum(c.get("said") == said and c["kind"] == "measured" for c in COMMITTED))
+}
 SHOWN = "[...document.querySelectorAll('article')].filter(a => a.checkVisibility()).map(a => a.id)"
 # every text that can be seen, with the contrast of its colour to the nearest background behind it
 CONTRAST = """() => {
@@ -175,8 +183,7 @@ def test_the_first_screen_says_what_was_found(open_page, site):
         "demo scale",
         "seeds 1, 2, 3",
         "Glossary",
-        "9 supported",
-        "12 refuted",
+        *[f"{n} {word}" for word, n in FOUND.items()][:2],
     ):
         assert (
             page.locator("section#alignednorm")
@@ -190,10 +197,13 @@ def test_verdicts_filter_the_sentences(open_page, site):
     claims = page.locator("[id='second/claims'] .claim:visible")
     total = len(gallery.TONES)
     assert claims.count() == total - 2  # what is open or not testable is folded
-    page.locator("[id='second/claims'] form").get_by_label("undecided").check()
-    assert [c.get_attribute("data-verdict") for c in claims.all()] == ["undecided"]
-    page.locator("[id='second/claims'] form").get_by_label("refuted").check()
-    assert sorted(c.get_attribute("data-verdict") for c in claims.all()) == ["refuted", "undecided"]
+    page.locator("[id='second/claims'] form").get_by_label("not decided").check()
+    assert [c.get_attribute("data-verdict") for c in claims.all()] == ["not decided"]
+    page.locator("[id='second/claims'] form").get_by_label("does not hold here").check()
+    assert sorted(c.get_attribute("data-verdict") for c in claims.all()) == [
+        "does not hold here",
+        "not decided",
+    ]
     assert page.locator("[id='alignednorm/claims'] .claim:visible").count() > 2  # another study's stay
 
 
@@ -258,7 +268,7 @@ def test_without_script_everything_is_there(browser, site, methods):
     page.goto(site.as_uri())
     assert page.locator("article:visible").count() == len(methods)
     assert page.locator("form:visible, button:visible").count() == 0
-    assert page.get_by_text("9 supported, 12 refuted, 23 undecided").is_visible()
+    assert page.get_by_text(", ".join(f"{n} {word}" for word, n in FOUND.items())).first.is_visible()
     context.close()
 
 

@@ -16,7 +16,7 @@ import pytest
 from vlmlab import cli
 from vlmlab.git import committed
 from vlmlab.studies import manifest, save_figure, save_table
-from vlmlab.studies.claims.evaluations import VERDICTS
+from vlmlab.studies.claims.judge import SAID
 from vlmlab.studies.pages import gallery, notebook_page
 from vlmlab.studies.pages.gallery_table import comparison
 from vlmlab.studies.pages.words import inline
@@ -71,17 +71,25 @@ CLAIMS = {
             "measurement": "difference",
             "holds": "new is above",
             "threshold": "above 0",
-            "verdict": "refuted",
+            "said": "fails",
+            "verdict": "does not hold here",
+            "survives": True,
             "effect": -0.8123,
             "unit": "points",
-            "spread": 1.4,
-            "interval": [-4.3, 2.7],
-            "n": 3,
+            "interval": [-1.3, -0.3],
+            "by_seed": 0.2,
+            "by_concept": 0.1,
+            "seeds": 3,
+            "concepts": 61,
+            "detectable": 0.71,
+            "p": 0.004,
             "evidence": ["tab1"],
             "reason": "",
             "kind": "measured",
         }
     ],
+    "tested": 1,
+    "expected_false": 0.05,
 }
 
 
@@ -226,20 +234,24 @@ def test_methods_come_from_the_data_or_from_the_runs(page):
 
 def test_a_claim_has_its_verdict_in_words_with_numbers(page):
     for text in (
-        "refuted",
+        "does not hold here",
         "effect −0.812 points",
-        "spread 1.4",
-        "95 % interval −4.3 to 2.7",
-        "n 3",
+        "95 % interval −1.3 to −0.3",
+        "could be seen from 0.71",
+        "seeds 3",
+        "test concepts 61",
+        "p 0.004",
+        "(survives correction)",
+        "1 of 1 tests with an error keep their verdict",
         "Holds if new is above (difference above 0 points)",
-        "1 refuted",
+        "1 does not hold here",
     ):
         assert text in page.text
-    assert "#one/tab1" in page.all("href") and tuple(gallery.TONES) == VERDICTS
+    assert "#one/tab1" in page.all("href") and tuple(gallery.TONES) == SAID
 
 
 def test_verdicts_stand_before_the_figures(page):
-    assert page.text.index("1 refuted") < page.text.rindex("A figure")
+    assert page.text.index("1 does not hold here") < page.text.rindex("A figure")
 
 
 def test_the_page_says_what_was_run(page):
@@ -475,7 +487,7 @@ def test_reproduce_ends_with_the_page(module_project):
 
 
 @pytest.mark.parametrize(
-    "claims", ["[1]", '[{"id": "a"}]', '{"a": 1}', "7", '[{"id": "a", "verdict": "maybe"}]']
+    "claims", ["[1]", '[{"id": "a"}]', '{"a": 1}', "7", '[{"id": "a", "said": "maybe"}]']
 )
 def test_damaged_verdicts_are_named_by_file(tmp_path, claims):
     (tmp_path / "alignednorm").mkdir()
