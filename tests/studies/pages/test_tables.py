@@ -40,9 +40,18 @@ def tidy(*numbers, kind="measured", task="average"):
     return tables.together(pd.DataFrame(lines, columns=["method", "task", *tables.NUMBERS]))
 
 
-def marks(*numbers, **options):
-    frame = tidy(*numbers)
-    found = tables.printed(frame, ["task"], ["kind", "method"], **options)[1]
+def by_seed(**values):
+    """Numbers one by one: method -> its values by seed."""
+    lines = [(m, "average", s, float(v)) for m, each in values.items() for s, v in enumerate(each, 1)]
+    return pd.DataFrame(lines, columns=["method", "task", "seed", "value"])
+
+
+def marks(**values):
+    """What is marked of methods with these values by seed."""
+    lower = values.pop("lower", ())
+    each = by_seed(**values)
+    frame = tables.together(tables.measured(each, ["method", "task"]))
+    found = tables.printed(frame, ["task"], ["kind", "method"], each=each, lower=lower)[1]
     return found.iloc[0].tolist()
 
 
@@ -159,38 +168,46 @@ def test_a_published_line_without_a_number_is_named(tmp_path):
         tables.published("fake", "table1", tmp_path)
 
 
+HARD = {"a": (60, 70, 50), "b": (59, 69.1, 48.9), "c": (50, 60.5, 39.5)}  # seeds differ more than methods
+
+
 @pytest.mark.parametrize(
-    ("numbers", "wanted"),
+    ("values", "wanted"),
     [
-        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3)], ["best", "second", ""]),
-        ([("a", 60, 1, 3), ("b", 59, 1, 3), ("c", 50, 1, 3)], ["", "", ""]),  # equal to the spread
-        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 54.5, 1, 3)], ["best", "", ""]),
-        ([("a", 60, 1, 3), ("b", 55, 1, 3)], ["best", ""]),  # the last is no second best
-        ([("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 20, 3)], ["", "", ""]),  # c may be as good
-        ([("a", 60, 0, 3), ("b", 60, 0, 3), ("c", 50, 0, 3)], ["", "", ""]),  # a tie
-        ([("a", 60, None, 1), ("b", 55, None, 1)], ["", ""]),  # one seed
-        ([("a", 60, 1, 3), ("b", 55, None, 1)], ["", ""]),
-        ([("a", 60, 0, 3), ("b", 58.6, 2, 3), ("c", 10, 0, 3)], ["", "", ""]),  # pooled spread is 1.414
-        ([("a", 60, 0, 3), ("b", 58.5, 2, 3), ("c", 10, 0, 3)], ["best", "second", ""]),
+        (HARD, ["best", "second", ""]),  # paired
+        (HARD | {"b": (59, 71, 48)}, ["", "", ""]),  # not in every seed
+        (HARD | {"c": (58, 70, 48)}, ["", "", ""]),  # c may be as good
+        (HARD | {"c": (58.9, 69.2, 48.8)}, ["best", "", ""]),
+        ({"a": (60, 70, 50), "b": (59, 69.1, 48.9)}, ["best", ""]),  # the last is no second best
+        ({"a": (60, 60, 60), "b": (60, 60, 60), "c": (50, 50, 50)}, ["", "", ""]),  # a tie
+        ({"a": (60,), "b": (55,)}, ["", ""]),  # one seed
+        ({"a": (60, 61, 62), "b": (55,)}, ["", ""]),
     ],
 )
-def test_only_what_the_spread_tells_apart_is_marked(numbers, wanted):
-    assert marks(*numbers) == wanted
-    assert marks(*numbers[::-1])[::-1] == wanted
+def test_only_what_pairs_of_seeds_tell_apart_is_marked(values, wanted):
+    assert marks(**values) == wanted
+    turned = dict(reversed(values.items()))
+    assert marks(**turned)[::-1] == wanted
 
 
 def test_less_can_be_better():
-    numbers = [("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3)]
-    assert marks(*numbers, lower=["average"]) == ["", "second", "best"]
+    assert marks(**HARD, lower=["average"]) == ["", "second", "best"]
+
+
+def test_nothing_is_marked_without_the_numbers_one_by_one():
+    frame = tables.together(tables.measured(by_seed(**HARD), ["method", "task"]))
+    assert tables.printed(frame, ["task"], ["kind", "method"])[1].iloc[0].tolist() == ["", "", ""]
 
 
 def test_published_and_planned_are_never_marked_and_stand_apart():
+    each = by_seed(a=(59, 60, 61), b=(54, 55, 56.1))
     whole = tables.together(
         tidy(("a", 60, 1, 3), ("b", 55, 1, 3)),
         tidy(("a", 90, None, None), kind="published"),
         tidy(("b", 95, None, None), kind="planned"),
     )
-    texts, found = tables.printed(whole, ["task"], ["kind", "method"], names={"a": "A", "average": "mean"})
+    names = {"a": "A", "average": "mean"}
+    texts, found = tables.printed(whole, ["task"], ["kind", "method"], names=names, each=each)
     assert texts.loc["mean"].to_dict() == {
         ("measured", "A"): "60.0 ± 1.0",
         ("measured", "b"): "55.0 ± 1.0",
@@ -223,7 +240,7 @@ def cells(page):
 
 def test_three_files_say_the_same(tmp_path):
     frame = tidy(("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3))
-    texts, found = tables.printed(frame, ["task"], ["kind", "method"])
+    texts, found = tables.printed(frame, ["task"], ["kind", "method"], each=by_seed(**HARD))
     csv, tex, page = save(tmp_path, texts, found, data=frame)
     assert [p.name for p in (csv, tex, page)] == ["table1.csv", "table1.tex", "table1.html"]
     assert pd.read_csv(csv)[["method", "mean"]].to_numpy().tolist() == [["a", 60], ["b", 55], ["c", 50]]
@@ -231,7 +248,7 @@ def test_three_files_say_the_same(tmp_path):
     assert cells(page) == ["60.0 ± 1.0", "55.0 ± 1.0", "50.0 ± 1.0"]
     styles = re.findall(r"#T_table1_row0_col(\d) \{\s*font-(\w+): (\w+);", page.read_text())
     assert styles == [("0", "weight", "bold"), ("1", "style", "italic")]
-    assert "pooled" in page.read_text() and "pooled" in tex.read_text()
+    assert "paired difference" in page.read_text() and "paired difference" in tex.read_text()
     for path in (csv, tex, page):
         assert read_provenance(path)["run_keys"] == ["a1", "b2"]
     before = [p.read_bytes() for p in (csv, tex, page)]

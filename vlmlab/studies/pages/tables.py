@@ -5,11 +5,7 @@ A tidy table has one line per number: `method`, `task` and whatever else says wh
 mixed: `measured` (from runs: mean and sample standard deviation over n seeds), `published` (as a paper
 prints it) and `planned` (a document's expectation, which nobody measured).
 
-Best and second best are marked only where the spread allows it. Within one row of methods, the best is in
-bold when its mean is above that of every other measured method by more than the pooled standard deviation
-of the two, sqrt(((n1 - 1) sd1² + (n2 - 1) sd2²) / (n1 + n2 - 2)). The second best is in italics when the best
-is marked and the same holds for the second and all below it, among three methods or more. Ties and n = 1
-leave a row unmarked, and so do published and planned numbers: they have no spread.
+Best and second best are marked only where the runs tell them apart: see best.py.
 """
 
 import html
@@ -21,6 +17,7 @@ from ...files import write
 from ...paths import data_dir
 from ...schema import Finite, Record, Wrong, convert
 from . import table_damage
+from .best import marks
 from .provenance import plain_index, record, save_csv
 
 DATA = data_dir()
@@ -31,8 +28,8 @@ NUMBERS = ("kind", "mean", "sd", "n", "note")
 DIGITS = {"measured": 1, "published": 2, "planned": 1}
 LOOK = {"best": "font-weight: bold", "second": "font-style: italic", "": ""}
 LEGEND = (
-    "Mean ± standard deviation over seeds. Bold: above every other measured method by more than the "
-    "pooled standard deviation of the two; italic: the same among the rest."
+    "Mean ± standard deviation over seeds. Bold: above every other measured method, by the 95 % interval over seeds of "
+    "the paired difference; italic: the same among the rest."
 )
 PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -225,12 +222,14 @@ def printed(
     *,
     names: dict[str, str] | None = None,
     digits: dict[str, int] = DIGITS,
+    each=None,
     lower: Iterable[str] = (),
 ):
     """(texts, marks): two DataFrames, the cells of the printed table and '', 'best' or 'second' for each.
 
     rows, columns: tidy columns that index them; `kind` must be among them. names: printed names of values;
-    these come first, in this order, others as they appear. lower: values of a row or column (a metric) for
+    these come first, in this order, others as they appear. each: the numbers by seed, without which nothing is marked.
+    lower: values of a row or column (a metric) for
     which less is better. ValueError when two numbers would fall into one cell.
     """
     import pandas as pd
@@ -242,7 +241,7 @@ def printed(
         raise ValueError(f"two numbers for {twice.iloc[0][[*rows, *columns]].tolist()}; name more columns")
     tidy = tidy.reset_index(drop=True)
     tidy["text"] = [text(n, digits) for n in tidy.itertuples()]
-    tidy["mark"] = marks(tidy, rows, columns, lower)
+    tidy["mark"] = marks(tidy, each, rows, columns, lower)
 
     def axis(keys: list[str]) -> tuple[list, pd.Index]:
         """The keys in order, as they are and as they are printed."""
@@ -267,31 +266,6 @@ def text(number, digits: dict[str, int]) -> str:
         return ""
     spread = f" ± {number.sd:.{places}f}" if number.sd == number.sd else ""
     return f"{number.mean:.{places}f}{spread}"
-
-
-def marks(tidy, rows: list[str], columns: list[str], lower: Iterable[str] = ()) -> list[str]:
-    """'best', 'second' or '' for each line of a tidy table (see the module's text)."""
-    found = dict.fromkeys(tidy.index, "")
-    within = [c for c in [*rows, *columns] if c != "method"]
-    here = tidy[(tidy["kind"] == "measured") & tidy["mean"].notna()]
-    lower = set(lower)
-    for key, group in here.groupby(within, sort=False, dropna=False):
-        order = group.sort_values("mean", ascending=bool(lower & set(key)))
-        numbers = list(order.itertuples())
-        for place, mark in enumerate(("best", "second")):
-            rest = numbers[place + 1 :]
-            if not rest or not all(apart(numbers[place], other) for other in rest):
-                break
-            found[numbers[place].Index] = mark
-    return list(found.values())
-
-
-def apart(a, b) -> bool:
-    """Whether two means differ by more than their pooled standard deviation."""
-    if min(a.n, b.n) < 2:
-        return False
-    pooled = (((a.n - 1) * a.sd**2 + (b.n - 1) * b.sd**2) / (a.n + b.n - 2)) ** 0.5
-    return abs(a.mean - b.mean) > pooled
 
 
 def save_table(
