@@ -10,10 +10,9 @@ TEXT = {"end": "a photo of a {}.", "middle": "a photo {} of a.", "front": "{} a 
 
 
 @pytest.mark.parametrize("shortcuts", [True, False])
-@pytest.mark.parametrize("specific", [False, True])
 @pytest.mark.parametrize("position", TEXT)
-def test_starting_context_is_the_written_prompt(small_vlm, position, specific, shortcuts):
-    m = methods.build("coop", small_vlm, small_clip.CLASSES, class_position=position, class_specific=specific)
+def test_starting_context_is_the_written_prompt(small_vlm, position, shortcuts):
+    m = methods.build("coop", small_vlm, small_clip.CLASSES, class_position=position)
     written = methods.build("zero_shot", small_vlm, small_clip.CLASSES, TEXT[position])
     small_vlm.shortcuts = shortcuts
     try:
@@ -23,20 +22,34 @@ def test_starting_context_is_the_written_prompt(small_vlm, position, specific, s
         small_vlm.shortcuts = True
 
 
+def test_a_context_per_class_starts_from_noise(small_vlm):
+    m = methods.build("coop", small_vlm, small_clip.CLASSES, class_specific=True)
+    assert m.context.shape == (len(small_clip.CLASSES), 4, 64) and m.context.detach().std() == pytest.approx(
+        0.02, rel=0.1
+    )
+
+
+@pytest.mark.parametrize("specific", [False, True])
 @pytest.mark.parametrize("position", TEXT)
-def test_random_context_replaces_the_placeholders(small_vlm, position):
-    """The embeddings written out by hand, for 16 tokens."""
-    m = methods.build("coop", small_vlm, small_clip.CLASSES, tokens=16, class_position=position)
+def test_random_context_replaces_the_placeholders(small_vlm, position, specific):
+    """The embeddings written out by hand as the authors' code puts them, for 16 tokens.
+
+    The last name ends in punctuation: with the full stop it is one token, which goes with the name.
+    """
+    names = [*small_clip.CLASSES, "ram (adult male sheep)"]
+    given = {"tokens": 16, "class_position": position, "class_specific": specific}
+    m = methods.build("coop", small_vlm, names, **given)
     tower, embed = small_vlm.text, small_vlm.clip.token_embedding
     before = {"end": 16, "middle": 8, "front": 0}[position]
     with torch.no_grad():
-        for i, name in enumerate(small_clip.CLASSES):
+        for i, name in enumerate(names):
             words = embed(small_vlm.tokenize([f"{name.replace('_', ' ')}."]))[0]
             n = int(small_vlm.tokenize([name.replace("_", " ")]).argmax()) - 1
-            parts = words[:1], m.context[:before], words[1 : 1 + n], m.context[before:], words[1 + n :]
+            context = m.context[i] if specific else m.context
+            parts = words[:1], context[:before], words[1 : 1 + n], context[before:], words[1 + n :]
             x = torch.cat(parts)[:77]
             tokens = tower.embed(
-                small_vlm.tokenize([" ".join("X" * (16 + n)) + "."]),
+                small_vlm.tokenize(["X " * 16 + f"{name.replace('_', ' ')}."]),
                 edit=lambda t, x=x: type(t)(x[None, : t.x.shape[1]], t.layout, t.eos),
             )
             alone = tower.project(tower.pool(tower.run(tokens)))[0]

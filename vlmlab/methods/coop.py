@@ -22,7 +22,8 @@ class CoOp(Method):
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """Up to 4 tokens start as "a photo of a", more are random (the paper's other choice is 16)."""
+        """Up to 4 tokens start as "a photo of a", more are random (the paper's other choice is 16), and so are those of
+        a context per class, as in the authors' code."""
 
         tokens: int = 4
         class_position: str = "end"  # of the class name in the context: end, middle, front
@@ -35,7 +36,9 @@ class CoOp(Method):
                 f"class_position must be one of {', '.join(POSITIONS)}, got {config.class_position!r}"
             )
         start = prompts.first_words(vlm, config.tokens)
-        self.context = nn.Parameter(start.repeat(len(classnames), 1, 1) if config.class_specific else start)
+        if config.class_specific:
+            start = torch.randn(len(classnames), *start.shape) * 0.02
+        self.context = nn.Parameter(start)
         self.to(vlm.device)
 
     def set_classes(self, classnames: list[str], template: str) -> None:
@@ -46,6 +49,9 @@ class CoOp(Method):
                 "use class_specific=False for other classes"
             )
         super().set_classes(classnames, template)
+        # a name that ends in punctuation is one token with the full stop: it is counted alone, as the authors do
+        names = self.vlm.tokenize([n.replace("_", " ") for n in classnames])
+        self._name_tokens = self.vlm.text.ends(names) - 1
 
     def prompts(self) -> list[str]:
         return self.fill(prompts.opening(self.config.tokens) + " {}.")
@@ -58,7 +64,7 @@ class CoOp(Method):
         """[SOS, context, name, ...] -> [SOS, some context, name, other context, ...]; roles are not kept."""
         m, x = self.config.tokens, tokens.x
         before = m // 2 if self.config.class_position == "middle" else 0
-        name = (tokens.eos - m - 2)[:, None]  # tokens of the name: between the context and ". EOS"
+        name = self._name_tokens[:, None]
         at = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         moved = torch.where(at <= before + name, at - before + m, at - name)
         source = torch.where((at > before) & (at <= m + name), moved, at)
