@@ -23,6 +23,7 @@ COUNTS = [
     ("maple", dict(depth=3), 1_185_024),
     ("promptsrc", {}, 46_080),
     ("promptsrc", dict(depth=3), 15_360),
+    ("promptsrc", dict(tokens=2, depth=3, image_tokens=8, image_depth=6), 2 * 3 * 512 + 8 * 6 * 768),
     ("mmrl", {}, 4_992_256),
     ("mmrl", dict(rep_dim=2048), 18_762_496),
     ("mmrlpp", {}, 813_312),

@@ -28,6 +28,20 @@ def test_prompts_stand_at_the_end_of_images_and_over_the_first_words(small_vlm, 
         assert small_vlm.text.layouts[layer] == (("sos", 1), ("prompt", tokens), ("word", words))
 
 
+def test_towers_may_have_prompts_of_their_own_number_and_depth(small_vlm):
+    """As N_CTX_VISION, N_CTX_TEXT and PROMPT_DEPTH_VISION, PROMPT_DEPTH_TEXT of the published code."""
+    given = {"tokens": 2, "depth": 3, "image_tokens": 5, "image_depth": 6}
+    m = methods.build("promptsrc", small_vlm, small_clip.CLASSES, **given)
+    assert sorted(m.text_edits()) == [0, 2, 3] and sorted(m.image_edits()) == [0, *range(2, 7)]
+    with torch.no_grad():
+        m.encode_image(small_clip.images())
+        m.class_features()
+    assert small_vlm.image.layouts[12][-1] == ("prompt", 5) and small_vlm.text.layouts[12][1] == ("prompt", 2)
+    for wrong in ({"image_depth": 13}, {"image_depth": 0}, {"image_tokens": 0}):
+        with pytest.raises(ValueError, match=r"blocks 1 to 12|at least 1"):
+            methods.build("promptsrc", small_vlm, small_clip.CLASSES, **wrong)
+
+
 @pytest.mark.parametrize("name,config,tokens", DEEP)
 def test_prompts_are_renewed_up_to_depth_and_then_left_alone(small_vlm, name, config, tokens):
     m = methods.build(name, small_vlm, small_clip.CLASSES, **config)

@@ -92,7 +92,7 @@ def test_coop_saves_its_prompt_learner_alone(tmp_path, vlm, task, shape):
     ("method", "trained"),
     [
         ("maple", "tokens=2, depth=9"),
-        ("promptsrc", "tokens=4, depth=9"),
+        ("promptsrc", "tokens=4, depth=9, image_tokens=4, image_depth=9"),
         ("mmrl", "tokens=5, rep_dim=32"),
         ("mmrlpp", "tokens=5, rep_dim=32, rank=4, proj_rank=8"),
     ],

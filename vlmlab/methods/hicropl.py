@@ -83,7 +83,7 @@ class HiCroPL(Method):
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
         c, (D, d) = config, (vlm.image.width, vlm.text.width)
-        prompts.check_depth(vlm, c.depth)
+        prompts.check_depth(c.depth, vlm.image, vlm.text)
         if c.mode not in MODES or not 1 <= c.cross_layer < c.depth:
             raise ValueError(
                 f"mode={c.mode!r}, cross_layer={c.cross_layer}; mode is {' or '.join(MODES)}, "

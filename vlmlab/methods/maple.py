@@ -27,7 +27,7 @@ class MaPLe(Method):
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
-        prompts.check_depth(vlm, config.depth)
+        prompts.check_depth(config.depth, vlm.image, vlm.text)
         words = prompts.first_words(vlm, config.tokens)
         deeper = torch.randn(config.depth - 1, *words.shape, device=words.device) * 0.02
         self.text = nn.Parameter(torch.cat([words[None], deeper]))

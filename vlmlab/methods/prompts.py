@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..models import edits
 from ..models.load import VLM
-from ..models.towers import Edit
+from ..models.towers import Edit, Tower
 
 CONTEXT = "a photo of a"
 
@@ -25,9 +25,9 @@ def first_words(vlm: VLM, tokens: int) -> Tensor:
         return vlm.text.text.token_embedding(vlm.tokenize([CONTEXT]))[0, 1 : 1 + tokens].clone()
 
 
-def check_depth(vlm: VLM, depth: int) -> None:
-    """ValueError unless prompts in blocks 1..depth fit both towers."""
-    least = min(vlm.image.depth, vlm.text.depth)
+def check_depth(depth: int, *towers: Tower) -> None:
+    """ValueError unless prompts in blocks 1..depth fit all these towers."""
+    least = min(tower.depth for tower in towers)
     if not 1 <= depth <= least:
         raise ValueError(f"depth={depth}, but prompts can stand in blocks 1 to {least}")
 

@@ -29,7 +29,9 @@ class PromptSRC(Method):
         """Defaults are the paper's for base-to-new."""
 
         tokens: int = 4
-        depth: int = 9  # prompts stand in blocks 1..depth of both towers
+        depth: int = 9  # prompts stand in blocks 1..depth
+        image_tokens: int | None = None  # of the image tower, where it has other ones
+        image_depth: int | None = None
         w_text: float = 25.0
         w_image: float = 10.0
         w_logits: float = 1.0
@@ -39,11 +41,16 @@ class PromptSRC(Method):
 
     def __init__(self, vlm, classnames, template, config):
         super().__init__(vlm, classnames, template, config)
-        prompts.check_depth(vlm, config.depth)
+        image_tokens = config.tokens if config.image_tokens is None else config.image_tokens
+        image_depth = config.depth if config.image_depth is None else config.image_depth
+        prompts.check_depth(config.depth, vlm.text)
+        prompts.check_depth(image_depth, vlm.image)
+        if image_tokens < 1:
+            raise ValueError(f"image_tokens must be at least 1, got {image_tokens}")
         words = prompts.first_words(vlm, config.tokens)
         deeper = torch.randn(config.depth - 1, *words.shape, device=words.device) * 0.02
         self.text = nn.Parameter(torch.cat([words[None], deeper]))
-        self.image = nn.Parameter(torch.randn(config.depth, config.tokens, vlm.image.width) * 0.02)
+        self.image = nn.Parameter(torch.randn(image_depth, image_tokens, vlm.image.width) * 0.02)
         self.register_buffer("text_average", torch.zeros_like(self.text))
         self.register_buffer("image_average", torch.zeros_like(self.image))
         self.to(vlm.device)

@@ -51,7 +51,12 @@ NAMES: dict[str, dict[str, str | list[str]]] = {
 SIZES = {
     "coop": {"tokens": ("context", -2)},
     "maple": {"tokens": ("text", 1), "depth": ("text", 0)},
-    "promptsrc": {"tokens": ("text", 1), "depth": ("text", 0)},
+    "promptsrc": {
+        "tokens": ("text", 1),
+        "depth": ("text", 0),
+        "image_tokens": ("image", 1),
+        "image_depth": ("image", 0),
+    },
     "mmrl": {"tokens": ("space", 0), "rep_dim": ("space", 1)},
     "mmrlpp": {
         "tokens": ("space", 0),
