@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .display import Panel, Shown, million, settings, some
-from .precision import autocast
+from .precision import autocast, not_finite
 
 Batch = Mapping[str, object]  # tensors by what they are: image, label, distribution, text, view ...
 Feed = Callable[[int], Iterator[Batch]]  # from step n on; batch n is a function of (seed, n) alone
@@ -146,8 +146,7 @@ class Learner(Shown, nn.Module):
 
     def damaged_weight(self) -> str | None:
         """The first weight with a NaN or an infinity in the models that it was given: no lr mends that."""
-        given = (item for model in self.loaded for item in model.named_parameters())
-        return next((n for n, x in given if not x.isfinite().all()), None)
+        return not_finite(item for model in self.loaded for item in model.named_parameters())
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The parameters that training may change, by name."""

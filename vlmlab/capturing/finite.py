@@ -5,6 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from ..precision import not_finite
 from .reducers import Table
 
 
@@ -46,9 +47,8 @@ def too_narrow(where: str, kind: torch.dtype) -> str:
 
 def why_not(source, kind: torch.dtype) -> str:
     """Why a number of a model may be none: its weights, or its precision."""
-    for name, weight in source.weights():
-        if not weight.isfinite().all():
-            return f"the weight {name} does; load the model from an undamaged file"
+    if (name := not_finite(source.weights())) is not None:
+        return f"the weight {name} does; load the model from an undamaged file"
     if kind in (torch.float16, torch.bfloat16):
         return (
             f"the model runs in {name_of(kind)}, which ends at {torch.finfo(kind).max:.4g}; run it in bfloat16 or "
