@@ -199,7 +199,7 @@ def draw(job: tuple[str, str, str]) -> tuple[str, str, bytes | None]:
         canvas = Image.new("RGBA", (emoji.RENDER, emoji.RENDER))
         canvas.paste(image, [(emoji.RENDER - s) // 2 for s in image.size])
         image = emoji.fit(canvas)
-    except (ValueError, OSError):
+    except (ValueError, OSError, Image.DecompressionBombError):
         return style, key, None
     out = io.BytesIO()
     image.save(out, "WEBP", quality=90, method=6, exact=False)
