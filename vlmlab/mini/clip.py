@@ -48,13 +48,13 @@ class Clip(Learner):
     class Options:
         """Its training. Lengths are in samples (images seen), the rest shares of the run."""
 
-        samples: int = 627_200
+        samples: int = 940_800
         batch: int = 128
         lr: float = 1e-3
         weight_decay: float = 0.1
         warmup: int = 12_800
         ramp: float = 0.35  # augmentation reaches full strength after this share
-        grow: float = 0.5  # 6 -> 12 blocks
+        grow: float = 2 / 3  # 6 -> 12 blocks
         scenes: float = 0.5  # two-object scenes join the batches
         mono: float = 0.15  # of black-and-white drawings where a concept has one
         save_every: int = 100  # steps

@@ -25,7 +25,10 @@ STYLE_TEMPLATES = {
     "noto-v1": "a cartoon of a {}.",
     "emojione-v2": "a flat drawing of a {}.",
     "fxemoji": "a flat drawing of a {}.",
+    "streamline": "a flat drawing of a {}.",
+    "icon-park": "a line drawing of a {}.",
     "emojione-mono": "a black and white sketch of a {}.",
+    "game-icons": "a black and white sketch of a {}.",
 }
 FACE_TEMPLATES = ("a {} face.", "a photo of a {} face.", "a photo of a face that feels {}.")
 SCENE = "a {} and a {}."
@@ -33,8 +36,11 @@ SCENE = "a {} and a {}."
 
 @functools.cache
 def pretraining_concepts() -> pd.DataFrame:
-    """Concepts that pretraining may draw: all but the novel ones, re-indexed from 0."""
-    return emoji.concepts().query("split != 'novel'").reset_index(drop=True)
+    """Concepts that pretraining may draw, indexed from 0: all emoji but the novel ones, then things of other icons."""
+    things = emoji.drawings().query("subgroup == ''").assign(group="things")
+    none = [[] for _ in range(len(things))]
+    things = things.assign(emoji="", tags=none, keywords=none, novel=False)
+    return pd.concat([emoji.concepts().query("split != 'novel'"), things], ignore_index=True)
 
 
 @functools.cache

@@ -15,7 +15,9 @@ from PIL import Image
 
 from ...paths import data_dir, how_to_restore
 
-PRETRAIN_STYLES = ("twemoji", "noto-v1", "emojione-v2", "fxemoji", "emojione-mono")
+MONO_STYLES = ("emojione-mono", "game-icons")  # black on nothing
+PRETRAIN_STYLES = ("twemoji", "noto-v1", "emojione-v2", "fxemoji", "streamline", "icon-park", *MONO_STYLES)
+CLIPART = "openclipart"  # many hands; downstream train and test, of concepts of its own
 SOURCE_STYLES = ("noto", "fluent-flat")  # downstream train and test
 SHIFT_STYLES = ("fluent-3d", "fluent-hc")  # evaluation only: rendition, sketch
 FACES = (
@@ -63,25 +65,43 @@ def concepts() -> pd.DataFrame:
     no pretraining has seen in any style.
     """
     frame = read_parquet(data_dir() / "emoji/concepts.parquet")
-    digest = frame["hexcode"].map(lambda h: hashlib.md5(f"split:{h}".encode()).hexdigest())
     known = ~frame["novel"]
-    rank = digest[known].groupby(frame["subgroup"][known]).rank(method="first")
-    size = frame["subgroup"][known].map(frame["subgroup"][known].value_counts())
     frame["split"] = "novel"
-    frame.loc[known, "split"] = np.where(rank <= np.ceil(0.6 * size), "train", "test")
+    frame.loc[known, "split"] = halves(frame["hexcode"][known], frame["subgroup"][known])
     return frame
 
 
 @functools.cache
 def images() -> pd.DataFrame:
-    """One row per picture: style, hexcode, image (64 x 64 RGBA WebP bytes)."""
-    frame = read_parquet(data_dir() / "emoji/images.parquet")
-    unknown = sorted(set(frame["style"].astype(str)) - {*PRETRAIN_STYLES, *SOURCE_STYLES, *SHIFT_STYLES})
-    if unknown:
-        raise ValueError(
-            f"{data_dir() / 'emoji/images.parquet'} has unknown styles {unknown}; {how_to_restore()}"
-        )
-    return frame
+    """One row per picture: style, hexcode, image (64 x 64 RGBA WebP bytes); emoji first, then `data/drawings`."""
+    known = {*PRETRAIN_STYLES, *SOURCE_STYLES, *SHIFT_STYLES, CLIPART}
+    frames = []
+    for folder in ("emoji", "drawings"):
+        path = data_dir() / folder / "images.parquet"
+        frame = read_parquet(path)
+        frames.append(frame.assign(style=frame["style"].astype(str)))
+        if unknown := sorted(set(frames[-1]["style"]) - known):
+            raise ValueError(f"{path} has unknown styles {unknown}; {how_to_restore()}")
+    return pd.concat(frames, ignore_index=True)
+
+
+@functools.cache
+def drawings() -> pd.DataFrame:
+    """One row per concept of `data/drawings`: hexcode (its key), name, subgroup ('' for things), split.
+
+    Things are named icons that only pretraining draws; the others are clip art, whose concepts are split into
+    'train' and 'test' within each subgroup, as the emoji are.
+    """
+    frame = read_parquet(data_dir() / "drawings/concepts.parquet")
+    return frame.assign(split=halves(frame["hexcode"], frame["subgroup"]))
+
+
+def halves(hexcode: pd.Series, subgroup: pd.Series) -> np.ndarray:
+    """'train' for 60 % of each subgroup, 'test' for the others, by md5."""
+    digest = hexcode.map(lambda h: hashlib.md5(f"split:{h}".encode()).hexdigest())
+    rank = digest.groupby(subgroup).rank(method="first")
+    size = subgroup.map(subgroup.value_counts())
+    return np.where(rank <= np.ceil(0.6 * size), "train", "test")
 
 
 def decode(data: bytes, what: str) -> np.ndarray:
@@ -123,6 +143,18 @@ def rgba(style: str, hexcode: str) -> np.ndarray:
     if (style, hexcode) not in webp():
         raise ValueError(f"there is no picture {style}/{hexcode} in {data_dir() / 'emoji/images.parquet'}")
     return decode(webp()[style, hexcode], f"{style}/{hexcode}")
+
+
+@functools.cache
+def clipart() -> pd.DataFrame:
+    """One row per drawing of the clip art, in the columns of `concepts()` that tasks read.
+
+    hexcode is the drawing's key, "clipart-1a2b3c4d-0"; drawings of one concept share its split.
+    """
+    table = drawings().query("subgroup != ''").set_index("hexcode")
+    keys = pd.Series([h for style, h in webp() if style == CLIPART])
+    rows = table.loc[keys.str.rsplit("-", n=1).str[0]].reset_index(drop=True)
+    return rows.assign(hexcode=keys, novel=False)
 
 
 @functools.cache

@@ -10,6 +10,9 @@ from torch import Tensor
 from . import augment, captions
 from . import data as emoji
 
+# how often a concept is drawn, beside 1 for an emoji and 2.5 for a face: flags and things are many
+WEIGHTS = {"flags": 0.4, "things": 0.25}
+
 
 class Sampler:
     """Batches as a function of (recipe, seed, step): pictures, captions and which of them match.
@@ -21,12 +24,13 @@ class Sampler:
         self.recipe, self.seed, self.table = recipe, seed, captions.pretraining_concepts()
         self.matrix = torch.from_numpy(captions.attributes()[0])
         self.art = {s: emoji.art(s) for s in emoji.PRETRAIN_STYLES}
-        colour = emoji.PRETRAIN_STYLES[:-1]
-        self.styles = [[s for s in colour if h in self.art[s][1].index] for h in self.table["hexcode"]]
-        self.has_mono = self.table["hexcode"].isin(self.art["emojione-mono"][1].index).to_numpy()
-        faces = self.table["subgroup"].isin(emoji.FACES).to_numpy()
-        flags = (self.table["group"] == "flags").to_numpy()
-        weight = np.where(faces, 2.5, np.where(flags, 0.4, 1.0)) * [bool(s) for s in self.styles]
+        drawn = [[s for s, (_, rows) in self.art.items() if h in rows.index] for h in self.table["hexcode"]]
+        self.mono = [[s for s in styles if s in emoji.MONO_STYLES] for styles in drawn]
+        self.colour = [[s for s in styles if s not in emoji.MONO_STYLES] for styles in drawn]
+        faces = self.table["subgroup"].isin(emoji.FACES)
+        weight = self.table["group"].map(WEIGHTS).fillna(1.0).where(~faces, 2.5).to_numpy() * [
+            bool(s) for s in drawn
+        ]
         self.weight = weight / weight.sum()
         # mirroring would change the meaning of these
         fixed = self.table["group"].isin(["symbols", "flags"]) | self.table["name"].str.contains(
@@ -35,8 +39,9 @@ class Sampler:
         self.flip = torch.from_numpy(~fixed.to_numpy())
 
     def picture(self, rng: np.random.Generator, concept: int) -> tuple[str, Tensor]:
-        mono = self.has_mono[concept] and rng.random() < self.recipe.mono
-        style = "emojione-mono" if mono else str(rng.choice(self.styles[concept]))
+        mono, colour = self.mono[concept], self.colour[concept]
+        sketch = mono and (not colour or rng.random() < self.recipe.mono)
+        style = str(rng.choice(mono if sketch else colour))
         stack, row = self.art[style]
         return style, torch.from_numpy(stack[row[self.table["hexcode"][concept]]])
 

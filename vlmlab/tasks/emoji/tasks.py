@@ -1,4 +1,4 @@
-"""The embedded tasks, made from `data/emoji`. Three kinds, all with md5-fixed splits:
+"""The embedded tasks, made from `data/emoji` and `data/drawings`. Four kinds, all with md5-fixed splits:
 
 - `emoji/animals`: subgroup classes (mammal, bird, ...). Train and test emoji are disjoint; both come
   in the styles noto and fluent-flat.
@@ -6,6 +6,8 @@
   shots by repetition), the fluent-flat drawing tests; zero-shot is tested on both. This way round,
   because fluent-3d and fluent-hc are the fluent-flat drawing in other materials: a shift must not
   show the twin of a training picture.
+- `drawings/animals`: the classes of `emoji/animals` with the clip art of many hands beside the emoji, in
+  training and in test: more concepts in every class, hence smaller errors.
 - `emoji/emotions`: faces with soft labels over seven emotions; `labels` is their first maximum.
 
 Shifts: fluent-3d, fluent-hc, `noise` (the test drawings in one source style on coloured noise) and `novel`
@@ -35,18 +37,22 @@ GROUPS = {
     "objects": "objects",
     "activities": "activities",
 }
+WIDENED = ("animals", "food", "travel", "objects", "symbols")  # clip art adds concepts in most of their classes
 PROTOCOLS = ("zero_shot", "few_shot", "domain_shift", "base_to_new", "cross_dataset")
 
 
 def names() -> list[str]:
     """Ids of the embedded tasks."""
-    return [f"emoji/{g}" for g in GROUPS] + [f"emoji/{g}-fine" for g in GROUPS] + ["emoji/emotions"]
+    emoji_tasks = [f"emoji/{g}" for g in GROUPS] + [f"emoji/{g}-fine" for g in GROUPS] + ["emoji/emotions"]
+    return emoji_tasks + [f"drawings/{g}" for g in WIDENED]
 
 
 @functools.lru_cache(maxsize=64)
 def dataset(id: str, backgrounds: int = 2) -> Dataset:
     """The data of one of `names()`; each test image comes on `backgrounds` grounds, the first white."""
-    task = id.removeprefix("emoji/")
+    world, task = id.split("/")
+    if world == "drawings":
+        return subgroups(task, backgrounds, clipart=True)
     if task == "emotions":
         return emotions(backgrounds)
     return fine(task, backgrounds) if task.endswith("-fine") else subgroups(task, backgrounds)
@@ -115,21 +121,26 @@ def shifts(
     return out
 
 
-def subgroups(task: str, backgrounds: int) -> Dataset:
-    """Classes: the names in `data/emoji/classes.csv`, in its order."""
+def subgroups(task: str, backgrounds: int, clipart: bool = False) -> Dataset:
+    """Classes: the names in `data/emoji/classes.csv`, in its order; clipart: the drawings of many hands too."""
     rows = emoji.classes().query("task == @task")
     classnames = tuple(rows["name"].drop_duplicates())
     label = rows.set_index("subgroup")["name"].map(classnames.index)
     table = emoji.concepts()
+    styles, tasks = emoji.SOURCE_STYLES, [f"emoji/{g}" for g in GROUPS]
+    if clipart:
+        styles, tasks = (*styles, emoji.CLIPART), [f"drawings/{g}" for g in WIDENED]
+        table = pd.concat([table, emoji.clipart()], ignore_index=True)
     table = table[table["subgroup"].isin(label.index)]
     table = table.assign(label=table["subgroup"].map(label).astype(int))
     train, test, novel = (table[table["split"] == s] for s in ("train", "test", "novel"))
+    world = "drawings" if clipart else "emoji"
     return Dataset(
-        f"emoji/{task}",
-        split(train, emoji.SOURCE_STYLES, classnames),
-        split(test, emoji.SOURCE_STYLES, classnames, grounds(backgrounds)),
+        f"{world}/{task}",
+        split(train, styles, classnames),
+        split(test, styles, classnames, grounds(backgrounds)),
         shifts=shifts(test, novel, classnames, backgrounds),
-        others=others(task, list(GROUPS), backgrounds),
+        others=others(f"{world}/{task}", tasks, backgrounds),
         protocols=PROTOCOLS,
         repeat=True,
     )
@@ -150,7 +161,7 @@ def fine(task: str, backgrounds: int) -> Dataset:
         split(known, (test,), classnames, variants),
         whole=split(known, emoji.SOURCE_STYLES, classnames, variants),
         shifts=shifts(known, novel, classnames, backgrounds, noisy=test, novel_names=tuple(novel["name"])),
-        others=others(task, [f"{g}-fine" for g in GROUPS], backgrounds),
+        others=others(f"emoji/{task}", [f"emoji/{g}-fine" for g in GROUPS], backgrounds),
         protocols=PROTOCOLS,
         repeat=True,
     )
@@ -180,4 +191,4 @@ def emotions(backgrounds: int) -> Dataset:
 
 def others(task: str, tasks: list[str], backgrounds: int) -> dict[str, Callable[[], Split]]:
     """The tests of the other tasks, built when called for."""
-    return {f"emoji/{t}": lambda t=t: dataset(f"emoji/{t}", backgrounds).test for t in tasks if t != task}
+    return {t: lambda t=t: dataset(t, backgrounds).test for t in tasks if t != task}
