@@ -8,7 +8,13 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SHIPPED = ("data/emoji", "data/models/tiny", "data/published", "notebooks")  # as in MANIFEST.in
+SHIPPED = (
+    "data/drawings",
+    "data/emoji",
+    "data/models/tiny",
+    "data/published",
+    "notebooks",
+)  # as in MANIFEST.in
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "*.pyc")
 
 

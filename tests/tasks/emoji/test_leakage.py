@@ -9,9 +9,9 @@ import vlmlab.tasks as tasks
 from vlmlab.tasks.emoji import captions, near_duplicates
 from vlmlab.tasks.emoji import data as emoji
 from vlmlab.tasks.emoji import tasks as emoji_tasks
-from vlmlab.tasks.emoji.pictures import parse
+from vlmlab.tasks.emoji.pictures import concept, parse
 
-DOWNSTREAM = {*emoji.SOURCE_STYLES, *emoji.SHIFT_STYLES}
+DOWNSTREAM = {*emoji.SOURCE_STYLES, *emoji.SHIFT_STYLES, emoji.CLIPART}
 
 
 def every_test(data):
@@ -21,6 +21,12 @@ def every_test(data):
 def test_pretraining_styles_are_nobody_elses():
     assert not DOWNSTREAM & set(emoji.PRETRAIN_STYLES)
     assert DOWNSTREAM | set(emoji.PRETRAIN_STYLES) == set(emoji.images()["style"])
+
+
+def split_of():
+    """What is drawn -> train, test or novel, of emoji and of clip art."""
+    art = emoji.drawings()[["hexcode", "split"]]
+    return pd.concat([emoji.concepts()[["hexcode", "split"]], art]).set_index("hexcode")["split"]
 
 
 def test_pretraining_has_no_novel_concept():
@@ -41,12 +47,12 @@ def test_only_training_emoji_carry_class_and_emotion_words():
 
 @pytest.mark.parametrize("id", emoji_tasks.names())
 def test_train_and_test_share_no_emoji(id):
-    data, split = emoji_tasks.dataset(id), emoji.concepts().set_index("hexcode")["split"]
-    train = {parse(i)[:2] for i in data.train.ids}
+    data, split = emoji_tasks.dataset(id), split_of()
+    train = {(parse(i)[0], concept(i)) for i in data.train.ids}
     for name, test in every_test(data).items():
         if name == "whole":  # zero-shot trains on nothing
             continue
-        shown = {parse(i)[:2] for i in test.ids}
+        shown = {(parse(i)[0], concept(i)) for i in test.ids}
         if id.endswith("-fine"):
             # every class is one emoji: here the drawing differs, and no fluent twin is trained on
             assert not train & shown and {style for style, _ in train} == {"noto"}
@@ -60,12 +66,12 @@ def test_train_and_test_share_no_emoji(id):
 @pytest.mark.parametrize("id", emoji_tasks.names())
 def test_no_test_shows_what_pretraining_has_seen(id):
     data = emoji_tasks.dataset(id)
-    split = emoji.concepts().set_index("hexcode")["split"]
+    split = split_of()
     for name, test in every_test(data).items():
         pictures = {parse(i)[:2] for i in test.ids}
         assert {style for style, _ in pictures} <= DOWNSTREAM
         assert not pictures & emoji.near_duplicates(), name
-        assert all((split[h] == "novel") == (name == "novel") for _, h in pictures)
+        assert all((split[h] == "novel") == (name == "novel") for h in map(concept, test.ids))
 
 
 def test_shifts_are_in_the_style_they_say():
@@ -85,7 +91,7 @@ def test_no_emotion_prompt_names_a_test_face():
     assert set(left_out["split"]) == {"test"}  # the rule has something to leave out
 
 
-@pytest.mark.parametrize("style", sorted(DOWNSTREAM))
+@pytest.mark.parametrize("style", sorted(DOWNSTREAM - {emoji.CLIPART}))
 def test_retrieval_is_clean(style):
     table = emoji.concepts().set_index("hexcode")
     for novel in (False, True):
@@ -101,10 +107,28 @@ def test_retrieval_is_clean(style):
             assert keyword not in row["tags"] and not set(re.findall("[a-z]+", keyword)) <= read
 
 
+def art():
+    return emoji.clipart()["hexcode"].to_list()
+
+
+def test_no_clip_art_is_pretrained_on_and_its_names_are_no_files():
+    names = emoji.drawings().set_index("hexcode")["name"]
+    assert not {h for h in captions.pretraining_concepts()["hexcode"] if h.startswith("clipart")}
+    things = names[names.index.str.startswith("thing")]
+    assert len(things) > 3000 and not things.str.contains(r"[0-9_]|\.(?:svg|png)", regex=True).any()
+    assert emoji.CLIPART not in emoji.PRETRAIN_STYLES
+
+
+def test_no_thing_of_pretraining_is_a_novel_concept():
+    novel = {n.lower() for n in emoji.concepts().query("novel")["name"]}
+    things = emoji.drawings().query("subgroup == ''")["name"]
+    assert not novel & set(things.str.lower())
+
+
 @pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_list_of_near_duplicates_is_current(every):
     listed = pd.read_csv(emoji.data_dir() / "emoji/near_duplicates.csv", dtype={"hexcode": str})
-    looked_at = {*listed["hexcode"][::every], *emoji.concepts()["hexcode"][::every]}
+    looked_at = {*listed["hexcode"][::every], *emoji.concepts()["hexcode"][::every], *art()[:: 20 * every]}
     listed = listed[listed["hexcode"].isin(looked_at)].reset_index(drop=True)
     again = near_duplicates.pairs(looked_at)
     assert list(zip(again["style"], again["hexcode"], again["twin_style"], strict=True)) == list(

@@ -67,7 +67,7 @@ def concepts() -> pd.DataFrame:
     frame = read_parquet(data_dir() / "emoji/concepts.parquet")
     known = ~frame["novel"]
     frame["split"] = "novel"
-    frame.loc[known, "split"] = halves(frame["hexcode"][known], frame["subgroup"][known])
+    frame.loc[known, "split"] = parts(frame["hexcode"][known], frame["subgroup"][known], 0.6)
     return frame
 
 
@@ -90,18 +90,18 @@ def drawings() -> pd.DataFrame:
     """One row per concept of `data/drawings`: hexcode (its key), name, subgroup ('' for things), split.
 
     Things are named icons that only pretraining draws; the others are clip art, whose concepts are split into
-    'train' and 'test' within each subgroup, as the emoji are.
+    'train' and 'test' (30/70) within each subgroup, as the emoji are.
     """
     frame = read_parquet(data_dir() / "drawings/concepts.parquet")
-    return frame.assign(split=halves(frame["hexcode"], frame["subgroup"]))
+    return frame.assign(split=parts(frame["hexcode"], frame["subgroup"], 0.3))
 
 
-def halves(hexcode: pd.Series, subgroup: pd.Series) -> np.ndarray:
-    """'train' for 60 % of each subgroup, 'test' for the others, by md5."""
+def parts(hexcode: pd.Series, subgroup: pd.Series, train: float) -> np.ndarray:
+    """'train' for this share of each subgroup, 'test' for the others, by md5."""
     digest = hexcode.map(lambda h: hashlib.md5(f"split:{h}".encode()).hexdigest())
     rank = digest.groupby(subgroup).rank(method="first")
     size = subgroup.map(subgroup.value_counts())
-    return np.where(rank <= np.ceil(0.6 * size), "train", "test")
+    return np.where(rank <= np.ceil(train * size), "train", "test")
 
 
 def decode(data: bytes, what: str) -> np.ndarray:

@@ -39,8 +39,9 @@ def content(id: str) -> bytes:
 
 
 def concept(id: str) -> str:
-    """What is drawn, whatever the style and the ground."""
-    return parse(id)[1]
+    """What is drawn, whatever the style, the hand and the ground."""
+    style, hexcode, _ = parse(id)
+    return hexcode.rpartition("-")[0] if style == emoji.CLIPART else hexcode  # "clipart-1a2b3c4d-0"
 
 
 @functools.lru_cache(maxsize=8192)
