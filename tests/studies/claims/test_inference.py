@@ -18,6 +18,7 @@ PLAIN = {
     "against": {"method": "b"},
     "to": {},
     "gap": {},
+    "other_gap": {},
     "by": "",
     "value": "value",
     "over": ["task"],
@@ -112,6 +113,25 @@ def test_gap_change():
     gap = {"split": ["new", "base"]}
     assert estimate(frame, claim("gap_change", gap=gap)).effect == -1 - 4
     assert estimate(frame, claim("gap_change", gap=gap, magnitude=True)).effect == 1**2 - 4**2
+    splits = {"gap": {"method": ["a", "b"]}, "of": {"split": "new"}, "against": {"split": "base"}}
+    assert estimate(frame, claim("gap_change", **splits)).effect == (5 - 9) - (6 - 5)
+
+
+def test_gap_change_of_two_pairs():
+    """The difference of differences: what one rule costs one method, less what it costs another."""
+    frame = rows(("a", "x", 1, 5), ("a2", "x", 1, 7), ("b", "x", 1, 9), ("b2", "x", 1, 9.5))
+    pairs = {"gap": {"method": ["a", "a2"]}, "other_gap": {"method": ["b", "b2"]}}
+    assert estimate(frame, claim("gap_change", of={}, against={}, **pairs)).effect == -2 + 0.5
+
+
+def test_quotient_is_formed_row_by_row():
+    columns = ("task", "seed", "value", "bound")
+    frame = rows(("x", 1, 1.0, 2.0), ("x", 1, 9.0, 3.0), ("y", 1, 1.0, 4.0), columns=columns)
+    assert estimate(frame, claim("quotient", by="bound", of={})).effect == ((0.5 + 3) / 2 + 0.25) / 2
+    each = estimates(frame, claim("quotient", by="bound", of={}, units="all"))
+    assert {e.unit: e.effect for e in each} == {"x": 1.75, "y": 0.25}
+    with pytest.raises(LookupError, match="no column 'limit'"):
+        estimates(frame, claim("quotient", by="limit", of={}))
 
 
 def test_closer():

@@ -20,8 +20,9 @@ One file per study, `notebooks/<study>/claims.toml`, one section per sentence:
     units = "mean"        # what must hold: their mean (the default), or "all" of them
     magnitude = false     # true: without sign, as a root mean square over units
     gap = { split = ["new", "base"] }  # gap_change: the two selections whose difference is compared
+    other_gap = { method = ["a", "b"] }  # gap_change: those within `against`, where they are not the same
     to = { method = "zero_shot" }      # closer: the rows that of and against are compared with
-    by = "column"         # correlation: with what
+    by = "column"         # correlation: with what; quotient: in parts of what
     unit = "points"
     exact = false         # true: no chance plays a part (a count, a bound): one violation is enough
 
@@ -72,6 +73,7 @@ class Claim(Section, kw_only=True):
     of: Where = {}
     against: Selection = {}
     gap: Gap = {}
+    other_gap: Gap = {}
     to: Selection = {}
     by: Text = ""
     value: Text = "value"
@@ -85,7 +87,7 @@ class Claim(Section, kw_only=True):
 
     def __post_init__(self):
         for field in MEASURES[self.measurement][0]:
-            if not getattr(self, field):
+            if not getattr(self, field) and not (self.other_gap and field in ("of", "against")):
                 raise Wrong(field, f"is missing; the measurement {self.measurement} needs it")
         if isinstance(self.threshold, tuple) != (self.direction == "within"):
             wanted = "two numbers" if self.direction == "within" else "one number"

@@ -75,6 +75,19 @@ def gap(side: Side, where: dict, over: dict) -> pd.DataFrame:
     return minus(side({**where, column: first}), side({**where, column: second}))
 
 
+def gaps(side: Side, claim) -> list[pd.DataFrame]:
+    """The differences within `of` and within `against`."""
+    return [gap(side, claim.of, claim.gap), gap(side, claim.against, claim.other_gap or claim.gap)]
+
+
+def quotient(side: Side, claim) -> pd.DataFrame:
+    """The column `value` in parts of the column `by`, row by row."""
+    if claim.by not in side.rows:
+        raise LookupError(f"there is no column {claim.by!r}, but {', '.join(map(str, side.rows.columns))}")
+    rows = side.rows.assign(**{claim.value: side.rows[claim.value] / side.rows[claim.by]})
+    return Side(rows, side.units, claim.value, side.weight)(claim.of)
+
+
 def correlation(side: Side, claim) -> pd.DataFrame:
     """Spearman's rank correlation of `value` and `by` over the units, per seed; test concepts stay as they are."""
     if missing := [c for c in (claim.value, claim.by, "seed") if c not in side.rows]:
@@ -91,7 +104,8 @@ MEASURES: dict[str, tuple[tuple[str, ...], Callable]] = {
     "difference": (("of", "against"), lambda side, c: [minus(side(c.of), side(c.against))]),
     "ratio": (("of", "against"), lambda side, c: [common(side(c.of) / side(c.against))]),
     "effect_size": (("of", "against"), lambda s, c: [effect_size(s.spread(c.of), s.spread(c.against))]),
-    "gap_change": (("of", "against", "gap"), lambda s, c: [gap(s, w, c.gap) for w in (c.of, c.against)]),
+    "gap_change": (("of", "against", "gap"), gaps),
+    "quotient": (("by",), lambda side, c: [quotient(side, c)]),
     "closer": (
         ("of", "against", "to"),
         lambda side, c: [minus(side(where), side(c.to)) for where in (c.of, c.against)],

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+from ...files import write_json
 from ..jobs.receipts import TRAIN, Done, Index
 from ..jobs.worker import Request, settings
 from ..manifest import Artefact, Study
 from ..pages.state import State
-from ..places import Places
+from ..places import Places, digest, known
 from ..profiles import Job
 from . import notebook
-from .staleness import parts
+from .staleness import of_runs, parts
 
 STANDARD = ("study", "artefact", "profile", "runs", "out")  # every artefact notebook declares these
 COPY = "notebook.ipynb"  # an executed notebook in its attempt
+NOT_HERE = "its notebook was not executed on these runs yet"
 
 
 class Plan:
@@ -69,7 +71,11 @@ class Plan:
         return [(job, done) for job, done in found if done], [job for job, done in found if not done]
 
     def look(self, artefact: Artefact) -> tuple[str, dict[str, str], list[Job]]:
-        """Why an artefact is stale ("" when fresh), what shapes it now, and the jobs it still lacks."""
+        """Why an artefact is stale ("" when fresh), what shapes it now, and the jobs it still lacks.
+
+        Figures that came with a clone are fresh for the runs that were behind them; for runs trained here, even
+        the same ones, they are so when the notebook was executed on them once.
+        """
         runs, missing = self.runs(artefact)
         now = parts(
             artefact,
@@ -79,7 +85,27 @@ class Plan:
             runs,
             self.places.data,
         )
-        return self.state.why_stale(artefact, now, self.index.sources), now, missing
+        why = self.state.why_stale(artefact, now, self.index.sources)
+        if not why and known(self.executed).get(self.mark(artefact)) != digest(now):
+            why = NOT_HERE
+        return why, now, missing
+
+    @property
+    def executed(self) -> Path:
+        """Which notebooks were executed on these runs: a file beside them."""
+        return self.index.folder / "executed.json"
+
+    def mark(self, artefact: Artefact) -> str:
+        return f"{self.profile.name}/{artefact.id}"
+
+    def remember(self, artefact: Artefact, now: dict[str, str]) -> None:
+        write_json(self.executed, known(self.executed) | {self.mark(artefact): digest(now)})
+
+    def same_runs(self) -> tuple[int, int]:
+        """Of the runs that are there, those behind the figures that are there; and how many there are."""
+        before = self.state.runs()
+        now = of_runs([run for a in self.artefacts for run in self.runs(a)[0]])
+        return sum(before.get(name) == value for name, value in now.items()), len(now)
 
     def attempt(self, artefact: Artefact) -> Path:
         """Where a notebook writes until it has ended well."""

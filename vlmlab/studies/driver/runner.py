@@ -1,6 +1,7 @@
 """`reproduce`: train what is missing, execute the notebooks whose inputs changed, say what came of it."""
 
 import contextlib
+import csv
 import dataclasses
 import functools
 import os
@@ -21,27 +22,34 @@ from ..pages.table_damage import of_table
 from ..places import Places, need_writable
 from . import notebook
 from .forecast import forecast
-from .plan import COPY, Plan
+from .plan import COPY, NOT_HERE, Plan
+from .verify import CLOSE, DIFFERENT, SAME, compare
 
 BAD = ("failed", "missing runs")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One artefact in a summary. state: fresh, made, failed, missing runs; `states` also says stale."""
+    """One artefact in a summary. state: fresh, made, agrees, failed, missing runs; `states` also says stale.
+
+    numbers: how those that were just made compare with those that were there, as `verify` says it; "" where
+    nothing was made or nothing was there. An artefact that agrees is left as it was.
+    """
 
     artefact: str
     state: str
     seconds: float = 0.0
     detail: str = ""
+    numbers: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a call of `reproduce` did; prints as a table."""
+    """What a call of `reproduce` did; prints as a table. same_runs: of how many runs, when it began to draw."""
 
     rows: list[Row]
     figures: Path
+    same_runs: tuple[int, int] = (0, 0)
 
     @property
     def ok(self) -> bool:
@@ -50,10 +58,30 @@ class Summary:
     def plain(self) -> dict:
         """As plain values, for JSON."""
         rows = [dataclasses.asdict(row) for row in self.rows]
-        return {"ok": self.ok, "figures": self.figures.as_posix(), "artefacts": rows}
+        return {
+            "ok": self.ok,
+            "figures": self.figures.as_posix(),
+            "artefacts": rows,
+            "same_runs": self.same_runs,
+        }
+
+    @property
+    def agreement(self) -> str:
+        """Whether runs and numbers are those that were there before; "" where nothing was compared."""
+        found = [row.numbers for row in self.rows if row.numbers]
+        if not found:
+            return ""
+        counts = [f"{n} {state}" for state in (SAME, CLOSE, DIFFERENT) if (n := found.count(state))]
+        same, there = self.same_runs
+        runs = (
+            f"{same} of {there} runs are identical to those behind the figures that were there; "
+            if there
+            else ""
+        )
+        return f"{runs}numbers of {len(found)} artefacts: {', '.join(counts)}\n"
 
     def __str__(self) -> str:
-        return f"{table(self.rows)}\n\nfigures are in {self.figures}"
+        return f"{table(self.rows)}\n\n{self.agreement}figures are in {self.figures}"
 
     __repr__ = __str__
 
@@ -106,6 +134,7 @@ def reproduce(
         if (ahead := forecast(plan, jobs)).stale:
             print(ahead, file=sys.stderr, flush=True)
         trained = train_missing(plan.all_jobs(), plan.index, runner)
+        same = plan.same_runs()
         rows = make(plan, trained, runner, limit)
     try:
         made = any(row.state == "made" for row in rows.values())
@@ -116,7 +145,7 @@ def reproduce(
         gallery.build(places.figures, places.notebooks)
     except (ValueError, OSError) as error:  # such as a study.toml of another study: this one is done
         print(f"no gallery: {error}", file=sys.stderr)
-    return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder)
+    return Summary([rows[a.id] for a in plan.artefacts], plan.state.folder, same)
 
 
 def too_much(study: Study, profile: str, jobs: int) -> list[str]:
@@ -177,13 +206,30 @@ def settle(plan: Plan, artefact: Artefact, why: str, now: dict[str, str], answer
         if copy.exists():
             put(copy, failed)
         return Row(artefact.id, "failed", answer.get("seconds", 0.0), problem)
+    numbers, differ = compared(artefact, state.folder, attempt)
+    detail = "; ".join(filter(None, [why, differ, pool.retried(answer)]))
+    plan.remember(artefact, now)
+    if why.startswith(NOT_HERE) and numbers != DIFFERENT:
+        return Row(artefact.id, "agrees", answer["seconds"], detail, numbers)
     write_json(state.executed(artefact), notebook.tidy(notebook.read(copy), attempt, state.folder))
     for path in attempt.rglob("*"):
         if path.is_file() and path != copy:
             put(path, state.folder / path.relative_to(attempt))
     failed.unlink(missing_ok=True)
     state.record(artefact, now, answer["result"])
-    return Row(artefact.id, "made", answer["seconds"], "; ".join(filter(None, [why, pool.retried(answer)])))
+    return Row(artefact.id, "made", answer["seconds"], detail, numbers)
+
+
+def compared(artefact: Artefact, there: Path, now: Path) -> tuple[str, str]:
+    """How the numbers that were there compare with those of now: state and detail, "" where there are none."""
+    before, after = (folder / f"{artefact.id}.csv" for folder in (there, now))
+    if not (before.is_file() and after.is_file()):
+        return "", ""
+    try:
+        state, detail = compare(before, after)
+    except (OSError, ValueError, csv.Error) as error:
+        return DIFFERENT, f"{before} cannot be read: {error}"
+    return state, f"numbers {state}{': ' if detail else ''}{detail}"
 
 
 def put(path: Path, target: Path) -> None:

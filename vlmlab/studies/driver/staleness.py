@@ -38,8 +38,13 @@ def parts(
         "model": digest(models),
         "version of vlmlab": __version__,
         **{f"data/{name}": value for name, value in data_digests(data, folders).items()},
-        **{f"run {job.label} ({job.id[:6]})": f"{done.key} {done.digest}" for job, done in runs},
+        **of_runs(runs),
     }
+
+
+def of_runs(runs: list[tuple[Job, Done]]) -> dict[str, str]:
+    """The same of runs alone."""
+    return {f"run {job.label} ({job.id[:6]})": f"{done.key} {done.digest}" for job, done in runs}
 
 
 def named(data: Path, texts: list[str]) -> list[str]:

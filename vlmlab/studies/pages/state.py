@@ -51,6 +51,17 @@ class State:
                 return f"{name} was changed by hand"
         return ""
 
+    def runs(self) -> dict[str, str]:
+        """The runs behind what is there, as `staleness.of_runs` names them."""
+        found = {}
+        for entry in self.made.values():
+            try:
+                parts = convert(entry, Made).parts
+            except Wrong:
+                continue
+            found |= {name: value for name, value in parts.items() if name.startswith("run ")}
+        return found
+
     def record(self, artefact: Artefact, now: dict[str, str], code: dict[str, str]) -> None:
         """Remember an artefact that was just made, with the code that its notebook loaded."""
         files = {p.relative_to(self.folder).as_posix(): file_digest(p) for p in self.files(artefact)}

@@ -65,9 +65,9 @@ class Stated(Record):
 def per_seed(results, study: str, table: str = "methods", data: str | Path = DATA):
     """Measured numbers one by one: columns method, task, protocol, split, shots, seed, value.
 
-    results: rows as `vlmlab.results` gives them, of one metric. A method is called as in the study's
-    published `table` (or in any of them): a variant of its settings is `<method>_<variant>`; with a rule that stands there on its own it is `<method>_<rule>`,
-    as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. Where a protocol tests
+    results: rows as `vlmlab.results` gives them, of one metric. A method is called as in the study's published
+    `table` (or in any of them): a variant of its settings is `<method>_<variant>`; with a rule of its own it is
+    `<method>_<rule>`, as `mmrlpp_unified`; tested with parameters set per target it is `<method>_per_target`. Where a protocol tests
     elsewhere than it trains, the task is what was tested, and the split says `source` or `target`. The task `average`
     is added: the mean over tasks, but of a source, and for the split `hm` the harmonic mean of the means, as papers
     print it. Wide rows, with columns 0, 1, ... in place of value, are averaged column by column.
@@ -85,10 +85,7 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     known = set(named[column])
     variants = results["variant"] if "variant" in results else [""] * len(results)
     methods = [f"{m}_{v}" if v else m for m, v in zip(results["method"], variants)]
-    pairs = [
-        (f"{m}_{r}", f"{m}_{r.partition('+')[2]}".removesuffix("_")) for m, r in zip(methods, results["rule"])
-    ]
-    names = [with_rule if with_rule in known else short for with_rule, short in pairs]
+    names = [with_rule(m, rule, known) for m, rule in zip(methods, results["rule"])]
     numbers = [c for c in results if isinstance(c, int)] or ["value"]
     rows = results.assign(method=names)[[*ABOUT, *numbers]].reset_index(drop=True)
     moved = rows["protocol"].isin(ELSEWHERE)
@@ -96,6 +93,16 @@ def per_seed(results, study: str, table: str = "methods", data: str | Path = DAT
     rows["task"] = rows["task"].where(~moved, rows["split"])
     rows["split"] = rows["split"].where(~moved, role)
     return pd.concat([rows, averages(rows, numbers)[list(rows)]], ignore_index=True)
+
+
+def with_rule(method: str, rule: str, known: set[str]) -> str:
+    """The name of a method with a rule. The bare name is that of the unified rule, or of the other one where `known`
+    names have a `<method>_unified`."""
+    if f"{method}_{rule}" in known:
+        return f"{method}_{rule}"
+    own, _, parameters = rule.partition("+")
+    named = own == "unified" or f"{method}_unified" in known
+    return "_".join([method, *([] if named else [own]), *filter(None, [parameters])])
 
 
 def averages(rows, numbers: list):
