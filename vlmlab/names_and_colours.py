@@ -31,6 +31,7 @@ NAMES = {
     "mmrlpp_unified": ("MMRL++, unified", VERMILLION, "*", DASHDOT),
     "mmrlpp_per_target": ("MMRL++, per target", VERMILLION, "X", DASHED),
     "aligned_norm": ("AlignedNorm", BLUE, "o", "-"),
+    "aligned_norm_decoupled": ("AlignedNorm, decoupled", BLUE, "*", DASHED),
     # label-free tuning and neighbourhood Gaussian aggregation
     "lafter": ("LaFTer", VERMILLION, "D", DASHED),
     "cascade_clip": ("Cascade-CLIP", ORANGE, "v", DASHDOT),

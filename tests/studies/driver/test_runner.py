@@ -244,6 +244,39 @@ def test_a_failure_leaves_the_figure_of_before(project):
     assert row.state == "failed" and "wrote no good.svg or good.png" in row.detail
 
 
+def test_what_came_with_a_clone_is_executed_on_own_runs_and_compared(project, executed):
+    """A clone has figures/ and no runs/: all is trained, every notebook executed once, and the numbers compared."""
+    project.study(project.artefact("good"), project.artefact("table", kind="table"))
+    project.reproduce(jobs=2)
+    shutil.rmtree(project.root / "runs")
+    kept = {p: p.stat().st_mtime_ns for p in (project.root / "figures/fake").iterdir() if p.suffix != ".json"}
+    executed.clear()
+    again = project.reproduce(jobs=2)
+    found = rows(again)
+    assert sorted(executed) == ["good", "table"]
+    assert {name: (row.state, row.numbers) for name, row in found.items()} == {
+        "good": ("agrees", ""),
+        "table": ("agrees", "identical"),
+    }
+    runs = len(project.calls())
+    assert f"{runs} of {runs} runs are identical to those behind the figures that were there" in str(again)
+    assert "numbers of 1 artefacts: 1 identical" in str(again)
+    assert all(p.stat().st_mtime_ns == before for p, before in kept.items() if p.is_file())
+    executed.clear()
+    third = project.reproduce(jobs=2)
+    assert {row.state for row in third.rows} == {"fresh"} and not executed and "identical" not in str(third)
+
+
+def test_numbers_that_are_no_more_what_they_were_are_told(project):
+    project.study(project.artefact("table", kind="table"))
+    project.reproduce()
+    project.study(project.artefact("table", kind="table", extra="params = { epochs = 4 }"))
+    (row,) = project.reproduce().rows
+    assert (row.state, row.numbers) == ("made", "different")
+    assert "numbers different: line 2 (), epochs: 1, now 4" in row.detail
+    assert (project.root / "figures/fake/table.csv").read_text() == "epochs\n4"
+
+
 def test_a_repaired_notebook_says_no_more_that_it_failed(project):
     project.study(project.artefact("good", "1 / 0"))
     project.reproduce()
