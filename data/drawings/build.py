@@ -144,14 +144,22 @@ def metadata(svg: Path) -> dict:
     words = [html.unescape(w).strip().lower() for w in re.findall("<rdf:li[^>]*>(.*?)</rdf:li>", block, re.S)]
     licence = re.findall('cc:license[^>]*resource="([^"]+)"', block)
     free = bool(licence) and licence[0].lower().rstrip("/").endswith("publicdomain")
-    return {"title": " ".join(html.unescape(title).split()), "keywords": [w for w in words if w], "free": free}
+    return {
+        "title": " ".join(html.unescape(title).split()),
+        "keywords": [w for w in words if w],
+        "free": free,
+    }
 
 
 def stem(where: str) -> str:
     """The drawing's name without numbers, author and colour: what is drawn several times is one concept."""
     name = unicodedata.normalize("NFKD", where.split("/")[-1]).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"_(francesco_rollandi?n?o?|architetto.*|[a-z]+_[a-z]+_\d\d|\d\d\.?)$", "", name)
-    name = re.sub(r"(_|\b)(b_and_w|bw|b_w|black_and_white|color|colour|architetto|francesco\w*|rolla\w*)(?=_|$|\b)", "", name)
+    name = re.sub(
+        r"(_|\b)(b_and_w|bw|b_w|black_and_white|color|colour|architetto|francesco\w*|rolla\w*)(?=_|$|\b)",
+        "",
+        name,
+    )
     return re.sub("[^a-z]+", "-", name).strip("-") or name
 
 
@@ -209,7 +217,9 @@ def draw(job: tuple[str, str, str]) -> tuple[str, str, bytes | None]:
 def main() -> None:
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ap.add_argument("--modules", type=Path, help="an existing node_modules folder (default: npm install)")
-    ap.add_argument("--clipart", type=Path, help="an existing usr/share/openclipart (default: apt-get download)")
+    ap.add_argument(
+        "--clipart", type=Path, help="an existing usr/share/openclipart (default: apt-get download)"
+    )
     ap.add_argument("--out", type=Path, default=HERE)
     args = ap.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
@@ -220,7 +230,9 @@ def main() -> None:
         drawings = clipart(root)
         jobs += [(CLIPART, r.where, str(r.path)) for r in drawings.itertuples()]
         with ProcessPoolExecutor() as pool:
-            made = list(tqdm(pool.map(draw, jobs, chunksize=64), total=len(jobs), desc="draw", unit="picture"))
+            made = list(
+                tqdm(pool.map(draw, jobs, chunksize=64), total=len(jobs), desc="draw", unit="picture")
+            )
     empty = [r[:2] for r in made if r[2] is None]
     pictures = {k: w for s, k, w in made if s == CLIPART and w}
     drawings = drawings[drawings["where"].isin(pictures)].reset_index(drop=True)
@@ -232,7 +244,10 @@ def main() -> None:
     images["style"] = pd.Categorical(images["style"], categories=[*STYLES, CLIPART])
     first = drawings.drop_duplicates("key")
     table = pd.concat(
-        [things.assign(subgroup=""), first[["key", "subgroup", "title"]].rename(columns={"key": "hexcode", "title": "name"})],
+        [
+            things.assign(subgroup=""),
+            first[["key", "subgroup", "title"]].rename(columns={"key": "hexcode", "title": "name"}),
+        ],
         ignore_index=True,
     )
     for name, frame in [("images", images), ("concepts", table)]:

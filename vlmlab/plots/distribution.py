@@ -4,8 +4,10 @@ import pandas as pd
 import seaborn as sns
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Patch
 
-from ..names_and_colours import AXES, BLUE, NAMES, label, looks
+from ..names_and_colours import AXES, BLUE, GREY, NAMES, colour, label, light, looks
 from .checks import numbers, table
 from .style import as_written, figure, legend
 
@@ -20,11 +22,14 @@ def distribution(
     by: str | None = None,
     ax: Axes | None = None,
     ylabel: str | None = None,
+    colours: str | None = None,
 ) -> Axes:
     """Violins of the column `value` per `group`, quartiles inside, cut at the smallest and largest value.
 
     With `by`, a column of two values, each violin has one half per value; else methods, splits and roles
     have their colour. The columns of an array are its coordinates. For many groups see `ridge`.
+    colours: with `by`, one name whose colour all violins have, or "group" for that of each group; the first half
+    is full, the second light, and the legend says so in grey.
     Raises ValueError when a column is missing, a group has only NaN, or `by` does not have two values.
     """
     columns = tuple(filter(None, (group, by)))
@@ -44,8 +49,21 @@ def distribution(
         for handle, name in zip(handles, names, strict=True):
             handle.set_label(label(name))
         ax.get_legend().remove()
+        if colours:
+            _shade(ax, groups if colours == "group" else [colours] * len(groups))
+            fills = zip((GREY, light(GREY)), kinds, strict=True)
+            handles = [Patch(facecolor=c, edgecolor="0.2", linewidth=0.6, label=label(k)) for c, k in fills]
         legend(ax, handles=handles, alone=own)
     return ax
+
+
+def _shade(ax: Axes, names: list[str]) -> None:
+    """Give each violin the colour of its name, and its right half the light one."""
+    for half in ax.findobj(PolyCollection):
+        across = half.get_paths()[0].get_extents()
+        at = round((across.x0 + across.x1) / 2)
+        own = colour(str(names[at]))
+        half.set_facecolor(own if across.x0 + across.x1 < 2 * at else light(own))
 
 
 def _palette(kinds: list, differ: bool) -> dict:

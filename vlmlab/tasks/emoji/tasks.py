@@ -37,7 +37,13 @@ GROUPS = {
     "objects": "objects",
     "activities": "activities",
 }
-WIDENED = ("animals", "food", "travel", "objects", "symbols")  # clip art adds concepts in most of their classes
+WIDENED = (
+    "animals",
+    "food",
+    "travel",
+    "objects",
+    "symbols",
+)  # clip art adds concepts in most of their classes
 PROTOCOLS = ("zero_shot", "few_shot", "domain_shift", "base_to_new", "cross_dataset")
 
 
