@@ -77,7 +77,7 @@ def test_label_of_own_images_is_no_path():
 
 
 def test_light_keeps_the_hue_and_stays_apart_from_white():
-    assert light("#000000") == "#999999" and light("#ffffff") == "#ffffff"
+    assert light("#000000") == "#808080" and light("#ffffff") == "#ffffff"
     for colour in PALETTE:
         red, green, blue = (int(light(colour)[i : i + 2], 16) for i in (1, 3, 5))
         assert min(red, green, blue) < 225 and light(colour) not in PALETTE

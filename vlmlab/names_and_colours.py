@@ -104,7 +104,7 @@ NAMES = {
     "black": ("black", BLACK, "o", "-"),
 }
 
-LIGHT = 0.4  # of a colour that a light one keeps
+LIGHT = 0.5  # of a colour that a light one keeps
 
 EMBEDDED = "emoji/"  # the ids of the embedded tasks begin so
 OWN = re.compile(

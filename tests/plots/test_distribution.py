@@ -73,6 +73,15 @@ def test_errors_name_the_column(frame):
         plots.distribution(frame.assign(r=frame["r"].where(frame["task"] == "a")), "r", group="task")
 
 
+def test_names_that_would_meet_are_slanted(frame):
+    def turned(count):
+        many = pd.concat([frame.assign(task=f"a long name {i}") for i in range(count)])
+        ax = plots.distribution(many, "r", group="task", by="split", ax=plots.figure(columns=2)[1])
+        return {text.get_rotation() for text in ax.get_xticklabels()}
+
+    assert turned(5) == {0} and turned(12) == {30}
+
+
 @pytest.mark.parametrize(("group", "colours"), [("method", "group"), ("task", "aligned_norm")])
 def test_halves_may_have_the_colour_of_a_method_full_and_light(group, colours):
     columns = itertools.product(["mmrlpp", "aligned_norm"], ["new", "base"], ["food", "travel"], range(4))

@@ -9,8 +9,9 @@ from matplotlib.patches import Patch
 
 from ..names_and_colours import AXES, BLUE, GREY, NAMES, colour, label, light, looks
 from .checks import numbers, table
-from .style import as_written, figure, legend
+from .style import as_written, figure, legend, room
 
+LETTER = 0.065  # inches across, of a name on the axis
 VIOLIN = {"inner": "quart", "cut": 0, "linewidth": 0.6, "density_norm": "width", "saturation": 1}
 
 
@@ -43,7 +44,10 @@ def distribution(
     look = {"hue": by or group, "hue_order": kinds, "palette": _palette(kinds, bool(by))}
     sns.violinplot(frame, x=group, y=value, order=groups, ax=ax, **look, **pair, **VIOLIN)
     ax.set(xlabel=AXES.get(group, ""), ylabel=ylabel or value)
-    ax.set_xticks(range(len(groups)), [label(str(g)) for g in groups])
+    names = [label(str(g)) for g in groups]
+    wide = max(map(len, names)) * LETTER > room(ax) / len(names)
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if wide else {}
+    ax.set_xticks(range(len(groups)), names, **slant)
     if by:
         handles, names = ax.get_legend_handles_labels()
         for handle, name in zip(handles, names, strict=True):

@@ -322,7 +322,9 @@ def test_contents_and_filters_say_what_things_are_called(project, page):
 def test_a_study_is_filtered_by_its_name(tmp_path):
     for id, title in (("one", "First: a study of one"), ("two", "")):
         (tmp_path / f"notebooks/{id}").mkdir(parents=True)
-        (tmp_path / f"notebooks/{id}/study.toml").write_text(f'[study]\nid = "{id}"\ntitle = "{title}"\n')
+        named = STUDY.replace('id = "one"', f'id = "{id}"').replace("<b>One</b> & only", title)
+        (tmp_path / f"notebooks/{id}/study.toml").write_text(named)
+        (tmp_path / f"notebooks/{id}/a.ipynb").write_text("{}")
     text = gallery.build(tmp_path / "figures", tmp_path / "notebooks").read_text(encoding="utf-8")
     assert re.findall(r'name="study" value="(\w*)"(?: checked)?><span>(\w+)</span>', text) == [
         ("", "all"),
