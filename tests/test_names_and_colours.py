@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from vlmlab import plots
-from vlmlab.names_and_colours import NAMES, PALETTE
+from vlmlab.names_and_colours import NAMES, PALETTE, light
 
 STUDIES = {
     "prompts": "zero_shot linear_probe coop maple promptsrc hicropl mmrl mmrlpp aligned_norm",
@@ -74,3 +74,10 @@ def test_label_of_own_images_is_no_path():
     for id in ("folder:trees", "folder:~/data/trees/", "table:/home/me/trees"):
         assert plots.label(id) == "trees"
     assert plots.label("mine:Method") == "mine:Method"
+
+
+def test_light_keeps_the_hue_and_stays_apart_from_white():
+    assert light("#000000") == "#808080" and light("#ffffff") == "#ffffff"
+    for colour in PALETTE:
+        red, green, blue = (int(light(colour)[i : i + 2], 16) for i in (1, 3, 5))
+        assert min(red, green, blue) < 225 and light(colour) not in PALETTE

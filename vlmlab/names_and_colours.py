@@ -12,6 +12,18 @@ BLUE, VERMILLION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
 SKY, PURPLE, YELLOW, BLACK, GREY = "#56b4e9", "#cc79a7", "#f0e442", "#000000", "#595959"
 OLIVE = "#8a7d00"  # the edge of yellow markers, which alone are too pale for white paper
 PALETTE = (BLUE, VERMILLION, GREEN, ORANGE, SKY, PURPLE, BLACK, YELLOW, GREY)
+# those of Tol's muted scheme, for classes of images: no class looks like a method
+CLASS_COLOURS = (
+    "#332288",
+    "#cc6677",
+    "#44aa99",
+    "#ddcc77",
+    "#aa4499",
+    "#999933",
+    "#88ccee",
+    "#882255",
+    "#117733",
+)
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h")  # all can be filled; hollow ones mean published
 DASHED, DOTTED, DASHDOT = "--", ":", "-."
 LINES = ("-", DASHED, DASHDOT, DOTTED)
@@ -93,6 +105,8 @@ NAMES = {
     "black": ("black", BLACK, "o", "-"),
 }
 
+LIGHT = 0.5  # of a colour that a light one keeps
+
 EMBEDDED = "emoji/"  # the ids of the embedded tasks begin so
 OWN = re.compile(
     r"(?:folder|table|csv|parquet|split):(?:.*/)?([^/]+)/*"
@@ -110,6 +124,12 @@ def label(name: str) -> str:
 def colour(name: str) -> str:
     """The fixed colour of a name; see `looks` for names that have none."""
     return looks([name])[name]["color"]
+
+
+def light(colour: str) -> str:
+    """The colour that stands beside a hex colour for its second half: the same hue, much nearer to white."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - (255 - part) * LIGHT):02x}" for part in parts)
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:

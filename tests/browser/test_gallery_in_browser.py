@@ -145,7 +145,7 @@ def test_filter_by_method_and_back(open_page, site, methods):
     page.get_by_label("LaFTer", exact=True).check()
     assert page.evaluate(SHOWN) == ["second/table1"]
     assert page.locator("output").inner_text() == f"1 of {len(methods)} shown"
-    page.get_by_label("AlignedNorm", exact=True).check()
+    page.get_by_role("checkbox", name="AlignedNorm", exact=True).check()
     both = [name for name, found in methods.items() if {"aligned_norm", "lafter"} & {*found}]
     assert page.evaluate(SHOWN) == both and "second/table1" in both
     page.get_by_label("LaFTer", exact=True).uncheck()

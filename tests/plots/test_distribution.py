@@ -1,5 +1,7 @@
 """Violins compare two halves or stand alone."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import xarray as xr
 from matplotlib.colors import to_hex
 
 from vlmlab import plots
+from vlmlab.names_and_colours import GREY, light
 
 
 @pytest.fixture
@@ -68,3 +71,31 @@ def test_errors_name_the_column(frame):
         plots.distribution(frame[:0], "r", group="task")
     with pytest.raises(ValueError, match="only NaN where 'task' is \\['b'\\]"):
         plots.distribution(frame.assign(r=frame["r"].where(frame["task"] == "a")), "r", group="task")
+
+
+def test_names_that_would_meet_are_slanted(frame):
+    def turned(count):
+        many = pd.concat([frame.assign(task=f"a long name {i}") for i in range(count)])
+        ax = plots.distribution(many, "r", group="task", by="split", ax=plots.figure(columns=2)[1])
+        return {text.get_rotation() for text in ax.get_xticklabels()}
+
+    assert turned(5) == {0} and turned(12) == {30}
+
+
+@pytest.mark.parametrize(("group", "colours"), [("method", "group"), ("task", "aligned_norm")])
+def test_halves_may_have_the_colour_of_a_method_full_and_light(group, colours):
+    columns = itertools.product(["mmrlpp", "aligned_norm"], ["new", "base"], ["food", "travel"], range(4))
+    frame = pd.DataFrame(columns, columns=["method", "split", "task", "r"])
+    ax = plots.distribution(frame, "r", group=group, by="split", colours=colours)
+    names = ["mmrlpp", "aligned_norm"] if colours == "group" else [colours] * 2
+    drawn = sorted(ax.collections, key=lambda half: half.get_paths()[0].vertices[:, 0].mean())
+    full = [plots.colour(name) for name in names]
+    assert [to_hex(half.get_facecolor()[0]) for half in drawn] == [
+        full[0],
+        light(full[0]),
+        full[1],
+        light(full[1]),
+    ]
+    entries = ax.figure.legends[0]
+    assert [t.get_text() for t in entries.get_texts()] == ["new", "base"]
+    assert [to_hex(h.get_facecolor()) for h in entries.get_patches()] == [GREY, light(GREY)]

@@ -17,9 +17,9 @@ def cka():
 
 def test_matrix_shows_the_array():
     data = xr.DataArray(np.eye(4), dims=("query", "key"))
-    ax = plots.matrix(data, unit="probability", mark=1)
+    ax = plots.matrix(data, unit="probability")
     assert np.array_equal(ax.images[0].get_array(), data) and ax.get_ylabel() == "query"
-    assert len(ax.lines) == 2
+    assert not ax.lines
     bar = ax.child_axes[0]
     assert bar.get_ylabel() == "probability"
     assert not plots.matrix(data, colorbar=False).child_axes
@@ -74,3 +74,19 @@ def test_matrix_refuses_what_it_cannot_show(cka):
 def test_axes_are_called_what_the_caller_says(cka):
     ax = plots.matrix(cka, xlabel="key token", ylabel="")
     assert ax.get_xlabel() == "key token" and ax.get_ylabel() == ""
+
+
+def test_roles_name_the_axes_and_lines_part_them():
+    roles = ["cls", "prompt", "prompt", "patch", "patch", "patch"]
+    coords = {"role": ("token", roles), "query_role": ("query", roles[2:])}
+    data = xr.DataArray(np.zeros((4, 6)), coords, ("query", "token"))
+    ax = plots.matrix(data, vmax=1, roles=("query_role", "role"))
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["class token", "prompt tokens", "patches"]
+    assert ax.get_xticks().tolist() == [0, 1.5, 4] and ax.get_yticks().tolist() == [0, 2]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_xdata()[0] == line.get_xdata()[1]] == [
+        0.5,
+        2.5,
+    ]
+    assert [line.get_ydata()[0] for line in ax.lines if line.get_ydata()[0] == line.get_ydata()[1]] == [0.5]
+    with pytest.raises(ValueError, match="'role'"):
+        plots.matrix(data.drop_vars("role"), roles=("query_role", "role"))

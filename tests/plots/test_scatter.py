@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.colors import to_hex
 
 from vlmlab import plots
+from vlmlab.names_and_colours import PALETTE
 
 
 @pytest.fixture
@@ -91,3 +92,14 @@ def test_two_columns_of_a_table_in_mixed_order():
         plots.scatter(frame, by="method")
     with pytest.raises(ValueError, match="'z'"):
         plots.scatter(frame, columns=("x", "z"), by="method")
+
+
+def test_classes_keep_their_colours_and_markers_in_the_legend_and_look_like_no_method(xy):
+    names = {"base": {0: "bug", 2: "bird"}, "new": {1: "plant"}}
+    ax = plots.scatter(xy, marker="split", names=names)
+    entries = ax.figure.legends[0]
+    assert [t.get_text() for t in entries.get_texts()] == ["bug", "bird", "plant"]
+    drawn = {to_hex(c.get_facecolor()[0]) for c in ax.collections}
+    looks = [(h.get_color(), h.get_marker()) for h in entries.legend_handles]
+    assert {colour for colour, _ in looks} == drawn and not drawn & set(PALETTE)
+    assert looks[0][1] == looks[1][1] != looks[2][1]

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from ..names_and_colours import AXES, GREY
+from ..names_and_colours import AXES, GREY, label
 from .checks import check_filled
 from .style import SMALL, as_written, figure, strip
 
@@ -23,37 +23,40 @@ def matrix(
     unit: str = "",
     vmin: float | None = 0.0,
     vmax: float | None = None,
-    mark: int | None = None,
     colorbar: bool = True,
     cmap: str = "viridis",
     marginals: bool = False,
     annotate: str | None = None,
     xlabel: str | None = None,
     ylabel: str | None = None,
+    roles: tuple[str, str] | None = None,
 ) -> Axes:
     """A 2-d array as an image, first dim downwards; cells without a number are light grey.
 
     Ticks carry the coordinates of the two dims, so blocks have their numbers. Cell (i, j) is at x = j,
-    y = i. `mark` draws a line behind the first `mark` rows and columns. `marginals` puts the mean of
-    each row to the right and of each column on top. `annotate` writes each number in this format
-    (".2f"); up to about ten columns per text column stay readable. xlabel, ylabel: what stands along the
-    axes instead of the names of the dims; "" for nothing.
+    y = i. `marginals` puts the mean of each row to the right and of each column on top. `annotate` writes
+    each number in this format (".2f"); up to about ten columns per text column stay readable. xlabel, ylabel: what stands along the
+    axes instead of the names of the dims; "" for nothing. roles: the coordinates along the two dims whose
+    values, such as the roles of tokens, name the axes in place of numbers, with a line where one ends.
 
-    Raises ValueError unless data is 2-d, on an empty axis and on only NaN.
+    Raises ValueError unless data is 2-d, on an empty axis, on only NaN and without the coordinates `roles`.
     """
     if data.ndim != 2:
         raise ValueError(f"matrix draws 2-d arrays, got dims {data.dims}")
     check_filled("matrix", data)
+    if lacks := [name for name in roles or () if name not in data.coords]:
+        raise ValueError(f"matrix needs the coordinate {lacks[0]!r}, got {list(data.coords)}")
     ax = ax or figure(height=2.6)[1]
     colours = mpl.colormaps[cmap].with_extremes(bad=MISSING)
     values, (down, across) = np.asarray(data, dtype=float), data.dims
     image = ax.imshow(values, cmap=colours, vmin=vmin, vmax=vmax, interpolation="nearest", aspect="equal")
-    for draw in (ax.axhline, ax.axvline) if mark is not None else ():
-        draw(mark - 0.5, color="white", linewidth=0.8)
     xlabel, ylabel = (AXES.get(d, d) if own is None else own for d, own in ((across, xlabel), (down, ylabel)))
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    for axis, dim in ((ax.xaxis, across), (ax.yaxis, down)):
-        _ticks(axis, data, dim)
+    for axis, dim, names in zip((ax.yaxis, ax.xaxis), data.dims, roles or (None, None), strict=True):
+        if names is None:
+            _ticks(axis, data, dim)
+        else:
+            _blocks(ax, axis, data[names].values)
     ax.spines[:].set_visible(False)
     if annotate:
         _numbers(ax, image, annotate)
@@ -87,6 +90,17 @@ def _ticks(axis, data: xr.DataArray, dim: str) -> None:
         for text in axis.get_ticklabels():
             text.set(ha="right", rotation_mode="anchor")
     return None
+
+
+def _blocks(ax: Axes, axis, names: np.ndarray) -> None:
+    """One tick in the middle of each run of equal names, and a line behind each run."""
+    ends = [i for i in range(1, len(names) + 1) if i == len(names) or names[i] != names[i - 1]]
+    starts = [0, *ends[:-1]]
+    middles = [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)]
+    slant = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if axis is ax.xaxis else {}
+    axis.set_ticks(middles, [label(str(names[i])) for i in starts], **slant)
+    for end in ends[:-1]:
+        (ax.axvline if axis is ax.xaxis else ax.axhline)(end - 0.5, color="white", linewidth=0.8)
 
 
 def _numbers(ax: Axes, image: AxesImage, form: str) -> None:

@@ -8,11 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from ..names_and_colours import GREY, MARKERS, PALETTE, label, looks
+from ..names_and_colours import CLASS_COLOURS, GREY, MARKERS, label, looks
 from .checks import check_filled, table
 from .style import as_written, figure, legend
 
-FEW = 50  # points that can be large
+FEW, MANY = 50, 300  # so many points can be large, of middle size
+SHAPES = sorted(MARKERS, key="s".__eq__)  # the square last: small, it looks like a dot
 
 
 @as_written
@@ -20,7 +21,7 @@ def scatter(
     xy: xr.DataArray | pd.DataFrame,
     ax: Axes | None = None,
     title: str = "",
-    names: tuple[str, ...] | None = None,
+    names: tuple[str, ...] | dict[str, dict[int, str]] | None = None,
     by: str = "label",
     marker: str | None = None,
     axis_labels: tuple[str, str] | None = None,
@@ -32,7 +33,8 @@ def scatter(
     too, and the points are drawn in random order (always the same), so that no group covers another.
 
     names: class names of a numeric `by`; they and the values of `marker` stand in a legend below the
-    plot. Values that are words need none: methods, splits and roles have their colours and names.
+    plot. {"base": {0: "bird"}, "new": {1: "bug"}} names them by their `marker` and number, each as it is drawn.
+    Values that are words need none: methods, splits and roles have their colours and names.
     axis_labels: what the two axes are; without them there are no ticks, as a t-SNE has no units.
     Raises ValueError without the coordinates or columns, or when xy is not (sample, 2).
     """
@@ -48,7 +50,7 @@ def scatter(
             raise ValueError(f"scatter needs a coordinate {coordinate!r} on the samples, got {there}")
     own, ax = ax is None, ax or figure(height=2.6)[1]
     colours, shapes = _colours(xy[by].values), _shapes(xy[marker].values) if marker else {None: "o"}
-    size = 8 if len(xy) > FEW else 20
+    size = 20 if len(xy) <= FEW else 12 if len(xy) <= MANY else 8
     fill = np.array([to_rgba(colours[k]) for k in xy[by].values.tolist()])
     for kind in [None] if mixed else colours:
         for second, shape in shapes.items():
@@ -76,8 +78,10 @@ def _points(frame: pd.DataFrame, columns: tuple, by: str, marker: str | None) ->
     return xr.DataArray(frame[list(columns)].to_numpy(float), coords, ("sample", "axis"))
 
 
-def _entries(colours: dict, shapes: dict, names: tuple[str, ...] | None) -> list[Line2D]:
-    """Legend entries: colours that have a name as round dots, then the markers in grey."""
+def _entries(colours: dict, shapes: dict, names: tuple | dict | None) -> list[Line2D]:
+    """Legend entries: colours that have a name as round dots, then the markers in grey; or both at once."""
+    if isinstance(names, dict):
+        return [_dot(n, colours[i], shapes[k]) for k, of in names.items() for i, n in of.items()]
     words = isinstance(next(iter(colours)), str)
     named = {label(k) if words else names[k]: c for k, c in colours.items()} if words or names else {}
     dots = [_dot(n, c, "o") for n, c in named.items()]
@@ -85,20 +89,20 @@ def _entries(colours: dict, shapes: dict, names: tuple[str, ...] | None) -> list
 
 
 def _colours(values: np.ndarray) -> dict:
-    """Fixed colours of names; numbered classes take the palette in order, beyond it hues."""
+    """Fixed colours of names; numbered classes take their own palette in order, beyond it hues."""
     kinds = np.unique(values).tolist()
     if isinstance(kinds[0], str):
         return {k: look["color"] for k, look in looks(dict.fromkeys(values.tolist())).items()}
-    palette = PALETTE if len(kinds) <= len(PALETTE) else sns.color_palette("husl", len(kinds))
+    palette = CLASS_COLOURS if len(kinds) <= len(CLASS_COLOURS) else sns.color_palette("husl", len(kinds))
     return dict(zip(kinds, palette, strict=False))
 
 
 def _shapes(values: np.ndarray) -> dict:
     """One filled marker per value, in order of appearance."""
     kinds = list(dict.fromkeys(values.tolist()))
-    if len(kinds) > len(MARKERS):
-        raise ValueError(f"scatter has {len(MARKERS)} markers, the second key {len(kinds)} values: {kinds}")
-    return dict(zip(kinds, MARKERS, strict=False))
+    if len(kinds) > len(SHAPES):
+        raise ValueError(f"scatter has {len(SHAPES)} markers, the second key {len(kinds)} values: {kinds}")
+    return dict(zip(kinds, SHAPES, strict=False))
 
 
 def _dot(name: str, colour, shape: str) -> Line2D:

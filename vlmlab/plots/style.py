@@ -1,4 +1,4 @@
-"""One look for all figures: sizes in text columns, 6 pt or more, text that stays text in SVG and PDF."""
+"""One look for all figures: sizes in text columns, 7 pt or more, text that stays text in SVG and PDF."""
 
 import functools
 import warnings
@@ -17,7 +17,7 @@ from matplotlib.ticker import LogFormatter
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 COLUMN = 3.35  # inches; two columns and the gap are 6.9
-SMALL = 6.5  # points; for numbers inside a picture
+SMALL = 7  # points; for numbers inside a picture
 
 # names of classes hold $, _, ^ and braces: they are text
 TEXT = {"text.parse_math": False, "text.usetex": False}
@@ -163,7 +163,7 @@ def legend(ax: Axes, where: str = "above", handles: list[Artist] | None = None, 
         return
     figure = ax.figure
     sample = 1.0 if all(h.get_linestyle() == "None" for h in handles) else 2.0  # a dot, or a line
-    look = {"ncols": 1 if where == "right" else _columns(handles, sample, _room(ax) * (1 if alone else 0.8))}
+    look = {"ncols": 1 if where == "right" else _columns(handles, sample, room(ax) * (1 if alone else 0.8))}
     look |= {"handles": handles, "handlelength": sample, "handletextpad": 0.5, "columnspacing": 1.0}
     if alone:
         places = {"above": "upper left", "below": "lower center", "right": "right upper"}
@@ -179,7 +179,7 @@ def legend(ax: Axes, where: str = "above", handles: list[Artist] | None = None, 
     ax.legend(loc=place, bbox_to_anchor=anchor, bbox_transform=moved, borderaxespad=0.4, **look)
 
 
-def _room(ax: Axes) -> float:
+def room(ax: Axes) -> float:
     """Inches across that the layout gives to these Axes, with their labels."""
     place = ax.get_subplotspec()
     share = len(place.colspan) / place.get_gridspec().ncols if place else ax.get_position().width

@@ -1,5 +1,6 @@
 """The handle of a notebook: runs are chosen by what there is, opened as they were trained, and saved with."""
 
+import dataclasses
 import types
 
 import matplotlib.pyplot as plt
@@ -120,6 +121,19 @@ def test_images_are_spread_over_the_split(vlm):
     at = np.linspace(0, len(split) - 1, 4).astype(int)
     assert torch.equal(some, images[at]) and few.tolist() == split.labels[at].tolist()
     assert len(art.images(split, limit=10**6)[0]) == len(split)
+
+
+def test_a_drawing_counts_once_whatever_its_grounds():
+    split = task("emoji/animals", protocol="base_to_new", seed=1).tests["base"]
+    once = opened().drawings(split)
+    assert 2 * len(once) == len(split) and once.ids == [id for id in split.ids if not id.endswith("+1")]
+    few = opened().drawings(split, per_class=5, classes=2)
+    assert few.classnames == (split.classnames[0], split.classnames[-1]) and few.counts().tolist() == [5, 5]
+    sizes = types.SimpleNamespace(content=lambda id: b"512")  # photographs of one size in bytes are no copies
+    photographs = dataclasses.replace(
+        once, ids=[f"{i}.jpg" for i in range(len(once))], concept=str, content=sizes.content
+    )
+    assert opened().drawings(photographs).ids == photographs.ids
 
 
 def test_figures_and_tables_are_saved_with_the_runs_that_are_left(tmp_path):

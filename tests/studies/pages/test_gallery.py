@@ -211,7 +211,7 @@ def test_html_is_in_order(page):
 
 
 def test_missing_artefacts_are_named(project, page):
-    assert "2 of 3 artefacts made; missing: fig2" in page.text
+    assert "2 of 3 artefacts made; missing: Figure 2" in page.text
     text = part(project, "one/fig2")
     assert "Not made yet: there is no fig2.svg and no fig2.png" in text
     assert "vlmlab reproduce one --only fig2" in text
@@ -309,6 +309,28 @@ def test_a_notebook_page_shows_pictures_tables_and_text_only(tmp_path):
     assert "1 < 2" in page.text and "plain" in page.text and "red" in page.text and "[31m" not in page.text
     (tmp_path / "n.ipynb").write_text("{")
     assert notebook_page.save(tmp_path / "n.ipynb", tmp_path / "n.html", "n", "x.html") is None
+
+
+def test_contents_and_filters_say_what_things_are_called(project, page):
+    text = (project / "figures/index.html").read_text(encoding="utf-8")
+    contents = Page(re.search(r"<nav.*?</nav>", text, re.S)[0]).text
+    assert "Figure 1" in contents and "fig1" not in contents
+    assert [gallery.printed(id) for id in ("fig3a", "table11", "keys")] == ["Figure 3a", "Table 11", ""]
+    assert re.search(r'name="method" value="mmrlpp"><span>MMRL\+\+</span>', text)
+
+
+def test_a_study_is_filtered_by_its_name(tmp_path):
+    for id, title in (("one", "First: a study of one"), ("two", "")):
+        (tmp_path / f"notebooks/{id}").mkdir(parents=True)
+        named = STUDY.replace('id = "one"', f'id = "{id}"').replace("<b>One</b> & only", title)
+        (tmp_path / f"notebooks/{id}/study.toml").write_text(named)
+        (tmp_path / f"notebooks/{id}/a.ipynb").write_text("{}")
+    text = gallery.build(tmp_path / "figures", tmp_path / "notebooks").read_text(encoding="utf-8")
+    assert re.findall(r'name="study" value="(\w*)"(?: checked)?><span>(\w+)</span>', text) == [
+        ("", "all"),
+        ("one", "First"),
+        ("two", "two"),
+    ]
 
 
 def test_the_papers_order_comes_first():

@@ -58,7 +58,7 @@ def load(name: str, pretrained: str | None, precision: str | None, device: str |
 
 
 class Opened:
-    """One artefact in its notebook: `runs` (DataFrame), `model`, `only`, `open`, `images`, `save`.
+    """One artefact in its notebook: `runs` (DataFrame), `model`, `only`, `open`, `images`, `drawings`, `save`.
 
     runs: method, variant, task, protocol, shots, seed, name (method, or method_variant), key, path.
     """
@@ -144,6 +144,24 @@ class Opened:
             split = split.select(np.linspace(0, len(split) - 1, limit).astype(int))
         batch = next(iter(in_order(split, self.model, len(split))))
         return batch["image"].to(self.model.device), batch["label"].to(self.model.device)
+
+    def drawings(self, split, per_class: int | None = None, classes: int | None = None):
+        """A split with each drawing once, whatever the number of grounds it is tested on; photographs stay as they are.
+
+        per_class, classes: at most so many images of a class, and so many classes, evenly spaced; the classes left are
+        numbered anew. ValueError for a split without images.
+        """
+        import numpy as np
+
+        from ...capturing.rows import spread
+
+        split = split.restrict(spread(len(split.classnames), classes))
+        first = {}
+        for i, id in enumerate(split.ids):
+            first.setdefault((split.concept(id), split.content(id)), i)
+        at = np.array([*first.values()])
+        by_class = [at[split.labels[at] == c] for c in range(len(split.classnames))]
+        return split.select(np.concatenate([c[spread(len(c), per_class)] for c in by_class if len(c)]))
 
     def save(self, picture, **options) -> list[Path]:
         """Write a matplotlib figure or a table (DataFrame) as the artefact's files, with the runs in its record.

@@ -44,6 +44,7 @@ SCALES = {  # profile -> (badge, what it means)
 LINKS = {"svg": "SVG", "png": "PNG", "pdf": "PDF", "html": "HTML", "csv": "data (CSV)", "tex": "LaTeX"}
 RECORD = {"profile", "run_keys", "seeds", "git", "versions"}
 IN_PAPER = re.compile(r"(fig|table)(\d+)(.*)")  # ids of a paper's artefacts: its order
+WORDS = {"fig": "Figure", "table": "Table"}
 VALUES = ("measured", "published", "planned")
 TONES = {
     "holds": "good",
@@ -117,6 +118,7 @@ def section(study: Study, figures: Path) -> dict:
     return {
         "id": study.id,
         "title": study.title,
+        "short": study.title.partition(":")[0].strip() or study.id,
         "about": said,
         "ran": ran(entries),
         "names": names,
@@ -142,6 +144,12 @@ def in_order(id: str) -> tuple:
     """Figures and tables by their numbers, then what a paper does not have, as study.toml lists it."""
     match = IN_PAPER.fullmatch(id)
     return (match[1], int(match[2]), match[3]) if match else ("with no number",)
+
+
+def printed(id: str) -> str:
+    """'fig3a' as a paper says it: 'Figure 3a'. What has no number there has only its title: ''."""
+    match = IN_PAPER.fullmatch(id)
+    return f"{WORDS[match[1]]} {match[2]}{match[3]}" if match else ""
 
 
 def ran(entries: list[dict]) -> dict:
@@ -202,6 +210,7 @@ def entry(study: Study, artefact: Artefact, state: State, names: Names, referenc
     return {
         "id": f"{study.id}/{artefact.id}",
         "name": artefact.id,
+        "printed": printed(artefact.id),
         "kind": artefact.kind,
         "title": artefact.title or artefact.id,
         "missing": not (picture or rows),
@@ -288,7 +297,12 @@ def claim(raw: dict, study: Study) -> dict:
     numbers = {title: short(raw[name]) for name, title in SHOWN.items() if raw[name] is not None}
     if "effect" in numbers and raw["unit"]:
         numbers["effect"] += f" {raw['unit']}"
-    links = [(name, f"{study.id}/{name}" if name in study.artefacts else "") for name in raw["evidence"]]
+    links = [
+        (printed(name) or study.artefacts[name].title or name, f"{study.id}/{name}")
+        if name in study.artefacts
+        else (name, "")
+        for name in raw["evidence"]
+    ]
     return {**raw, "numbers": numbers, "evidence": links, "tone": TONES[raw["said"]]}
 
 
