@@ -52,7 +52,7 @@ def padded(tokenizer: Callable, texts: Sequence[str], device: torch.device) -> d
     attention mask is 0 too: right for any model that reads its mask. ValueError for what is no list of texts."""
     if isinstance(texts, str) or not len(texts) or not all(isinstance(t, str) for t in texts):
         raise ValueError("a list with one text or more is expected")
-    found = tokenizer(list(texts), return_attention_mask=True)
+    found = tokenizer(list(texts), return_attention_mask=True, verbose=False)
     rows = {k: [torch.tensor(row, device=device).long() for row in found[k]] for k in found}
     return {k: nn.utils.rnn.pad_sequence(row, batch_first=True) for k, row in rows.items()}
 
