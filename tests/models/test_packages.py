@@ -17,6 +17,9 @@ import vlmlab
 from vlmlab import cli, completion
 from vlmlab.models.load import load, names
 from vlmlab.models.packages import PACKAGES, SENTENCES
+from vlmlab.schema import convert
+from vlmlab.train.opening import described
+from vlmlab.train.records import Named
 
 ROOT = Path(__file__).parents[2]
 TEXTS = ["a red fox", "a red red red cat", "sun"]
@@ -146,6 +149,9 @@ def test_package_and_version_are_named(sentences, tmp_path, monkeypatch):
     assert model.source == {"name": "all-minilm-l6-v2", "pretrained": None, "precision": "fp32"}
     again = load(**model.source, device="cpu")
     assert again.fingerprint() == model.fingerprint()
+    about = described({"teacher": model}, tmp_path)["teacher"]
+    assert convert(about, Named).package == model.package
+    assert "package" not in described({"vlm": load("tiny", device="cpu")}, tmp_path)["vlm"]
     record = vlmlab.capture(model, TEXTS, "text.final", progress=False)
     assert (record.attrs["model"], record.attrs["package"]) == (model.name, model.package)
     assert np.allclose(record["text.final"].values[:, 0], model.encode_text(TEXTS), atol=1e-6)
