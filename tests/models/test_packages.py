@@ -14,7 +14,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 import vlmlab
-from vlmlab import cli, completion
+from vlmlab import cli, completion, registry
 from vlmlab.models.load import load, names
 from vlmlab.models.packages import PACKAGES, SENTENCES
 from vlmlab.schema import convert
@@ -155,6 +155,12 @@ def test_package_and_version_are_named(sentences, tmp_path, monkeypatch):
     record = vlmlab.capture(model, TEXTS, "text.final", progress=False)
     assert (record.attrs["model"], record.attrs["package"]) == (model.name, model.package)
     assert np.allclose(record["text.final"].values[:, 0], model.encode_text(TEXTS), atol=1e-6)
+
+
+def test_a_method_needs_two_towers(sentences):
+    model = load("all-minilm-l6-v2", device="cpu")
+    with pytest.raises(ValueError, match="joint space; all-minilm-l6-v2 is of kind TextEncoder"):
+        registry.find("zero_shot").build({"vlm": model}, (["cat", "fox"], "a {}"), None)
 
 
 def test_a_damaged_package_is_named(install):
