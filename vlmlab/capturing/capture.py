@@ -60,12 +60,12 @@ def capture(
         acts = vlmlab.capture(vlm, task.test, ["image.resid.post[6:]", "image.attn.probs[-1]"])
         vlmlab.measures.norm_by_role(acts["image.resid.post"]).mean("sample").to_pandas()
 
-    model: in evaluation mode, a VLM, a Method, or a module of open_clip, timm or Hugging Face. Another
+    model: in evaluation mode, what `load` gives, a Method, or a module of open_clip, timm or Hugging Face. Another
     module needs family=, a `models.families.Family` that says where its blocks are.
     data: for `image.` sites a Split, a tensor of preprocessed images (image, 3, height, width), pictures (PIL
     images or paths, one or a list), a map-style dataset of tensors or pictures, a DataLoader (its dataset is
-    read, in order); for `text.` sites a list of texts or a Split (its class prompts); of another library's
-    module what its processor or tokenizer returns (a mapping of tensors, of which a tower takes its own). A
+    read, in order); for `text.` sites a list of texts or a Split (its class prompts); of a language model also, and
+    of another library's module only, what its processor or tokenizer returns (a mapping of tensors, of which a tower takes its own). A
     Method's text tower runs its own class prompts, data is None. preprocess: picture -> tensor, by default a
     VLM's own; another library's module needs it for pictures (an image processor will do).
     generate: run `module.generate` with these settings, {"max_new_tokens": 4} and others, instead of one
@@ -220,7 +220,8 @@ def plain_run(source: Source, batch) -> tuple[dict[str, Tensor], dict]:
     with now(paused=True):
         if source.kind == "image":
             grid = check_pictures(source.tower, batch, source.run)
-            found = {} if grid is None or "rows" in source.coords else {"grid": list(grid)}
+            several = "rows" in source.coords or source.tower.family.maps  # grids, of images or of blocks
+            found = {} if grid is None or several else {"grid": list(grid)}
         elif batch is not None:
             check_ends(source.tower, batch, source.run)
     return source.run(batch), found

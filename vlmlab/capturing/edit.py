@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ..models.families import at
 from ..models.tokens import Observer, Tokens, observed
-from ..token_labels import tokens_of
-from .module_tower import ModuleTower, first, swapped, tokens_first, towers_of, unwrapped
+from .module_tower import ModuleTower, first, swapped, tokens_at, tokens_first, towers_of, unwrapped
 from .now import NOW
 from .reducers import Axis, Table
 from .sites import SITES, resolve
@@ -144,7 +143,7 @@ class Writer(Observer):
         """The edited tensor, on the device and in the dtype of the model."""
         self.hits += 1
         given, x = x, tokens_first(x, self.tower.family)
-        out, where = self.fn(x.clone(), self.table()), f"the edit of {self.name}[{self.layer}]"
+        out, where = self.fn(x.clone(), self.table(x.shape[1])), f"the edit of {self.name}[{self.layer}]"
         if not isinstance(out, Tensor) or out.shape != x.shape:
             what = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise ValueError(
@@ -153,8 +152,8 @@ class Writer(Observer):
             )
         return tokens_first(out.to(x), self.tower.family).reshape(given.shape)  # the axes as they were
 
-    def table(self) -> Table:
-        layout = tokens_of(self.tokens.layout)
+    def table(self, count: int) -> Table:
+        layout = tokens_at(self.tower.family, self.tokens.layout, count)
         axis, roles = Axis(layout, whole=True), {}
         if self.tokens.eos is not None:
             words = sum(role == "word" for role, _ in layout)

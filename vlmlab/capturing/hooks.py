@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..models.families import at
-from ..token_labels import SampleRoles, grid_by_shape, tokens_of
+from ..token_labels import SampleRoles, grid_by_shape
 from .attention_tap import Attention, attention_tap
 from .finite import Finite, shown
-from .module_tower import first, tokens_first, unwrapped
+from .module_tower import first, tokens_at, tokens_first, unwrapped
 from .record import Column, Key
 from .reducers import LABELLED, Axis, Kept, Table, apply
 from .running import Running
@@ -177,7 +177,7 @@ class Hooks:
             return len(tokens), Axis(tokens, whole=True, side="cross")
         if "" not in self.known:
             self.known[""] = self.source.roles(self.batch)
-        tokens = tokens_of(tower.layouts[layer])
+        tokens = tokens_at(tower.family, tower.layouts[layer], count)
         if not keys and layer in tower.entering:
             tokens = tokens[len(tokens) - tower.entering[layer] :]
         words = self.source.words  # they stand at the end

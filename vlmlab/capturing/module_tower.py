@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models.families import Family, Patches, Words, at, families_of, has
+from ..models.model import Model
 from ..models.tokens import Observer, Tokens
 from ..token_labels import Layout, SampleRoles, Token, as_words, layouts_by_layer, size, tokens_of
 from .patches import of_patches
@@ -209,9 +210,16 @@ def unwrapped(args: tuple, kwargs: Mapping) -> Tensor:
 
 def tokens_first(x: Tensor, family: Family) -> Tensor:
     """(batch, token, ...) whatever order the family's blocks use, rows and columns of a grid (batch, row, column,
-    width) one behind the other."""
+    width), or of a map (batch, width, row, column), one behind the other."""
+    if family.maps:  # its own inverse, but for the shape of the map
+        return x.flatten(2).transpose(1, 2)
     x = x.flatten(1, 2) if x.ndim == 4 else x
     return x if family.batch_first else x.transpose(0, 1)
+
+
+def tokens_at(family: Family, layout: Layout, count: int) -> tuple[Token, ...]:
+    """The tokens of a site of a block that this layout enters; of a map the `count` places that it has there."""
+    return tokens_of((("patch", count),) if family.maps else layout)
 
 
 def swapped(given, x: Tensor):
@@ -224,7 +232,7 @@ def swapped(given, x: Tensor):
 
 
 def towers_of(model, family: Family | Mapping[str, Family] | None = None) -> dict:
-    """The towers of a VLM, of a Method, or of any module, {"image": tower, "text": tower}.
+    """The towers of a VLM, of a Method, of another Model, or of any module, {"image": tower, "text": tower}.
 
     family: of a module that vlmlab does not know, one Family or {kind: Family}. Raises ValueError for a
     module of no known family, and for a family given to a VLM or a Method.
@@ -236,6 +244,8 @@ def towers_of(model, family: Family | Mapping[str, Family] | None = None) -> dic
         return {"image": vlm.image, "text": vlm.text}
     if not isinstance(model, nn.Module):
         raise ValueError(f"a VLM, a Method or a torch module is expected, got {type(model).__name__}")
+    if isinstance(model, Model):
+        model, family = model.wrapped, family or model.families
     if isinstance(family, Family):
         family = {family.kind: family}
     return {kind: ModuleTower(model, f) for kind, f in (family or families_of(model)).items()}

@@ -23,6 +23,8 @@ class Record(xr.Dataset):
     branch). Coordinates: role and index (and row, col of patches) on token, query_role and query_index on
     query, id and label on sample. In text role is (sample, token).
 
+    NaN stands where a layer has no such token or, in networks whose layers differ in width, no such feature.
+
     A Dataset has one axis per name. Sites that keep other layers or tokens than the first one have
     their own axis inside, called "token@site"; `record["site"]` takes the suffix off again.
     """
@@ -112,11 +114,11 @@ class Column:
         target = target[start : start + len(array)]
         if step is not None:
             target, dims = target[:, step], dims[1:]
-        if all(kept.axes[d].tokens == self.axes[d].tokens for d in self.axes):
+        if all(kept.axes[d].tokens == self.axes[d].tokens for d in self.axes) and target.shape == array.shape:
             target[...] = array
             return
         target[...] = np.nan
-        places = [np.arange(n) for n in target.shape]
+        places = [np.arange(n) for n in array.shape]
         for i, d in enumerate(dims, start=1):
             if d in self.axes:
                 at = {token: p for p, token in enumerate(self.axes[d].tokens)}
@@ -157,7 +159,8 @@ def plan_columns(first: dict[str, dict[Key, Kept]], keep: dict[str, object], sam
         axes = {
             d: dataclasses.replace(a, tokens=union(tokens[group(name, d, a)])) for d, a in one.axes.items()
         }
-        sizes = [len(axes[d].tokens) if d in axes else n for d, n in zip(one.dims, one.values.shape)][1:]
+        widest = [max(sizes) for sizes in zip(*(kept.values.shape for kept in found.values()))]
+        sizes = [len(axes[d].tokens) if d in axes else n for d, n in zip(one.dims, widest)][1:]
         shape = (*([len(layers)] if layers else []), samples, *([len(steps)] if steps else []), *sizes)
         dims = (*(["step"] if steps else []), *one.dims[1:])
         columns.append(Column(name, layers or None, dims, axes, shape))

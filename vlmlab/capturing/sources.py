@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models.fingerprint import fingerprint
+from ..models.model import Model
 from ..models.tokens import Observer, Tokens, observed
 from ..token_labels import SampleRoles, tokens_of
 from .module_tower import ModuleTower, towers_of
@@ -85,7 +86,9 @@ def open_source(
         check_generation(model, generate)
         tower.generate = generate
     if isinstance(tower, ModuleTower):
-        return of_module(model, tower, data, limit, batch_size, preprocess)
+        return (of_model if isinstance(model, Model) else of_module)(
+            model, tower, data, limit, batch_size, preprocess
+        )
     is_method = hasattr(model, "class_features")
     vlm = model.vlm if is_method else model
     attrs = {"model": vlm.name, "tower": kind, "method": type(model).__name__ if is_method else ""}
@@ -163,6 +166,25 @@ def images(model, vlm, rows: Rows, batch_size: int, common: dict) -> Source:
     )
 
 
+def of_model(model: Model, tower: ModuleTower, data, limit, batch_size, preprocess) -> Source:
+    """The source of a model that `load` gives and that is no VLM: it makes its inputs and runs in its precision."""
+    texts, label = texts_of(data) if tower.kind == "text" else (None, None)
+    inputs = data if texts is None else model.tokenize(texts)
+    preprocess = preprocess or getattr(model, "preprocess", None)
+    source = of_module(model.wrapped, tower, inputs, limit, batch_size, preprocess)
+    source.model, source.precision = model.name, coarsest(model.wrapped, model.precision)
+    source.attrs |= {"model": model.name} | ({"package": model.package} if model.package else {})
+    source.autocast, key = model.autocast, source.key
+    source.key = lambda: key() | {"weights": model.fingerprint(), "precision": model.precision}
+    if hasattr(model, "features"):
+        source.run = lambda batch: {"output": model.features(batch)}
+    if texts is not None:
+        chosen = source.coords["id"].astype(int)
+        source.coords["id"] = np.array(texts)[chosen]
+        source.coords |= {} if label is None else {"label": label[chosen]}
+    return source
+
+
 def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) -> Source:
     data = tower.taken(data) if isinstance(data, Mapping) else data
     rows, weight = rows_of(data, tower.kind, limit, preprocess), next(model.parameters())
@@ -195,13 +217,20 @@ def of_module(model, tower: ModuleTower, data, limit, batch_size, preprocess) ->
     )
 
 
-def texts(vlm, data, limit, batch_size, common) -> Source:
+def texts_of(data) -> tuple[list[str] | None, np.ndarray | None]:
+    """A list of texts, or a Split's class prompts and their labels; None for other data."""
     labels = None
     if hasattr(data, "prompts"):
         data, labels = data.prompts, np.arange(len(data.prompts))
-    if not isinstance(data, (list, tuple)) or not data or not all(isinstance(t, str) for t in data):
-        raise ValueError(f"text sites need a list of texts or a Split, got {type(data).__name__}")
-    rows = rows_of(vlm.tokenize(list(data)), "text", limit)
+    given = isinstance(data, (list, tuple)) and data and all(isinstance(t, str) for t in data)
+    return (list(data), labels) if given else (None, None)
+
+
+def texts(vlm, data, limit, batch_size, common) -> Source:
+    kind, (data, labels) = type(data).__name__, texts_of(data)
+    if data is None:
+        raise ValueError(f"text sites need a list of texts or a Split, got {kind}")
+    rows = rows_of(vlm.tokenize(data), "text", limit)
     rows.ids = np.array([data[int(i)] for i in rows.ids])
     longest = None
     if vlm.text.causal:  # one cut for all batches is exact

@@ -8,8 +8,12 @@ from . import options
 
 def list_models(args: argparse.Namespace) -> int:
     from ..models.load import embedded
+    from ..models.packages import EXTRA, PACKAGES
 
     print("\n".join(embedded()))
+    for name, package in PACKAGES.items():
+        state = f"not installed: {EXTRA}" if package.lacking else package.told
+        print(f"{name}: {package.about} ({state})")
     print("and every open_clip architecture (ViT-B-16-quickgelu --pretrained openai), local folder or file")
     return 0
 

@@ -73,12 +73,23 @@ def per_set(function, x: xr.DataArray) -> xr.DataArray:
     return xr.apply_ufunc(function, x, input_core_dims=[["sample", "feature"]], vectorize=True)
 
 
-def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.DataArray, str | None]:
+def held(v: np.ndarray) -> np.ndarray:
+    """A layer (sample, ...) as (sample, feature), without features that it does not have: NaN in all samples."""
+    v = v.reshape(len(v), -1)
+    absent = np.isnan(v[0]) if v.size else np.zeros(0, bool)
+    absent = absent & np.isnan(v).all(axis=0) if absent.any() else absent
+    return v[:, ~absent] if absent.any() else v
+
+
+def layers_by_samples(
+    x: xr.DataArray, role: str | None = None, ragged: bool = False
+) -> tuple[xr.DataArray, str | None]:
     """(layer, sample, feature), with heads (layer, sample, head, feature), of one role, and that role; None
     without a token axis.
 
-    With tokens the mean over those of `role` is taken, by default cls, or eos in text. Raises ValueError for
-    missing or further axes, and for NaN: layers that do not have such a token.
+    With tokens the mean over those of `role` is taken, by default cls, or eos in text. ragged: layers may lack
+    features, which `held` leaves out. Raises ValueError for missing or further axes, and for NaN: layers that do not
+    have such a token.
     """
     dim = feature_dim(x)
     if dim is None or "sample" not in x.dims or "layer" not in x.dims:
@@ -97,12 +108,13 @@ def layers_by_samples(x: xr.DataArray, role: str | None = None) -> tuple[xr.Data
             f"of it, for example with x.isel({wrong[0]}=0)"
         )
     x = x.transpose("layer", "sample", *extra, dim)
-    empty = [not np.isfinite(layer).all() for layer in x.values]
+    there = [held(layer) if ragged else layer for layer in x.values]
+    empty = [not layer.size or not np.isfinite(layer).all() for layer in there]
     if any(empty):
         missing = layer_numbers(x)[empty].tolist()
         raise ValueError(
-            f"layers {missing} hold NaN: they have no {role or 'such'} token (or numbers that overflowed); choose "
-            "others with x.sel(layer=...)"
+            f"layers {missing} hold NaN: they have no {role or 'such'} token (or feature, or numbers that overflowed); "
+            "choose others with x.sel(layer=...)"
         )
     return x, role
 

@@ -10,7 +10,8 @@ from .arrays import by_role, feature_dim, of_role
 def token_norms(x: xr.DataArray) -> xr.DataArray:
     """||x_t||_2 per token, in the units of the residual stream; dims of x without the feature axis.
 
-    What capture's reducer `norms` recorded passes as it is.
+    What capture's reducer `norms` recorded passes as it is. A feature that a layer does not have, in networks whose
+    layers differ in width, counts for nothing.
     """
     dim = feature_dim(x)
     if dim is None:
@@ -19,7 +20,12 @@ def token_norms(x: xr.DataArray) -> xr.DataArray:
     def length(v):  # sums in float64: squares overflow in float16
         return np.sqrt(np.einsum("...i,...i->...", v, v, dtype=np.float64))
 
-    return xr.apply_ufunc(length, x, input_core_dims=[[dim]]).rename("norm")
+    n = xr.apply_ufunc(length, x, input_core_dims=[[dim]])
+    if "layer" in x.dims and n.isnull().any():
+        absent = x.isnull().all([d for d in x.dims if d not in ("layer", dim)])
+        absent &= ~absent.all(dim)  # else it lacks these tokens
+        n = xr.apply_ufunc(length, x.where(~absent, 0), input_core_dims=[[dim]]) if absent.any() else n
+    return n.rename("norm")
 
 
 def norm_by_role(x: xr.DataArray) -> xr.DataArray:

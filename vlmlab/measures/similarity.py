@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from sklearn.metrics import pairwise_distances
 
-from .arrays import differ, layer_numbers, layers_by_samples
+from .arrays import differ, held, layer_numbers, layers_by_samples
 
 
 def cka(
@@ -23,8 +23,8 @@ def cka(
     with the unbiased estimator of Song et al. (2012), K with a zero diagonal, n samples:
     HSIC(K, L) = [tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2 1'KL1 / (n-2)] / (n (n-3)).
 
-    x: (layer, sample, feature), or with a token axis, of which the mean over one role is taken: `role`,
-    by default cls, or eos in text. y: layers of another model on the same samples; default x itself.
+    x: (layer, sample, feature), where layers may differ in width, or with a token axis, of which the mean over one
+    role is taken: `role`, by default cls, or eos in text. y: layers of another model on the same samples; default x itself.
     tile: samples per tile; memory is layers * tile^2, the Gram matrices never exist as a whole.
     Attributes: n, role. Raises ValueError for fewer than 4 samples, NaN, or samples that do not match.
     """
@@ -54,7 +54,7 @@ def minibatch_cka(
     batch = min(batch, n)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
     chosen = [order[start : start + batch] for start in range(0, n - batch + 1, batch)]
-    raw = [v.reshape(n, -1) for side in (left, right) if side is not None for v in side.values]
+    raw = [held(v) for side in (left, right) if side is not None for v in side.values]
     # CKA sees neither origin nor scale: those of the first batch keep float32 accurate
     origins = [v[chosen[0]].mean(axis=0, dtype=np.result_type(v.dtype, np.float32)) for v in raw]
     scales = [float(np.abs(v[chosen[0]]).max()) or 1.0 for v in raw]
@@ -155,7 +155,7 @@ def rsa(
             raise ValueError(f"some samples have constant features; their {metric} is not defined")
         return rankdata(pairwise_distances(z, metric=metric.replace("correlation", "cosine"))[pairs])
 
-    raw = [z.reshape(z.shape[0], -1) for side in (left, right) if side is not None for z in side.values]
+    raw = [held(z) for side in (left, right) if side is not None for z in side.values]
     found = [ranks(z) for z in raw]
     if not all(np.ptp(r) > 0 for r in found):
         raise ValueError(
@@ -169,8 +169,8 @@ def rsa(
 
 def both_sides(x: xr.DataArray, y: xr.DataArray | None, role: str | None):
     """x and y as (layer, sample, ..., feature), y may be None, and the role; ValueError when n differs."""
-    left, role = layers_by_samples(x, role)
-    right = None if y is None else layers_by_samples(y, role)[0]
+    left, role = layers_by_samples(x, role, ragged=True)
+    right = None if y is None else layers_by_samples(y, role, ragged=True)[0]
     if right is not None and right.shape[1] != left.shape[1]:
         raise ValueError(f"{left.shape[1]} and {right.shape[1]} samples; the same samples are compared")
     for side in filter(lambda side: side is not None, (left, right)):
@@ -180,7 +180,7 @@ def both_sides(x: xr.DataArray, y: xr.DataArray | None, role: str | None):
 
 def check_layers(x: xr.DataArray) -> None:
     """ValueError names the layers in which all samples are equal: no similarity is defined there."""
-    same = [not differ(v.reshape(len(v), -1)) for v in x.values]
+    same = [not differ(held(v)) for v in x.values]
     if any(same):
         raise ValueError(
             f"layers {layer_numbers(x)[same].tolist()} are the same for all {x.shape[1]} samples, as is a class token "
@@ -219,7 +219,7 @@ def normalised(x: xr.DataArray, layer: int) -> np.ndarray:
 
     Without the common mean, float32 keeps what tells samples apart; float64 input is centred in float64.
     """
-    v = x.values[layer].reshape(x.shape[1], -1)
+    v = held(x.values[layer])
     mean = v.mean(axis=0, dtype=np.result_type(v.dtype, np.float32))
     z = np.subtract(v, mean, out=np.empty(v.shape, np.float32), casting="same_kind")
     z *= np.float32(1 / max(np.linalg.norm(z) / np.sqrt(len(z)), 1e-30))

@@ -63,6 +63,11 @@ class Method(Learner):
     def build(cls, models, classes, config) -> "Method":
         if classes is None:
             raise ValueError(f"{cls.__name__} needs a task with class names")
+        if not isinstance(models["vlm"], VLM):
+            raise ValueError(
+                f"{cls.__name__} stands on images and texts in one joint space; {models['vlm'].name} is of kind "
+                f"{type(models['vlm']).__name__}"
+            )
         return cls(models["vlm"], list(classes[0]), classes[1], config)
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:

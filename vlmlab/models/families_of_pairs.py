@@ -93,6 +93,9 @@ OPEN_CLIP: dict[str, Family] = {
         "blocks", paths.TIMM_POST_NORM, timm_tokens, block_types=("EvaBlockPostNorm", "ResPostBlock")
     ),
     "timm ViT": Family("blocks", paths.TIMM, timm_tokens),
+    "timm EfficientNet or MobileNet": Family(
+        "blocks", paths.STAGES, "patch*", maps=True, marks=("conv_stem", "global_pool"), attention={}
+    ),
 }
 HUGGING_FACE: dict[str, Family] = {
     "HF CLIP or SigLIP image": Family(

@@ -60,7 +60,8 @@ class Family:
     way; `Words` for a text; `Patches` for images of different sizes; or a function of the module that says so.
     kind: "image", "text", or another name that sites of this tower begin with. forward: path of what runs
     this tower on a batch and returns its features; "" calls the module.
-    batch_first: False where blocks take (token, batch, width).
+    batch_first: False where blocks take (token, batch, width). maps: blocks take maps (batch, width, row, column)
+    and may make them smaller and wider; every place of a map is a token.
     marks: further paths that a module must have, where blocks alone do not tell families apart. block_types:
     names of classes, one of which the first block must be of.
     attention: "attn" (self) and "cross" -> path of the submodule of a block in which that attention calls
@@ -76,6 +77,7 @@ class Family:
     kind: str = "image"
     forward: str = ""
     batch_first: bool = True
+    maps: bool = False
     marks: tuple[str, ...] = ()
     block_types: tuple[str, ...] = ()
     attention: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"attn": ""})

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .model import Model
+from .tokenizers import padded
 from .weights import first_line
 
 BLOCKS = ("layers", "h", "block")  # what the list of blocks is called
@@ -59,6 +60,10 @@ class LanguageModel(Model):
         if self.processor is None:
             raise ValueError(f"{self.name} came without a tokenizer; pass load(..., tokenizer=)")
         return getattr(self.processor, "tokenizer", self.processor)
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the module takes of texts, (text, token) each, padded on the right."""
+        return padded(self.tokenizer, texts, self.device)
 
     @property
     def language(self) -> nn.ModuleList:

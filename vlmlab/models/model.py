@@ -1,6 +1,7 @@
 """What every model is: frozen weights with a name, a device, a precision and a fingerprint."""
 
 import contextlib
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -18,11 +19,14 @@ class Model(Shown, nn.Module):
     name: for people. source: JSON-able keywords of `vlmlab.load` that open it again, on any device; None for
     a model handed over as an object. precision: fp32, amp_bf16 or amp_fp16. thawed: names of the parameters
     that train, none but in a model that `thaw` gave. unusual: what no weight shows of a model, activation,
-    pixels or heads that are not OpenAI's; its fingerprint tells it.
+    pixels or heads that are not OpenAI's; its fingerprint tells it. package: what it was read from, with version
+    and licence, where that is a package. families: how capture reads the module, where that does not tell.
     """
 
     holds = ""
     unusual = ""
+    package = ""
+    families: Mapping | None = None
 
     def __init__(self, name: str, precision: str, source: dict | None = None):
         super().__init__()
@@ -41,6 +45,7 @@ class Model(Shown, nn.Module):
         trains = f", {len(self.thawed)} tensors of them train" if self.thawed else ""
         return {
             "module": type(self.wrapped).__name__,
+            "package": self.package,
             "parameters": million(sum(shared.values())) + trains,
             "source": self.source and settings({k: v for k, v in self.source.items() if v is not None}),
         }

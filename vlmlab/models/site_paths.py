@@ -3,6 +3,8 @@
 from .family import Path
 
 RESIDUAL: dict[str, Path] = {"resid.pre": ("", "in"), "resid.post": ("", "out")}
+# a stage of a convolutional network hands maps on; what is inside differs from network to network
+STAGES = RESIDUAL
 OPEN_CLIP = RESIDUAL | {
     "resid.mid": ("ln_2", "in"),
     "attn.out": ("ls_1", "out"),  # behind the layer scale, the identity in CLIP

@@ -1,8 +1,9 @@
 """Tokenizers of models: the one whose files lie in their folder, or CLIP's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from torch import Tensor, nn
 
@@ -44,6 +45,16 @@ class Padded:
             return ids
         ends = (ids == self.end).int()
         return ids.masked_fill(ends.cumsum(1) - ends > 0, 0)
+
+
+def padded(tokenizer: Callable, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+    """What a tokenizer of transformers makes of texts, (text, token) each, zeros behind the shorter ones, where the
+    attention mask is 0 too: right for any model that reads its mask. ValueError for what is no list of texts."""
+    if isinstance(texts, str) or not len(texts) or not all(isinstance(t, str) for t in texts):
+        raise ValueError("a list with one text or more is expected")
+    found = tokenizer(list(texts), return_attention_mask=True, verbose=False)
+    rows = {k: [torch.tensor(row, device=device).long() for row in found[k]] for k in found}
+    return {k: nn.utils.rnn.pad_sequence(row, batch_first=True) for k, row in rows.items()}
 
 
 def clip_tokenizer(clip: nn.Module, path: Path | str, merges: Path | None = None) -> Callable:

@@ -145,4 +145,5 @@ def described(models: dict, path: Path) -> dict:
                 "precision": model.precision,
                 "weights": model.fingerprint(),
             }
+            found[role] |= {"package": model.package} if model.package else {}
     return found

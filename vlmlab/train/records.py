@@ -61,6 +61,7 @@ class Named(Record):
 
     name: str
     weights: str
+    package: str = ""
     source: dict[str, object] | None = None
     run: str | None = None
 
