@@ -116,3 +116,22 @@ def test_one_field_for_all_classes_agrees():
     assert (measures.field_agreement(u) > 0.99).all()
     per_class = vectors(3, 8)[np.arange(30) % 3].assign_coords(label=("sample", np.arange(30) % 3))
     assert (measures.field_agreement(per_class) < 0.9).all()
+
+
+def test_attention_is_within_lemma_1():
+    rng = np.random.default_rng(0)
+    q, k = (rng.standard_normal((3, 5, 8)) * s for s in (4.0, 1.0))
+    gate = measures.attention_gate(q, k)
+    probs = torch.softmax(torch.from_numpy(q @ k.transpose(0, 2, 1) / np.sqrt(8)), dim=-1).numpy()
+    assert (probs <= gate).all() and (probs >= gate / 5).all()
+    assert gate.max(axis=-1) == pytest.approx(1) and gate.min() < 0.01
+    even = measures.attention_gate(np.zeros((1, 2, 4)), np.ones((1, 2, 4)))
+    assert (even == 1).all()  # every logit is the largest: attention is the lower bound
+
+
+def test_cosines_of_random_directions():
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((200, 64)), rng.standard_normal((300, 64))
+    cosines = measures.pair_cosines(q, k)
+    assert cosines.shape == (200, 300) and np.sqrt((cosines**2).mean()) == pytest.approx(1 / 8, rel=0.02)
+    assert measures.pair_cosines(q, 3 * q).diagonal() == pytest.approx(1)

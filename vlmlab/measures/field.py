@@ -84,6 +84,21 @@ def key_gradient_bound(
     return per_query.sum(axis=-2) / np.sqrt(q.shape[-1])
 
 
+def attention_gate(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """exp(l_t - l_max), (..., query, token): attention lies between it and its N-th part (Lemma 1, Eq. 20).
+
+    l = q k / sqrt(d), the largest over the N tokens. Plain arrays (..., token, d), without masks.
+    """
+    logits = q.astype(np.float64) @ np.swapaxes(k.astype(np.float64), -1, -2) / np.sqrt(q.shape[-1])
+    return np.exp(logits - logits.max(axis=-1, keepdims=True))
+
+
+def pair_cosines(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """cos(q_i, k_t), (..., query, token); of random directions their root mean square is 1 / sqrt(d) (Eq. 16)."""
+    u, v = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (q, k))
+    return u @ np.swapaxes(v, -1, -2)
+
+
 def unit(z: xr.DataArray) -> xr.DataArray:
     """f = z / ||z||."""
     return z / length(z)
