@@ -8,6 +8,9 @@ SHIPPED = PACKAGE / "_shipped"  # in an installed copy only (setup.py)
 HOME = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent  # holds data/ and notebooks/
 
 
+EMBEDDED = ("emoji", "drawings")  # folders of data/ that are read together, as one set of pictures
+
+
 def data_dir() -> Path:
     """The `data/` folder: $VLMLAB_DATA, else that of the installed copy or of the checkout."""
     return Path(os.environ.get("VLMLAB_DATA") or HOME / "data").expanduser()

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ... import __version__
+from ...paths import EMBEDDED
 from ..jobs.receipts import Done
 from ..manifest import Artefact, Job
 from ..places import data_digests, digest
@@ -25,7 +26,7 @@ def parts(
 
     values: the notebook's parameters; models: the profile's; runs: its training jobs with their finished runs.
     Of the embedded data and models, those count that the notebook, a parameter or the profile names:
-    'emoji/food' is of data/emoji.
+    'emoji/food' is of data/emoji and data/drawings.
     """
     cells = notebook.read(artefact.notebook)["cells"]
     source = [[c["cell_type"], "".join(c["source"])] for c in cells if c["cell_type"] != "raw"]
@@ -48,8 +49,9 @@ def of_runs(runs: list[tuple[Job, Done]]) -> dict[str, str]:
 
 
 def named(data: Path, texts: list[str]) -> list[str]:
-    """The folders of `data` that texts name: 'emoji/food' -> emoji, 'tiny' -> models/tiny."""
+    """The folders of `data` that texts name: 'emoji/food' -> emoji and drawings, 'tiny' -> models/tiny."""
     heads = {text.partition("/")[0] for text in texts}
+    heads |= {*EMBEDDED} if heads & {*EMBEDDED} else set()
     sets = {p.name for p in data.glob("*/") if p.name not in ("models", "published")}
     models = {p.name for p in data.glob("models/*/")}
     return sorted(heads & sets) + sorted(f"models/{name}" for name in heads & models)

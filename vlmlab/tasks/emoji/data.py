@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ...paths import data_dir, how_to_restore
+from ...paths import EMBEDDED, data_dir, how_to_restore
 
 MONO_STYLES = ("emojione-mono", "game-icons")  # black on nothing
 PRETRAIN_STYLES = ("twemoji", "noto-v1", "emojione-v2", "fxemoji", "streamline", "icon-park", *MONO_STYLES)
@@ -76,7 +76,7 @@ def images() -> pd.DataFrame:
     """One row per picture: style, hexcode, image (64 x 64 RGBA WebP bytes); emoji first, then `data/drawings`."""
     known = {*PRETRAIN_STYLES, *SOURCE_STYLES, *SHIFT_STYLES, CLIPART}
     frames = []
-    for folder in ("emoji", "drawings"):
+    for folder in EMBEDDED:
         path = data_dir() / folder / "images.parquet"
         frame = read_parquet(path)
         frames.append(frame.assign(style=frame["style"].astype(str)))
