@@ -10,7 +10,7 @@ from pathlib import Path
 from ..display import Panel, Shown, pictures, some, table
 from ..nearest import near
 from .coop import tasks as coop
-from .emoji import paired
+from .emoji import paired, stamps
 from .emoji import tasks as emoji
 from .images import Images
 from .own import tasks as own
@@ -209,6 +209,8 @@ def task(
 def unknown(id: object) -> str:
     """What to say of an id that is none: the nearest one, how to name data of one's own, and all there are."""
     text = str(id)
+    if text in stamps.ALL:
+        return stamps.missing(text)
     if text and os.path.exists(there := os.path.expanduser(text)):
         kind = "folder" if os.path.isdir(there) else "table"
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"

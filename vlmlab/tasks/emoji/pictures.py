@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from . import data as emoji
+from . import stamps
 
 SIZE = 64
 STRENGTH = 0.6  # of the training variety, see augment.compose
@@ -35,7 +36,7 @@ def image(id: str, rng: np.random.Generator | None = None) -> Image.Image:
 def content(id: str) -> bytes:
     """The stored bytes behind an id, for fingerprints."""
     style, hexcode, _ = parse(id)
-    return emoji.webp()[style, hexcode]
+    return stamps.content(hexcode) if style == stamps.STYLE else emoji.webp()[style, hexcode]
 
 
 def concept(id: str) -> str:
@@ -48,7 +49,9 @@ def concept(id: str) -> str:
 def composed(id: str) -> np.ndarray:
     """The fixed picture of an id as (64, 64, 3) uint8."""
     style, hexcode, variant = parse(id)
-    x = emoji.rgba(style, hexcode).astype(np.float32) / 255
+    x = (stamps.rgba(hexcode) if style == stamps.STYLE else emoji.rgba(style, hexcode)).astype(
+        np.float32
+    ) / 255
     ink, alpha = x[..., :3], x[..., 3:]
     out = ink * alpha + background(id, variant, mean_ink(ink, alpha)) * (1 - alpha)
     return np.round(255 * out).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The embedded tasks, made from `data/emoji` and `data/drawings`. Four kinds, all with md5-fixed splits:
+"""The embedded tasks, made from `data/emoji` and `data/drawings`. Kinds, all with md5-fixed splits:
 
 - `emoji/animals`: subgroup classes (mammal, bird, ...). Train and test emoji are disjoint; both come
   in the styles noto and fluent-flat.
@@ -8,6 +8,8 @@
   show the twin of a training picture.
 - `drawings/animals`: the classes of `emoji/animals` with the clip art of many hands beside the emoji, in
   training and in test: more concepts in every class, hence smaller errors. Clip art is on white alone.
+- `photos/animals`: `drawings/animals`, tested on photographs too (shift `photo`), where they are installed
+  (stamps.py).
 - `emoji/emotions`: faces with soft labels over seven emotions; `labels` is their first maximum.
 
 Shifts: fluent-3d, fluent-hc, `noise` (the test drawings in one source style on coloured noise) and `novel`
@@ -15,6 +17,7 @@ Shifts: fluent-3d, fluent-hc, `noise` (the test drawings in one source style on 
 lack classes: no fluent style draws families.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -23,7 +26,7 @@ import pandas as pd
 
 from ..split import Dataset, Split
 from . import data as emoji
-from . import pictures
+from . import pictures, stamps
 
 TEMPLATE = "a photo of a {}."
 FACE_TEMPLATE = "a photo of a {} face."
@@ -50,13 +53,21 @@ PROTOCOLS = ("zero_shot", "few_shot", "domain_shift", "base_to_new", "cross_data
 def names() -> list[str]:
     """Ids of the embedded tasks."""
     emoji_tasks = [f"emoji/{g}" for g in GROUPS] + [f"emoji/{g}-fine" for g in GROUPS] + ["emoji/emotions"]
-    return emoji_tasks + [f"drawings/{g}" for g in WIDENED]
+    return emoji_tasks + [f"drawings/{g}" for g in WIDENED] + stamps.names()
 
 
 @functools.lru_cache(maxsize=64)
 def dataset(id: str, backgrounds: int = 2) -> Dataset:
     """The data of one of `names()`; each test image comes on `backgrounds` grounds, the first white."""
     world, task = id.split("/")
+    if world == "photos":
+        of = {
+            "id": id,
+            "shifts": photos(task, backgrounds),
+            "others": {},
+            "protocols": ("zero_shot", "domain_shift"),
+        }
+        return dataclasses.replace(subgroups(task, backgrounds, clipart=True), **of)
     if world == "drawings":
         return subgroups(task, backgrounds, clipart=True)
     if task == "emotions":
@@ -92,7 +103,7 @@ def split(
         (f"{style}/{hexcode}{v}", label, hexcode)
         for hexcode, label in zip(table["hexcode"], table["label"], strict=True)
         for style in styles
-        if (style, hexcode) in emoji.webp() and (style, hexcode) not in left_out
+        if (style == stamps.STYLE or (style, hexcode) in emoji.webp()) and (style, hexcode) not in left_out
         for v in (variants if variants and style != emoji.CLIPART else [""])
     ]
     distributions = None if soft is None else soft.loc[[h for _, _, h in rows]].to_numpy(np.float32)
@@ -127,11 +138,25 @@ def shifts(
     return out
 
 
-def subgroups(task: str, backgrounds: int, clipart: bool = False) -> Dataset:
-    """Classes: the names in `data/emoji/classes.csv`, in its order; clipart: the drawings of many hands too."""
+def photos(task: str, backgrounds: int) -> dict[str, Split]:
+    """The shift `photo`: photographs of the classes that have some."""
+    classnames, label = labels(task)
+    table = stamps.table()
+    table = table[table["subgroup"].isin(label.index)]
+    table = table.assign(label=table["subgroup"].map(label).astype(int))
+    return {"photo": split(table, (stamps.STYLE,), classnames, grounds(backgrounds))}
+
+
+def labels(task: str) -> tuple[tuple[str, ...], pd.Series]:
+    """The classes of a group, the names in `data/emoji/classes.csv` in its order, and subgroup -> label."""
     rows = emoji.classes().query("task == @task")
     classnames = tuple(rows["name"].drop_duplicates())
-    label = rows.set_index("subgroup")["name"].map(classnames.index)
+    return classnames, rows.set_index("subgroup")["name"].map(classnames.index)
+
+
+def subgroups(task: str, backgrounds: int, clipart: bool = False) -> Dataset:
+    """The subgroups of the emoji as classes; clipart: the drawings of many hands too."""
+    classnames, label = labels(task)
     table = emoji.concepts()
     styles, tasks = emoji.SOURCE_STYLES, [f"emoji/{g}" for g in GROUPS]
     if clipart:
