@@ -27,6 +27,7 @@ def data_copy(tmp_path, monkeypatch):
     folder.mkdir()
     for path in [*DATA.glob("*.parquet"), *DATA.glob("*.csv")]:
         (folder / path.name).symlink_to(path)
+    (tmp_path / "drawings").symlink_to(DATA.parent / "drawings")
     monkeypatch.setenv("VLMLAB_DATA", str(tmp_path))
     forget()
     yield folder

@@ -9,14 +9,18 @@ import pytest
 import vlmlab.tasks as tasks
 from vlmlab.tasks.emoji import data as emoji
 from vlmlab.tasks.emoji import pictures as emoji_pictures
+from vlmlab.tasks.emoji import stamps
 from vlmlab.tasks.emoji import tasks as emoji_tasks
 from vlmlab.tasks.split import Dataset, Split
 
-SUBGROUPS = [n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotions"))]
+SUBGROUPS = [
+    n for n in emoji_tasks.names() if not n.endswith(("-fine", "emotions")) and not n.startswith("photos")
+]
+EMOJI = [n for n in SUBGROUPS if n.startswith("emoji")]
 
 
 def test_names():
-    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 3 + 15
+    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 5 + 3 + 15 + len(stamps.names())
     assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions", "caltech101"} <= set(tasks.names())
 
 
@@ -33,12 +37,12 @@ def test_every_task_is_sound(id):
 
 @pytest.mark.parametrize("id", SUBGROUPS)
 def test_subgroup_classes_follow_the_table(id):
-    rows = emoji.classes().query("task == @id.removeprefix('emoji/')")
+    rows = emoji.classes().query("task == @id.partition('/')[2]")
     data = emoji_tasks.dataset(id)
     assert data.train.classnames == tuple(dict.fromkeys(rows["name"]))
-    table = emoji.concepts().set_index("hexcode")
+    table = pd.concat([emoji.concepts(), emoji.drawings()]).set_index("hexcode")
     for split in (data.train, data.test, data.shifts["novel"]):
-        subgroups = [table["subgroup"][emoji_pictures.parse(i)[1]] for i in split.ids]
+        subgroups = [table["subgroup"][emoji_pictures.concept(i)] for i in split.ids]
         wanted = rows.set_index("subgroup")["name"][subgroups]
         assert list(wanted) == [split.classnames[x] for x in split.labels]
 
@@ -82,7 +86,9 @@ def test_base_and_new_divide_the_classes(id):
 
 def test_other_protocols():
     cross = tasks.task("emoji/animals", protocol="cross_dataset", shots=1)
-    assert list(cross.tests) == ["emoji/animals", *(n for n in SUBGROUPS if n != "emoji/animals")]
+    assert list(cross.tests) == ["emoji/animals", *(n for n in EMOJI if n != "emoji/animals")]
+    others = tasks.task("drawings/animals", protocol="cross_dataset", shots=1).tests
+    assert {*others} == {*SUBGROUPS} - {*EMOJI}
     food = tasks.task("emoji/food", protocol="few_shot").tests["test"]
     assert cross.tests["emoji/food"].classnames == food.classnames
     assert cross.tests["emoji/food"].ids == food.ids
