@@ -12,6 +12,7 @@ from vlmlab import studies
 from vlmlab.studies.claims import judge
 
 HERE = Path(__file__).parent
+pytestmark = pytest.mark.study
 PARAMETERS = 'study = "ground"\nartefact = ""\nprofile = "demo"\nruns = "runs"\nout = ""\nmethods: list = []'
 START = """from vlmlab import studies
 art = studies.artefact(study, artefact, profile, runs, out, train="ground_train:train")

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import coop_miniature as mini
+import pytest
 
 import vlmlab
 from vlmlab import studies
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.study
 
 
 def test_the_check_profile_trains_and_draws_with_the_papers_model(tmp_path, monkeypatch):
