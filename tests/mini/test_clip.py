@@ -115,3 +115,28 @@ def test_what_is_exported_loads_and_says_the_same(whole, tmp_path):
 def test_it_is_scored_by_retrieval(whole, task):
     frame = vlmlab.evaluate(whole, task)
     assert {"i2t R@1", "t2i R@10"} <= set(frame["metric"]) and "test" in set(frame["split"])
+
+
+def test_pictures_are_drawn_at_the_size_of_the_model(task, tmp_path):
+    """Another size is another grid of patches; drawings of 64 pixels are scaled to it."""
+    run = vlmlab.fit(
+        "clip", {}, task, out=tmp_path, **(SIZES | SMALL | {"image": 72, "patch": 12, "samples": 24})
+    )
+    vlm = vlmlab.load(run.model.export(tmp_path / "model", {}), device="cpu")
+    assert vlm.clip.visual.grid_size == (6, 6) and vlm.preprocess(task.tests[next(iter(task.tests))].image(0)).shape == (
+        3,
+        72,
+        72,
+    )
+    assert run.metrics["loss"].notna().all()
+
+
+def test_every_recipe_fits_into_the_repository():
+    """At most 15 MB for tiny and 25 MB for the others, as half precision."""
+    from vlmlab.mini.recipes import RECIPES
+
+    for name, sizes in RECIPES.items():
+        with torch.device("meta"):
+            model = CLIP(**model_config(Clip.Config(**sizes), 9000))
+        megabytes = 2e-6 * sum(p.numel() for p in model.parameters())
+        assert megabytes < (15 if name == "tiny" else 25), name

@@ -7,6 +7,7 @@ import typing
 from pathlib import Path
 
 from .. import known_names
+from ..mini.recipes import RECIPES
 from ..nearest import hint
 from . import options
 from .options import split, typed
@@ -19,7 +20,7 @@ def pretrain(args: argparse.Namespace) -> int:
     import vlmlab
 
     torch.set_num_threads(args.threads)
-    given = settings("clip", args.set)
+    given = RECIPES[args.model] | settings("clip", args.set)
     given |= {k: v for k, v in (("samples", args.samples), ("seed", args.seed)) if v is not None}
     task = vlmlab.task("emoji/pretraining", protocol="retrieval", seed=0)
     run = vlmlab.fit("clip", {}, task, out=args.out, study="pretrain", device=args.device, **given)
@@ -173,7 +174,7 @@ def settings(method: str, texts: list[str]) -> dict:
 
 MANY = {"action": "append", "default": []}
 PRETRAIN = {
-    "model": {"choices": ["tiny"], "metavar": "MODEL", "help": "tiny"},
+    "model": {"choices": [*RECIPES], "metavar": "MODEL", "help": " or ".join(RECIPES)},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where runs go (runs)"},
     "--samples": {"type": options.positive, "metavar": "N", "help": "images to see (as the recipe says)"},
     "--seed": {"type": options.seed, "metavar": "S", "help": "(as the recipe says)"},

@@ -1,3 +1,3 @@
 """Systems that train from nothing, at a size for looking inside. One file each."""
 
-SHARED = ("vocabulary",)
+SHARED = ("recipes", "vocabulary")

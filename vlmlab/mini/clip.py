@@ -41,6 +41,7 @@ class Clip(Learner):
 
         width: int = 128
         head_width: int = 32
+        image: int = 64  # pixels of a side; the drawings have 64
         patch: int = 8
         context: int = 32
 
@@ -68,7 +69,7 @@ class Clip(Learner):
             self.tokenizer = SimpleTokenizer(bpe_path=str(merges), context_length=config.context)
         self.build_model(SHALLOW)
         self.clip.logit_scale.data.fill_(math.log(14))
-        self.preprocess = image_transform_v2(PreprocessCfg(size=(64, 64)), is_train=False)
+        self.preprocess = image_transform_v2(PreprocessCfg(size=(config.image,) * 2), is_train=False)
 
     def build_model(self, layers: int) -> None:
         self.clip, self.layers = CLIP(**model_config(self.config, self.tokenizer.vocab_size, layers)), layers
@@ -138,7 +139,10 @@ class Clip(Learner):
             torch.tensor(v, device=self.device).view(3, 1, 1)
             for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         )
-        image = F.normalize(self.encode_image((batch["image"] - mean) / std), dim=-1)
+        pixels, side = batch["image"], self.config.image
+        if pixels.shape[-1] != side:
+            pixels = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+        image = F.normalize(self.encode_image((pixels - mean) / std), dim=-1)
         text = F.normalize(self.encode_text(batch["text"]), dim=-1)
         return {"clip": contrastive(image, text, self.clip.logit_scale.exp(), batch["match"])}
 
@@ -163,7 +167,7 @@ def model_config(c, vocab: int, layers: int = 12) -> dict:
         "embed_dim": c.width,
         "quick_gelu": True,
         "vision_cfg": {
-            "image_size": 64,
+            "image_size": c.image,
             "layers": layers,
             "width": c.width,
             "head_width": c.head_width,
