@@ -47,7 +47,7 @@ ALIKE = 0.05  # mean absolute RGB difference on white at 32 pixels, of 1: the sa
 
 def install(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "package.json").write_text("{}")
+    (folder / "package.json").write_text("{}", encoding="utf-8")
     wanted = [f"{p}@{v}" for p, v, _ in STYLES.values()] + [f"{p}@{v}" for p, v in emoji.NAMES.items()]
     subprocess.run(["npm", "install", "--ignore-scripts", "--silent", *wanted], cwd=folder, check=True)
     return folder / "node_modules"
@@ -70,7 +70,7 @@ def icons(modules: Path, concepts: pd.DataFrame) -> tuple[list[tuple[str, str, s
     forbidden = Forbidden(concepts)
     jobs, things = [], {}
     for style, (package, _, rest) in STYLES.items():
-        table = json.loads((modules / package / "icons.json").read_text())
+        table = json.loads((modules / package / "icons.json").read_text(encoding="utf-8"))
         table["icons"] = {k: v for k, v in table["icons"].items() if not v.get("hidden")}
         matched = emoji.match_by_slug(table, concepts, modules)
         novel = set(concepts.hexcode[concepts.novel])

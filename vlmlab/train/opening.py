@@ -145,5 +145,5 @@ def described(models: dict, path: Path) -> dict:
                 "precision": model.precision,
                 "weights": model.fingerprint(),
             }
-            found[role] |= {"package": model.package} if model.package else {}
+            found[role] |= {"package": told} if (told := getattr(model, "package", "")) else {}
     return found
