@@ -9,7 +9,7 @@ from test_inference import claim
 import vlmlab
 from vlmlab.studies.claims import answers
 from vlmlab.studies.claims.inference import estimates
-from vlmlab.studies.pages import tables
+from vlmlab.studies.pages import by_seed
 from vlmlab.train.run_folder import RESULTS
 
 
@@ -47,7 +47,7 @@ def test_concepts_are_counted_and_drawn_the_same_for_all_runs(runs, rows):
 
 
 def test_a_model_that_no_seed_changes_has_an_error_over_concepts(rows):
-    wide = tables.per_seed(rows, "none")
+    wide = by_seed.per_seed(rows, "none")
     wide.attrs |= rows.attrs
     chosen = {"task": "average", "split": "hm", "method": "zero_shot"}
     (found,) = estimates(wide, claim("level", of=chosen))

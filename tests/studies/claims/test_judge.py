@@ -12,7 +12,7 @@ from vlmlab.studies.claims import judge as claims
 from vlmlab.studies.claims.claim import load as load_claims
 from vlmlab.studies.claims.inference import OPEN, UNTESTABLE
 from vlmlab.studies.jobs import receipts
-from vlmlab.studies.pages import tables
+from vlmlab.studies.pages import by_seed, tables
 
 ROOT = Path(__file__).parents[3]
 ONE = """[[claim]]
@@ -263,7 +263,7 @@ def test_numbers_one_by_one_are_read_before_a_table_of_means(project):
     write(project, ONE)
     each = frame([1, 1.1, 0.9])
     tidy = tables.together(
-        tables.measured(each, ["method", "task"]),
+        by_seed.measured(each, ["method", "task"]),
         tables.stated(pd.DataFrame({"method": ["a", "b"], "task": "toy/a", "value": [0.0, 50.0]}), "planned"),
     )
     save(project, tidy)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from vlmlab.studies import read_provenance, save_table
-from vlmlab.studies.pages import tables
+from vlmlab.studies.pages import by_seed, tables
 
 NOTE = {"study": "alignednorm", "profile": "demo", "run_keys": ["b2", "a1"], "seeds": [2, 1]}
 
@@ -40,7 +40,7 @@ def tidy(*numbers, kind="measured", task="average"):
     return tables.together(pd.DataFrame(lines, columns=["method", "task", *tables.NUMBERS]))
 
 
-def by_seed(**values):
+def listed(**values):
     """Numbers one by one: method -> its values by seed."""
     lines = [(m, "average", s, float(v)) for m, each in values.items() for s, v in enumerate(each, 1)]
     return pd.DataFrame(lines, columns=["method", "task", "seed", "value"])
@@ -49,14 +49,14 @@ def by_seed(**values):
 def marks(**values):
     """What is marked of methods with these values by seed."""
     lower = values.pop("lower", ())
-    each = by_seed(**values)
-    frame = tables.together(tables.measured(each, ["method", "task"]))
+    each = listed(**values)
+    frame = tables.together(by_seed.measured(each, ["method", "task"]))
     found = tables.printed(frame, ["task"], ["kind", "method"], each=each, lower=lower)[1]
     return found.iloc[0].tolist()
 
 
 def test_methods_are_called_as_in_the_published_tables():
-    found = tables.per_seed(
+    found = by_seed.per_seed(
         results(
             mmrlpp__unified__a__1=(80, 60),
             mmrlpp__decoupled__a__1=(80, 70),
@@ -65,21 +65,21 @@ def test_methods_are_called_as_in_the_published_tables():
         "alignednorm",
     )
     assert set(found["method"]) == {"mmrlpp_unified", "mmrlpp", "aligned_norm"}
-    few = tables.per_seed(results(mmrlpp__unified__a__1=(80, 60)), "alignednorm", "table4")
+    few = by_seed.per_seed(results(mmrlpp__unified__a__1=(80, 60)), "alignednorm", "table4")
     assert set(few["method"]) == {"mmrlpp"}  # few-shot has no other rule, and its table one MMRL++
 
 
 def test_variants_of_a_method_are_told_apart():
     rows = results(one__unified__a__1=(80, 60), two__unified__a__1=(70, 50)).assign(method="one")
     rows["variant"] = [""] * 3 + ["long"] * 3
-    found = tables.per_seed(rows, "none")
+    found = by_seed.per_seed(rows, "none")
     assert set(found["method"]) == {"one", "one_long"}
-    assert tables.measured(found, ["method", "task", "split"])["n"].tolist() == [1] * len(found)
+    assert by_seed.measured(found, ["method", "task", "split"])["n"].tolist() == [1] * len(found)
 
 
 def test_the_average_is_that_of_papers():
     """The harmonic mean of the means, not the mean of the harmonic means."""
-    found = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
+    found = by_seed.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
     average = found[found["task"] == "average"].set_index("split")["value"]
     assert average.to_dict() == {"base": 70, "new": 40, "hm": pytest.approx(2 * 70 * 40 / 110)}
     assert average["hm"] != pytest.approx(found[found["split"] == "hm"]["value"][:2].mean())
@@ -87,31 +87,31 @@ def test_the_average_is_that_of_papers():
 
 def test_an_average_over_some_tasks_only_is_an_error():
     with pytest.raises(ValueError, match="two has numbers for 1 of 2 tasks"):
-        tables.per_seed(
+        by_seed.per_seed(
             results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70), two__unified__a__1=(90, 10)),
             "none",
         )
     with pytest.raises(ValueError, match="one metric, got accuracy, other"):
         one = results(one__unified__a__1=(90, 10))
-        tables.per_seed(pd.concat([one, one.assign(metric="other")]), "none")
+        by_seed.per_seed(pd.concat([one, one.assign(metric="other")]), "none")
 
 
 def test_targets_have_an_average_and_their_source_has_none():
     """Trained on toy/a, tested on it and on two others: the average is that of the others."""
     lines = results(one__unified__a__1=(90, 10)).assign(protocol="cross_dataset")
     lines["split"] = ["toy/a", "toy/b", "toy/c"][: len(lines)]
-    found = tables.per_seed(lines, "none").set_index(["split", "task"])["value"]
+    found = by_seed.per_seed(lines, "none").set_index(["split", "task"])["value"]
     assert found["source"].to_dict() == {"toy/a": 90}
     others = lines.set_index("split")["value"].drop("toy/a")
     assert found["target"].to_dict() == {**others, "average": others.mean()}
 
 
 def test_the_mean_of_harmonic_means_has_a_row_of_its_own():
-    seeds = tables.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
-    found = tables.mean_of_hm(seeds).query("task == 'average'").set_index("split")["value"]
+    seeds = by_seed.per_seed(results(one__unified__a__1=(90, 10), one__unified__b__1=(50, 70)), "none")
+    found = by_seed.mean_of_hm(seeds).query("task == 'average'").set_index("split")["value"]
     assert found["mean_of_hm"] == pytest.approx((18 + 2 * 50 * 70 / 120) / 2)
     assert found["hm"] == pytest.approx(2 * 70 * 40 / 110)
-    printed = tables.mean_of_hm(tables.published("alignednorm", "table1"))
+    printed = by_seed.mean_of_hm(tables.published("alignednorm", "table1"))
     ours = printed[(printed["split"] == "mean_of_hm") & (printed["method"] == "aligned_norm")]
     assert ours["mean"].item() == pytest.approx(81.28, abs=0.01) and ours["kind"].item() == "published"
 
@@ -131,22 +131,22 @@ def test_a_gain_must_hold_over_pairs_and_over_seeds(gains, wanted):
     rows = [("one", task, seed, 50 + 10 * seed) for task, seed in pairs]
     rows += [("two", task, seed, 50 + 10 * seed + gain) for (task, seed), gain in zip(pairs, gains)]
     frame = pd.DataFrame(rows, columns=["method", "task", "seed", "value"])
-    found = tables.compared(frame, "two", "one")
+    found = by_seed.compared(frame, "two", "one")
     assert found.endswith(f": {wanted}") and "over 6 pairs" in found and "(3 seeds)" in found
     assert f"{sum(gains) / 6:+.1f} points" in found and f"above 0 in {sum(g > 0 for g in gains)}" in found
-    assert tables.compared(frame[frame["seed"] == 1], "two", "one").endswith("one seed shows nothing")
+    assert by_seed.compared(frame[frame["seed"] == 1], "two", "one").endswith("one seed shows nothing")
 
 
 def test_measured_summaries():
-    seeds = tables.per_seed(
+    seeds = by_seed.per_seed(
         results(one__unified__a__1=(1, 2), one__unified__a__2=(3, 2), one__unified__a__3=(8, 2)), "none"
     )
-    found = tables.measured(seeds, note="accuracy").set_index(["task", "split"])
+    found = by_seed.measured(seeds, note="accuracy").set_index(["task", "split"])
     base = found.loc["toy/a", "base"]
     assert (base["mean"], base["n"], base["kind"], base["note"]) == (4, 3, "measured", "accuracy")
     assert base["sd"] == pytest.approx(13**0.5)  # the sample standard deviation
     with pytest.raises(ValueError, match=r"two values for .*'one'"):
-        tables.measured(seeds, ["method"])
+        by_seed.measured(seeds, ["method"])
 
 
 def test_published_numbers_have_no_spread():
@@ -195,12 +195,12 @@ def test_less_can_be_better():
 
 
 def test_nothing_is_marked_without_the_numbers_one_by_one():
-    frame = tables.together(tables.measured(by_seed(**HARD), ["method", "task"]))
+    frame = tables.together(by_seed.measured(listed(**HARD), ["method", "task"]))
     assert tables.printed(frame, ["task"], ["kind", "method"])[1].iloc[0].tolist() == ["", "", ""]
 
 
 def test_published_and_planned_are_never_marked_and_stand_apart():
-    each = by_seed(a=(59, 60, 61), b=(54, 55, 56.1))
+    each = listed(a=(59, 60, 61), b=(54, 55, 56.1))
     whole = tables.together(
         tidy(("a", 60, 1, 3), ("b", 55, 1, 3)),
         tidy(("a", 90, None, None), kind="published"),
@@ -240,7 +240,7 @@ def cells(page):
 
 def test_three_files_say_the_same(tmp_path):
     frame = tidy(("a", 60, 1, 3), ("b", 55, 1, 3), ("c", 50, 1, 3))
-    texts, found = tables.printed(frame, ["task"], ["kind", "method"], each=by_seed(**HARD))
+    texts, found = tables.printed(frame, ["task"], ["kind", "method"], each=listed(**HARD))
     csv, tex, page = save(tmp_path, texts, found, data=frame)
     assert [p.name for p in (csv, tex, page)] == ["table1.csv", "table1.tex", "table1.html"]
     assert pd.read_csv(csv)[["method", "mean"]].to_numpy().tolist() == [["a", 60], ["b", 55], ["c", 50]]

@@ -17,7 +17,7 @@ METRICS = ("accuracy", "balanced_accuracy")
 
 
 def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFrame:
-    """The rows of runs as `tables.per_seed` takes them, wide: columns 0, 1, ... are the metric under all draws.
+    """The rows of runs as `by_seed.per_seed` takes them, wide: columns 0, 1, ... are the metric under all draws.
 
     runs: path, protocol, variant. `attrs["concepts"]` says how many there are. Images of one concept are drawn together,
     within its class, the same ones for every run. LookupError where answers were not kept, or for another metric.

@@ -74,7 +74,7 @@ class Evidence:
     def runs(self, matrix: str, metric: str) -> Rows:
         """One row per run, task and split, with averages over tasks, under draws of the test concepts; all runs of the
         matrices (joined by +) or none, on the tasks that every method has."""
-        from ..pages.tables import per_seed
+        from ..pages.by_seed import per_seed
 
         matrices = tuple(matrix.split("+"))
         if lacks := [m for m in matrices if m not in self.study.profile(self.profile).matrices]:

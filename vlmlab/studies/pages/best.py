@@ -14,7 +14,7 @@ from .intervals import over_seeds
 def marks(tidy, each, rows: list[str], columns: list[str], lower: Iterable[str] = ()) -> list[str]:
     """'best', 'second' or '' for each line of a tidy table.
 
-    each: the numbers one by one, as `tables.per_seed` has them; methods that are not there are not compared. rows,
+    each: the numbers one by one, as `by_seed.per_seed` has them; methods that are not there are not compared. rows,
     columns: what tells the cells of the printed table apart. lower: values of a row or column for which less is better.
     """
     found = dict.fromkeys(tidy.index, "")

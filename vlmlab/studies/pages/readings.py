@@ -8,7 +8,7 @@ from ...names_and_colours import label
 def below(rows, against: str = "zero_shot", names: Mapping[str, str] | None = None) -> list[str]:
     """Which methods end below another, usually the model without training, and on which classes they lose.
 
-    rows: of `tables.per_seed`, with the splits base, new and hm; those of the task `average` are read. A sentence
+    rows: of `by_seed.per_seed`, with the splits base, new and hm; those of the task `average` are read. A sentence
     for each method whose mean harmonic mean (percent) over seeds is below, worst first; one that says so when
     none is. KeyError for an unknown method.
     """
