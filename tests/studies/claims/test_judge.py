@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from vlmlab import cli, studies
+from vlmlab.studies.claims import evidence
 from vlmlab.studies.claims import judge as claims
 from vlmlab.studies.claims.claim import load as load_claims
 from vlmlab.studies.claims.inference import OPEN, UNTESTABLE
@@ -317,9 +318,9 @@ def test_runs_are_paired_and_averaged(project, monkeypatch):
     def no_answers(runs, metric):
         raise LookupError("evaluate them again")
 
-    monkeypatch.setattr(claims, "drawn", no_answers)
+    monkeypatch.setattr(evidence, "drawn", no_answers)
     done = [receipts.Done(str(seed), f"k{seed}", "") for seed in (1, 2)]
-    monkeypatch.setattr(claims.Index, "done", lambda index, job: done[job.seed - 1])
+    monkeypatch.setattr(evidence.Index, "done", lambda index, job: done[job.seed - 1])
     for seed in "12":
         project.write(f"runs/{seed}/run.json", "{}")
     result = judge(project)
