@@ -25,21 +25,40 @@ def block(x, s, name):
     return x + F.linear(h, s[f"{name}.mlp.c_proj.weight"], s[f"{name}.mlp.c_proj.bias"])
 
 
-def class_tokens(s, images, prompts, replace=True):
-    """CLS (batch, block, width) behind blocks 1 to 12; prompts: block -> tokens (token, width) before it."""
+def embedded(s, images):
     conv = s["visual.conv1.weight"]
     x = F.conv2d(images, conv, stride=conv.shape[-1]).flatten(2).transpose(1, 2)
     cls = s["visual.class_embedding"].expand(len(x), 1, -1)
-    x = norm(torch.cat([cls, x], 1) + s["visual.positional_embedding"], s, "visual.ln_pre")
-    there, out = 0, []
+    return norm(torch.cat([cls, x], 1) + s["visual.positional_embedding"], s, "visual.ln_pre")
+
+
+def put(x, prompt, instead_of=0):
+    """Prompts (token, width) behind CLS, in place of so many tokens there."""
+    return torch.cat([x[:, :1], prompt.expand(len(x), -1, -1), x[:, 1 + instead_of :]], 1)
+
+
+def class_tokens(s, images, prompts, replace=True):
+    """CLS (batch, block, width) behind blocks 1 to 12; prompts: block -> tokens (token, width) before it."""
+    x, there, out = embedded(s, images), 0, []
     for layer in range(1, BLOCKS + 1):
         if layer in prompts:
-            new = prompts[layer].expand(len(x), -1, -1)
-            x = torch.cat([x[:, :1], new, x[:, 1 + (there if replace else 0) :]], 1)
-            there = new.shape[1]
+            x, there = put(x, prompts[layer], there if replace else 0), len(prompts[layer])
         x = block(x, s, f"visual.transformer.resblocks.{layer - 1}")
         out.append(x[:, 0])
     return torch.stack(out, 1)
+
+
+def restarted(s, images, spans, prompts):
+    """CLS of every stage behind its blocks, which the sketch runs on what went into the first one and its prompts."""
+    x, there, out = embedded(s, images), 0, []
+    for (first, last), prompt in zip(spans, prompts):
+        x, there = put(x, prompt, there), len(prompt)
+        y, taps = x, []
+        for layer in range(first, last + 1):
+            y = block(y, s, f"visual.transformer.resblocks.{layer - 1}")
+            taps.append(y[:, 0])
+        out.append(torch.stack(taps, 1))
+    return out
 
 
 def lafter(s, images, prompt):

@@ -162,6 +162,16 @@ def test_the_gradient_of_sigma_is_that_of_finite_differences(build, sigma):
     assert found.item() == pytest.approx(slope, rel=1e-3) and abs(slope) > 1e-6
 
 
+def test_a_fixed_width_is_no_parameter(build):
+    m = build(aggregate="fixed", sigma=0.5)
+    assert not any(n.startswith("agg") for n in m.trainable())
+    wanted = Aggregation("gaussian", 3, 0.5)
+    assert torch.equal(m.block_weights()[0], wanted()) and m.aggregations[0].sigma().item() == pytest.approx(
+        0.5
+    )
+    assert phases(m)[-1][2][3:] == ["theta", "adapter"]
+
+
 # the eighteen errors
 
 
@@ -228,6 +238,17 @@ def test_error_8_a_norm_without_the_models_scale_is_another_read_out(build):
     )
     assert_close(features(bare)["cls"], (F.layer_norm(x, (128,)) @ v.proj).detach(), 3e-6)
     assert (features(own)["cls"] - features(bare)["cls"]).abs().max() > 0.05
+
+
+def test_error_9_a_stage_that_starts_again_is_another_method(moved):
+    onward, restart = (moved(tokens=3, norms="all", flow=flow) for flow in ("onward", "restart"))
+    with torch.no_grad():
+        taps = restart.taps(small_clip.images())
+        wanted = published.restarted(tensors(restart.vlm), small_clip.images(), PLAN, restart.prompt)
+    for a, b in zip(taps, wanted):
+        assert_close(a, b, 3e-6)
+    apart = (features(onward)["stage2"] - features(restart)["stage2"]).abs().max()
+    assert apart > 0.05 and torch.equal(onward.prompt[1], restart.prompt[1])
 
 
 def test_error_10_a_width_is_positive_and_stands_only_where_it_does_something(build):

@@ -32,10 +32,11 @@ class Aggregation(nn.Module):
     """Weights of the blocks l = 1..d of one stage, (block,), whose last block is the nearest: far = d - l.
 
     gaussian: softmax of -far^2 / 2 sigma^2, sigma = exp(rho) learned; the last block alone as sigma goes to 0, the
-    mean as it grows. cascade: the weights are what is learned, from exp(-far^2 / 2 sigma^2), as in Cascade-CLIP's code.
-    last: the last block. The plan's own, which go wrong: formula, exp(-(far+1)^2 / 2 sigma^2), which gives a lone
-    block 0.607 and all blocks nothing as sigma goes to 0; sketch, the same divided by its sum, 0/0 there; their sigma
-    may change its sign. A stage of one block has weight 1 and nothing to learn, but in these two.
+    mean as it grows. fixed: the same with a sigma that stays. cascade: the weights are what is learned, from
+    exp(-far^2 / 2 sigma^2), as in Cascade-CLIP's code. last: the last block. The plan's own, which go wrong: formula,
+    exp(-(far+1)^2 / 2 sigma^2), which gives a lone block 0.607 and all blocks nothing as sigma goes to 0; sketch, the
+    same divided by its sum, 0/0 there; their sigma may change its sign. A stage of one block has weight 1 and nothing
+    to learn, but in these two.
     """
 
     def __init__(self, kind: str, blocks: int, sigma: float):
@@ -45,20 +46,24 @@ class Aggregation(nn.Module):
         self.register_buffer("far", far, persistent=False)
         start = {
             "gaussian": torch.tensor(math.log(sigma)),
+            "fixed": torch.tensor(math.log(sigma)),
             "cascade": (-far.square() / (2 * sigma**2)).exp(),
             "last": None,
             "formula": torch.tensor(float(sigma)),
             "sketch": torch.tensor(float(sigma)),
         }[kind]
         alone = blocks == 1 and kind in ("gaussian", "cascade")
-        self.value = None if alone or start is None else nn.Parameter(start)
+        if kind == "fixed":
+            self.register_buffer("value", start, persistent=False)
+        else:
+            self.value = None if alone or start is None else nn.Parameter(start)
 
     def forward(self) -> Tensor:
         if self.value is None:
             return (self.far == 0).float()
         if self.kind == "cascade":
             return self.value
-        if self.kind == "gaussian":
+        if self.kind in ("gaussian", "fixed"):
             return (-self.far.square() / (2 * self.sigma().square())).softmax(0)
         weights = (-(self.far + 1).square() / (2 * self.value.square())).exp()
         return weights / weights.sum() if self.kind == "sketch" else weights
@@ -67,7 +72,7 @@ class Aggregation(nn.Module):
         """The width, (), in blocks; None where there is none."""
         if self.value is None or self.kind == "cascade":
             return None
-        if self.kind != "gaussian":
+        if self.kind in ("formula", "sketch"):
             return self.value
         return self.value.clamp(-math.log(WIDEST), math.log(WIDEST)).exp()
 
@@ -88,6 +93,7 @@ class LaFTerNGA(LaFTer):
         """stages: first and last blocks, "6-8,9-11,12", or the name of a plan, b16 or b32; what no stage holds runs
         unread. last_stage: start of theta of the last stage, where the others start at 0; the weights of the
         stages are softmax(theta). Literal variants of the plan: start="zeros", aggregate="formula" or "sketch",
+        flow="restart" (the blocks of every stage run on the embedded image and the prompts so far),
         fusion="raw" (weights 1/S that need not stay shares), readout="no_affine" (a norm without the model's scale)."""
 
         stages: str = PLANS["b16"]
@@ -95,14 +101,15 @@ class LaFTerNGA(LaFTer):
         placement: Literal["replace", "append"] = "replace"
         sharing: Literal["separate", "shared"] = "separate"  # shared: the same prompts in all stages
         start: Literal["uniform", "zeros"] = "uniform"  # of prompts; those that start equal stay equal
-        aggregate: Literal["gaussian", "cascade", "last", "formula", "sketch"] = "gaussian"
+        aggregate: Literal["gaussian", "fixed", "cascade", "last", "formula", "sketch"] = "gaussian"
         sigma: Width = 1.0  # before training
+        flow: Literal["onward", "restart"] = "onward"
         fusion: Literal["softmax", "raw"] = "softmax"
         last_stage: Finite = 2.0
         readout: Literal["ln_post", "no_affine"] = "ln_post"
         norms: Literal["all", "inner", "none"] = "inner"
         w_consistency: Amount = (
-            0.0  # KL of every stage's shares of the classes from the fused ones, which stand still
+            0.0  # KL of what every stage says from what all say together, which stands still
         )
         w_distill: Amount = 0.0  # 1 - cosine of every h_l to the frozen model's without prompts
         epochs: Epochs = 8
@@ -165,11 +172,19 @@ class LaFTerNGA(LaFTer):
         edits, where they are given."""
         tower = (vlm or self.vlm).image
         table = self.image_edits() if table is None else table
-        tokens, found, end = tower.embed(images), [], self.spans[-1][1]
-        for layer in range(1, end + 1):
-            tokens = tower.run(tokens, table, layer, layer, first=1 if layer == end else None)
-            found.append(tokens.x[:, 0])
-        return [torch.stack(found[first - 1 : last], dim=1) for first, last in self.spans]
+        onward, end = self.config.flow == "onward", self.spans[-1][1]
+        tokens, at, found = tower.embed(images), 1, []
+        for first, last in self.spans:
+            if onward:
+                tokens = tower.run(tokens, {}, at, first - 1)
+            tokens = table[first](tokens) if first in table else tokens
+            x, cls = tokens, []
+            for layer in range(first, last + 1):
+                x = tower.run(x, {}, layer, layer, first=1 if layer == end else None)
+                cls.append(x.x[:, 0])
+            found.append(torch.stack(cls, dim=1))
+            tokens, at = (x, last + 1) if onward else (tokens, at)
+        return found
 
     def read(self, taps: Tensor, weights: Tensor) -> Tensor:
         """z_s (batch, joint) of the class tokens (batch, block, width) of a stage and their weights (block,)."""
@@ -230,7 +245,7 @@ class LaFTerNGA(LaFTer):
     def groups(self, stages: list[int], lr: float, o: "LaFTerNGA.Options") -> tuple[Group, ...]:
         """Those of the prompts of some stages, then those of their widths or weights, which are not decayed."""
         prompts = [f"prompt.{i}" for i in stages if i < len(self.prompt)]
-        learned = [f"aggregations.{i}.value" for i in stages if self.aggregations[i].value is not None]
+        learned = [f"aggregations.{i}.value" for i in stages if [*self.aggregations[i].parameters()]]
         return (
             *(Group(name, lr, o.weight_decay) for name in prompts),
             *(Group(name, o.nga_lr) for name in learned),
