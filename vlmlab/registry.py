@@ -195,7 +195,7 @@ def files(values: object) -> dict[str, str]:
     found = {}
     for name, path in paths.items():
         if isinstance(path, Path):
-            path = descriptions.find(path) if name == "descriptions" else path
+            path = descriptions.find(path) if name == "descriptions" and not path.suffix else path
             if not path.is_file():
                 raise FileNotFoundError(f"{name} names {path}, and there is no such file")
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()

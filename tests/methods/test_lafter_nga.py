@@ -399,9 +399,10 @@ def test_error_18_later_prompts_replace_or_join(build, placement, wanted):
     assert sizes[5] == 17 and [sizes[first] for first, _ in PLAN] == wanted and sizes[8] == wanted[0]
     new = [edit for _, edit in sorted(m.image_edits().items())]
     tokens = m.vlm.image.embed(small_clip.images()[:1])
-    for p, edit in zip(m.prompt, new):
-        tokens = edit(tokens)
-        assert torch.equal(tokens.x[0, 1:4], p)  # behind the class token
+    for number, (p, edit) in enumerate(zip(m.prompt, new)):
+        tokens, at = edit(tokens), 1 + 3 * number * (placement == "append")
+        assert torch.equal(tokens.x[0, at : at + 3], p)  # behind the class token and earlier prompts
+        assert [role for role, _ in tokens.layout] == ["cls", "prompt", "patch"]
 
 
 # further losses

@@ -161,10 +161,10 @@ class LaFTerNGA(LaFTer):
         table: dict[int, Edit] = {}
         for number, (first, _) in enumerate(self.spans):
             values = self.prompt[min(number, len(self.prompt) - 1)]
-            joins = not table or self.config.placement == "append"
-            table[first] = (
-                edits.insert("prompt", values, after="cls") if joins else edits.mix("prompt", values, 1.0)
-            )
+            if table and self.config.placement == "replace":
+                table[first] = edits.mix("prompt", values, 1.0)
+            else:
+                table[first] = edits.insert("prompt", values, after="prompt" if table else "cls")
         return table
 
     def taps(self, images: Tensor, vlm=None, table: dict[int, Edit] | None = None) -> list[Tensor]:
