@@ -99,7 +99,10 @@ STARTS = {
     },
     "linear_probe": {"weight": (0, 0), "bias": (0, 0)},
     # published for ViT-B/16: 0.0625, the square root of 6 / (3 * 16 * 16 + width)
-    "lafter": {"prompt": within(math.sqrt(6 / (768 + 128)))},
+    "lafter": {
+        "prompt": within(math.sqrt(6 / (768 + 128))),
+        "adapter": within(1 / math.sqrt(128)),
+    },
     "lafter_nga": {"prompt.*": within(math.sqrt(6 / (768 + 128)))},
 }
 

@@ -18,4 +18,4 @@ class FixedClasses(Method):
                 f"{unknown[0]!r}; it knows the {len(self.known)} classes it was made for"
             )
         same = self.classnames == self.known  # names may repeat, as two of ImageNet's do
-        self.rows = [*range(len(self.known))] if same else [self.known.index(n) for n in self.classnames]
+        self.rows = slice(None) if same else [self.known.index(n) for n in self.classnames]
