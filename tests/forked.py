@@ -70,6 +70,30 @@ def play(code: str, arguments: list[str]) -> None:
         os._exit(status)
 
 
+def killed(train, kill: int) -> None:
+    """Call train() in a process of its own that ends itself by SIGKILL before step `kill` of all its steps."""
+    from vlmlab.train import loop
+
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the training ended before it could be killed"
+        return
+    steps, step = [], loop.Loop.step
+
+    def stop(self, *args):
+        if len(steps) == kill:
+            self.saver.wait()  # the last state is on disk, and nothing after it
+            os.kill(os.getpid(), signal.SIGKILL)
+        steps.append(1)
+        return step(self, *args)
+
+    loop.Loop.step = stop
+    try:
+        train()
+    finally:
+        os._exit(1)
+
+
 def wait_for(true, seconds=60):
     end = time.monotonic() + seconds
     while not true():

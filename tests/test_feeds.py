@@ -1,6 +1,7 @@
 """Batches depend on (seed, step) alone; workers start once; what cannot be read is named."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +129,20 @@ def test_pictures_that_lose_their_meaning_in_a_mirror_are_not_flipped(vlm):
         return {bool(x[0, :, 0].mean() < x[0, :, -1].mean()) for x in (transform(ramp) for _ in range(40))}
 
     assert sides(True) == {True, False} and sides(False) == {True}
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kernel", "widths"), [(224, 13, (0.1, 2.0)), (64, 5, (0.1 * 2 / 7, 4 / 7))]
+)
+def test_the_blur_of_the_strong_view_goes_with_the_size_of_the_images(pixels, kernel, widths):
+    like = SimpleNamespace(image_size=pixels, mean=(0.5,) * 3, std=(0.25,) * 3)
+    strong = feeds.strong_transform(like, (0.2, 1.0))
+    (blur,) = (step for step in strong.transforms if isinstance(step, v2.GaussianBlur))
+    assert tuple(blur.kernel_size) == (kernel, kernel) and blur.sigma == pytest.approx(widths)
+    assert strong(Image.new("RGB", (90, 70), "white")).shape == (3, pixels, pixels)
+    assert sum(isinstance(step, v2.RandomHorizontalFlip) for step in strong.transforms) == 1
+    plain = feeds.strong_transform(like, (0.2, 1.0), flip=False)
+    assert not any(isinstance(step, v2.RandomHorizontalFlip) for step in plain.transforms)
 
 
 def test_normalised_as_in_evaluation(vlm):

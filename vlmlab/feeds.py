@@ -2,6 +2,7 @@
 nothing. The workers of a feed live as long as it does."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,25 @@ def train_transform(model, crop: tuple[float, float], flip: bool = True) -> v2.C
         *([v2.RandomHorizontalFlip()] if flip else []),
         v2.ToImage(),
         v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(model.mean, model.std),
+    ]
+    return v2.Compose(steps)
+
+
+def strong_transform(model, crop: tuple[float, float], flip: bool = True) -> v2.Compose:
+    """MoCo's and LaFTer's: bilinear crop, flip, colours, grey now and then, always a blur (LaFTer), normalise.
+
+    The blur's standard deviation, 0.1 to 2 pixels where images have 224, goes with their size. model: as above.
+    """
+    scale = model.image_size / 224
+    steps = [
+        v2.RandomResizedCrop(model.image_size, scale=crop),
+        *([v2.RandomHorizontalFlip()] if flip else []),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+        v2.RandomGrayscale(0.2),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.GaussianBlur(2 * math.ceil(6 * scale) + 1, (0.1 * scale, 2 * scale)),
         v2.Normalize(model.mean, model.std),
     ]
     return v2.Compose(steps)

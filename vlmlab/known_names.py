@@ -45,17 +45,18 @@ def classes(path: Path) -> dict[str, ast.ClassDef]:
 
 
 def settings_and_rules(learner: str) -> tuple[list[str], list[str]]:
-    """The fields of its Config and Options, with those of the learners that it extends, and its rules of inference;
-    a name too many where it takes less than they do. Nothing where its file defines no class."""
+    """The fields of its Config and Options, with those of the learners that it extends where they extend theirs,
+    and its rules of inference. Nothing where its file defines no class."""
     its = classes(files()[learner])
     known = {k: v for p in (PACKAGE / "learner.py", *files().values()) for k, v in classes(p).items()} | its
-    settings, rules, todo = [], [], [*its]
+    settings, rules, todo, whole = [], [], [*its], set()
     while todo:
         if (node := known.pop(todo.pop(0), None)) is None:
             continue
         todo += [base.id for base in node.bases if isinstance(base, ast.Name)]
         for part in node.body:
-            if isinstance(part, ast.ClassDef) and part.name in ("Config", "Options"):
+            if isinstance(part, ast.ClassDef) and part.name in {"Config", "Options"} - whole:
+                whole |= set() if part.bases else {part.name}
                 settings += [line.target.id for line in part.body if isinstance(line, ast.AnnAssign)]
             elif "rules" in names_of(part) and not rules:
                 rules = [x.value for x in ast.walk(part.value) if isinstance(x, ast.Constant)]

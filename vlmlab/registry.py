@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from . import own_files, schema, source_code
+from . import descriptions, own_files, schema, source_code
 from .known_names import ROOMS
 from .learner import Learner
 from .nearest import hint
@@ -189,11 +189,13 @@ def plain(values: object) -> dict:
 
 
 def files(values: object) -> dict[str, str]:
-    """Field -> sha256 of the file that it names (fields of type Path); FileNotFoundError when it is missing."""
+    """Field -> sha256 of the file that it names (fields of type Path; `descriptions` may also name some that come
+    with vlmlab); FileNotFoundError when it is missing."""
     paths = {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
     found = {}
     for name, path in paths.items():
         if isinstance(path, Path):
+            path = descriptions.find(path) if name == "descriptions" and not path.suffix else path
             if not path.is_file():
                 raise FileNotFoundError(f"{name} names {path}, and there is no such file")
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -112,6 +112,9 @@ INJECTED = [
     ("mmrl", {}, 7 * 5 * 768, 7 * 5 * 512),
     ("mmrlpp", {}, 26_880, 17_920),
     ("aligned_norm", {}, 26_880, 17_920),
+    ("lafter", {}, 38_400, 0),
+    ("lafter_nga", {}, 36_864, 0),
+    ("lafter_nga", dict(stages="b32", placement="append"), 49_152, 0),
 ]
 
 

@@ -30,6 +30,9 @@ COUNTS = [
     ("aligned_norm", {}, 813_312),
     ("hicropl", {}, 33_431_040),
     ("hicropl", dict(tokens=2, depth=6, cross_layer=5), 20_316_416),
+    ("lafter", {}, 38_400 + 5_120 + 39_936),
+    ("lafter_nga", {}, 36_869 + 5_120 + 38_400),
+    ("lafter_nga", dict(stages="b32", aggregate="sketch", fusion="raw", norms="none"), 49_160 + 5_120),
 ]
 
 
@@ -50,8 +53,12 @@ def test_every_method_is_counted():
     assert {name for name, _, _ in COUNTS} == set(methods.names())
 
 
-# zero-shot and the linear probe take no steps; HiCroPL, known for what does not learn, has its own test
-@pytest.mark.parametrize("name", sorted(set(methods.names()) - {"zero_shot", "linear_probe", "hicropl"}))
+# zero-shot and the linear probe take no steps; HiCroPL, known for what does not learn, and LaFTer's two stages have
+# their own tests
+OTHERWISE = {"zero_shot", "linear_probe", "hicropl", "lafter", "lafter_nga"}
+
+
+@pytest.mark.parametrize("name", sorted(set(methods.names()) - OTHERWISE))
 def test_every_trainable_gets_a_gradient_in_every_slice(small_vlm, name):
     m = methods.build(name, small_vlm, small_clip.CLASSES, small_clip.TEMPLATE).train()
     with torch.no_grad():
@@ -91,6 +98,12 @@ STARTS = {
         "to_*.query.weight": within(1 / math.sqrt(128)),
     },
     "linear_probe": {"weight": (0, 0), "bias": (0, 0)},
+    # published for ViT-B/16: 0.0625, the square root of 6 / (3 * 16 * 16 + width)
+    "lafter": {
+        "prompt": within(math.sqrt(6 / (768 + 128))),
+        "adapter": within(1 / math.sqrt(128)),
+    },
+    "lafter_nga": {"prompt.*": within(math.sqrt(6 / (768 + 128)))},
 }
 
 

@@ -75,6 +75,8 @@ def test_every_row_is_a_legal_setting_with_a_source_and_stands_once():
             {"tokens": 2, "depth": 6, "cross_layer": 5, "epochs": 5},
         ),
         ("coop", "dtd", "few_shot", 16, {"epochs": 200}),
+        ("lafter", "oxford_flowers", "few_shot", None, {"text_steps": 600, "epochs": 50, "lr": 5e-4}),
+        ("lafter_nga", "dtd", "few_shot", None, {"text_steps": 400, "epochs": 8, "lr": 1e-4, "nga_lr": 1e-5}),
         ("coop", "dtd", "few_shot", 4, {"epochs": 100}),
         ("coop", "dtd", "few_shot", 1, {"epochs": 50}),
         ("coop", "imagenet", "few_shot", 4, {"epochs": 50}),

@@ -22,7 +22,7 @@ WIDTH, BATCH = 8, 4
 class Net(nn.Module):
     """A frozen model as the loop sees one: name, weights, precision."""
 
-    name, source, precision = "net", None, "fp32"
+    name, source, precision, package = "net", None, "fp32", ""
 
     def __init__(self, seed: int = 0, width: int = WIDTH):
         super().__init__()

@@ -1,14 +1,13 @@
 """The loop: kill -9 inside stages and between them, other people's models, processes, synchronisations."""
 
-import os
-import signal
+import functools
 import socket
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from forked import Fork
+from forked import Fork, killed
 from safetensors.torch import load_file
 from small_learners import LEARNERS, Distil, Net, Numbers, Queue, TwoStages, models_of
 
@@ -18,28 +17,6 @@ from vlmlab.train import loop
 from vlmlab.train.run import Run
 
 HERE = Path(__file__).parent
-
-
-def killed(name: str, out: Path, kill: int) -> None:
-    """Train in a process of its own that ends itself by SIGKILL before step `kill`."""
-    child = os.fork()
-    if child:
-        assert os.waitpid(child, 0)[1] == signal.SIGKILL, "the training ended before it could be killed"
-        return
-    steps, step = [], loop.Loop.step
-
-    def stop(self, *args):
-        if len(steps) == kill:
-            self.saver.wait()  # the last state is on disk, and nothing after it
-            os.kill(os.getpid(), signal.SIGKILL)
-        steps.append(1)
-        return step(self, *args)
-
-    loop.Loop.step = stop
-    try:
-        fitted(name, out)
-    finally:
-        os._exit(1)
 
 
 def fitted(name, out) -> Run:
@@ -66,7 +43,7 @@ def whole(tmp_path_factory):
 def test_kill_9_anywhere_ends_with_the_same_bytes(whole, name, kills, tmp_path):
     for kill in kills:
         out = tmp_path / str(kill)
-        killed(name, out, kill)
+        killed(functools.partial(fitted, name, out), kill)
         (folder,) = (p.parent for p in out.glob("**/run.json"))
         assert Run(folder).status == "running"
         assert bytes_of(fitted(name, out)) == bytes_of(whole[name]), kill

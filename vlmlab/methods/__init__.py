@@ -8,7 +8,7 @@ from .method import Method
 from .preset_table import presets, target_presets
 
 own_files.join(sys.modules[__name__])
-SHARED = ("method", "preset_table", "prompts", "schedule")  # what methods share
+SHARED = ("fixed_classes", "method", "preset_table", "prompts", "schedule")  # what methods share
 
 
 def names() -> list[str]:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from .. import feeds
 from ..learner import Stage
-from .method import Method
+from .fixed_classes import FixedClasses
 
 GRID = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 ROUNDS = 8
 
 
-class LinearProbe(Method):
+class LinearProbe(FixedClasses):
     """Logistic regression on image features that are not normalised; knows only the classes it saw.
 
     Nothing is stepped: `solve` finds weight and bias at once. The paper draws its own 16 images per
@@ -31,20 +31,6 @@ class LinearProbe(Method):
         self.weight = nn.Parameter(torch.zeros(len(classnames), joint))
         self.bias = nn.Parameter(torch.zeros(len(classnames)))
         self.to(vlm.device)
-
-    def set_classes(self, classnames: list[str], template: str) -> None:
-        """Also ValueError for classes the probe was not made for; a subset is fine."""
-        super().set_classes(classnames, template)
-        if not hasattr(self, "known"):
-            self.known = self.classnames
-        unknown = [n for n in self.classnames if n not in self.known]
-        if unknown:
-            raise ValueError(
-                f"a linear probe has no weights for {len(unknown)} classes, for example "
-                f"{unknown[0]!r}; it knows the {len(self.known)} classes it was made for"
-            )
-        same = self.classnames == self.known  # names may repeat, as two of ImageNet's do
-        self.rows = [*range(len(self.known))] if same else [self.known.index(n) for n in self.classnames]
 
     def class_features(self) -> Tensor:
         """(class, joint) unit weight vectors."""

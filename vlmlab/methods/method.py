@@ -72,14 +72,9 @@ class Method(Learner):
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
         """Epochs over augmented training images, a rate per epoch (`schedule.py`)."""
-        o, images = options, task.train
         if not self.trainable():
             return []
-        if not len(images):
-            raise ValueError(
-                f"{type(self).__name__} trains, but {task.id} under {task.protocol} has no training images; "
-                "choose another protocol"
-            )
+        o, images = options, self.training_images(task)
         rates = learning_rates(o.epochs, o.lr, o.warmup_epochs)
         epoch = feeds.Epochs(len(images), o.batch_size, seed).steps
         steps = min(o.epochs * epoch, o.max_steps or o.epochs * epoch)
@@ -98,6 +93,15 @@ class Method(Learner):
                 epoch=epoch,
             )
         ]
+
+    def training_images(self, task):
+        """What a task has to train on. ValueError where that is nothing."""
+        if not len(task.train):
+            raise ValueError(
+                f"{type(self).__name__} trains, but {task.id} under {task.protocol} has no training images; "
+                "choose another protocol"
+            )
+        return task.train
 
     def set_classes(self, classnames: list[str], template: str) -> None:
         """Use other class names with the same trainables. ValueError for an empty list or template."""

@@ -16,14 +16,17 @@ from .tokens import Edit, Tokens, span
 
 
 def insert(role: str, values: Tensor, after: str) -> Edit:
-    """Put new tokens behind those of role `after`; a later EOS position moves along."""
+    """Put new tokens behind those of role `after`; a later EOS position moves along. Behind their own role they make
+    its run longer, so that the earlier ones keep their numbers."""
 
     def edit(tokens: Tokens) -> Tokens:
         at = tokens.span(after).stop
         new = values.expand(len(tokens.x), -1, -1)
         x = torch.cat([tokens.x[:, :at], new, tokens.x[:, at:]], dim=1)
-        place = [name for name, _ in tokens.layout].index(after) + 1
-        layout = (*tokens.layout[:place], (role, len(values)), *tokens.layout[place:])
+        place = [name for name, _ in tokens.layout].index(after)
+        run = tokens.layout[place]
+        grown = ((role, run[1] + len(values)),) if role == after else (run, (role, len(values)))
+        layout = (*tokens.layout[:place], *grown, *tokens.layout[place + 1 :])
         eos = None if tokens.eos is None else tokens.eos + len(values) * (tokens.eos >= at)
         return Tokens(x, layout, eos)
 

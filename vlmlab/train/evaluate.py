@@ -25,6 +25,7 @@ from .run import COLUMNS, Run
 from .tables import Scores
 
 PER_TARGET = "per_target"
+BEST_EPOCH = "best_epoch"
 
 
 def pictures_for(
@@ -97,9 +98,12 @@ def part_of(task: Task, name: str, known: bool) -> str:
 
 
 def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
-    """Test -> Config with what the published code sets for it. ValueError where it sets nothing."""
+    """Test -> Config with what the published code sets for it; none for another rule. ValueError where it sets
+    nothing."""
+    if extra in ("", BEST_EPOCH):
+        return {}
     if extra != PER_TARGET:
-        raise ValueError(f"unknown rule with +{extra}; after the + stands {PER_TARGET}")
+        raise ValueError(f"unknown rule with +{extra}; after the + stands {PER_TARGET} or {BEST_EPOCH}")
     name = registry.name_of(method)
     found = {
         target: values
@@ -112,6 +116,25 @@ def per_target(method: Method, task: Task, extra: str) -> dict[str, object]:
             f"{task.protocol}; leave +{PER_TARGET} out"
         )
     return {target: dataclasses.replace(method.config, **values) for target, values in found.items()}
+
+
+def at_best_epoch(
+    score: ModuleType, learner: Learner, test: Images, rules: dict[str, str | None], *loading
+) -> dict[str, tuple[int, object]]:
+    """rule -> (epoch, answers) of the kept epoch that has most of the very images of the test right, the first of
+    equal ones. ValueError for a learner that keeps no epochs, and where a test has no labels."""
+    if not hasattr(learner, "at_epoch") or score.OFFERS != classification.OFFERS:
+        raise ValueError(f"{type(learner).__name__} on {test} has no +{BEST_EPOCH}: no epochs, or no labels")
+    best: dict[str, tuple] = {}
+    for epoch in range(1, int(learner.epochs_kept) + 1):
+        with learner.at_epoch(epoch):
+            found = answers(score, learner, test, rules, *loading)
+        for rule, logits in found.items():
+            right = classification.accuracies(logits, test.labels)["accuracy"]
+            best[rule] = max(best.get(rule, (-1.0,)), (right, epoch, logits), key=lambda one: one[0])
+    if not best:
+        raise ValueError(f"{type(learner).__name__} has kept no epoch; train it first")
+    return {rule: (epoch, logits) for rule, (_, epoch, logits) in best.items()}
 
 
 def rules_of(learner: Learner, task: Task, rule: str | Iterable[str] | None) -> list[str]:
@@ -160,7 +183,9 @@ def evaluate(
     rule: one or several of the learner's rules of inference, such as unified and decoupled, which is told base or
     new (see `part_of`); by default what the learner reports. With `+per_target`, such as "decoupled+per_target",
     other data sets or looks are tested with the parameters that the published code of the method sets for each of
-    them (presets.csv); such numbers use the identity of the target.
+    them (presets.csv); such numbers use the identity of the target. With `+best_epoch` a learner that keeps its epochs
+    (LaFTer) is read at the one that is best on these very test images, which no one knows beforehand: what some
+    published scripts print, no result of its own.
 
     What the protocol sums up has rows of its own, such as `hm` (harmonic means) of base_to_new. Columns as
     `results`; `test` says which data it was. The rows of a run are also kept in its folder, beside those of other
@@ -197,17 +222,20 @@ def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *
     rows, config = [], learner.config
     for extra in dict.fromkeys(r.partition("+")[2] for r in rules):
         same = {r: r.partition("+")[0] for r in rules if r.partition("+")[2] == extra}
-        configs = per_target(learner, task, extra) if extra else {}
+        configs = per_target(learner, task, extra)
         for name, test in task.tests.items():
             learner.config = configs.get(name, config)
             part = part_of(task, name, isinstance(test, Split) and trained.issuperset(test.classnames))
             parts = {inner: part if inner == "decoupled" else None for inner in same.values()}
             data = test.fingerprint()[:16]
             for score in scores.found(test, learner):
-                found = answers(score, learner, test, parts, *loading)
-                rows += [
-                    {"rule": r, "test": data, **row}
-                    for r, inner in same.items()
-                    for row in score.rows(name, test, found[inner])
-                ]
+                best = at_best_epoch(score, learner, test, parts, *loading) if extra == BEST_EPOCH else {}
+                found = {inner: logits for inner, (_, logits) in best.items()}
+                found = found or answers(score, learner, test, parts, *loading)
+                for r, inner in same.items():
+                    of = {"rule": r, "test": data}
+                    rows += [of | row for row in score.rows(name, test, found[inner])]
+                    if best:
+                        epoch = {"split": name, "metric": "epoch", "value": best[inner][0], "n": len(test)}
+                        rows.append(of | epoch)
     return rows
