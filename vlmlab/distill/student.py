@@ -107,20 +107,29 @@ class Student(Learner):
         return min(found, o.max_steps or found)
 
     def stage(
-        self, name: str, steps: int, task, o: Options, seed: int, rates: Mapping[str, float], first: int = 0
+        self,
+        name: str,
+        steps: int,
+        task,
+        o: Options,
+        seed: int,
+        rates: Mapping[str, float],
+        first: int = 0,
+        images=None,
     ) -> Stage:
         """A stage on pairs, which goes on behind `first` steps of the data. rates: pattern of names -> the learning
-        rate as a multiple of lr."""
-        views = views_of(self.student, self.teacher, o.crop, task.train.flip)
+        rate as a multiple of lr; images: those of the task, or a part of them."""
+        images = task.train if images is None else images
+        views = views_of(self.student, self.teacher, o.crop, images.flip)
         pin = self.device.type == "cuda"
-        pairs = feeds.epochs(task.train, views, o.batch_size, seed, first + steps, self.workers, pin)
+        pairs = feeds.epochs(images, views, o.batch_size, seed, first + steps, self.workers, pin)
         warm = max(1, round(o.warmup * steps))
 
         def rate(step: int, lr: float) -> float:
             return lr * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
         adam = {"betas": (0.9, 0.98), "eps": 1e-6}
-        epoch = feeds.Epochs(len(task.train), o.batch_size, seed).steps
+        epoch = feeds.Epochs(len(images), o.batch_size, seed).steps
         groups = self.groups({pattern: factor * o.lr for pattern, factor in rates.items()}, o.weight_decay)
         return Stage(
             name,
@@ -139,15 +148,14 @@ class Student(Learner):
         left, found = dict(self.trainable()), []
         for pattern, lr in rates.items():
             its = {n: p for n, p in left.items() if fnmatch.fnmatchcase(n, pattern)}
-            flat = [name for name, p in its.items() if p.ndim < 2]
-            for ending in dict.fromkeys(".".join(name.rsplit(".", 2)[-2:]) for name in flat):
-                same = f"{pattern.removesuffix('*')}*{ending}"
-                matched = [n for n in its if fnmatch.fnmatchcase(n, same)]
-                names = [same] if all(n in flat for n in matched) else [n for n in matched if n in flat]
-                found += [Group(name, lr) for name in names if any(n in left for n in matched)]
-                left = {n: p for n, p in left.items() if n not in matched or n not in flat}
-            if any(p.ndim > 1 for p in its.values()):
-                found.append(Group(pattern, lr, decay))
+            flat = {n: None for n, p in its.items() if p.ndim < 2}
+            for name in flat:  # many share an ending, as "ln_1.weight", and are told by it
+                alike = f"{pattern}{'.'.join(name.rsplit('.', 2)[-2:])}" if pattern.endswith("*") else name
+                matched = [n for n in its if fnmatch.fnmatchcase(n, alike)]
+                alike = alike if matched and all(n in flat for n in matched) else name
+                if alike not in [group.names for group in found]:
+                    found.append(Group(alike, lr))
+            found += [Group(pattern, lr, decay)] if len(flat) < len(its) else []
             left = {n: p for n, p in left.items() if n not in its}
         return tuple(found)
 

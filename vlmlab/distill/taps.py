@@ -17,12 +17,13 @@ from ..token_labels import grid_by_shape
 class Taps:
     """levels: per tapped block (batch, token, width), of images the patches alone. pooled: (batch, width) behind the
     final norm, before the projection; embed: (batch, joint), not normalised. grid: rows and columns of the patches.
-    mask: bool (batch, token), true on the words of a text, its start and end included; ends: (batch,) the token at
+    first: all tokens behind the first tapped block. mask: bool (batch, token), true on the words of a text, its start and end included; ends: (batch,) the token at
     which it is read."""
 
     levels: tuple[Tensor, ...]
     pooled: Tensor
     embed: Tensor
+    first: Tensor
     grid: tuple[int, int] | None = None
     mask: Tensor | None = None
     ends: Tensor | None = None
@@ -42,12 +43,21 @@ def middle(tower: Tower) -> int:
 
 
 def through(
-    tower: Tower, tokens: Tokens, blocks: Sequence[int], edits: Mapping[int, Edit] | None = None
+    tower: Tower,
+    tokens: Tokens,
+    blocks: Sequence[int],
+    edits: Mapping[int, Edit] | None = None,
+    leaf: bool = False,
 ) -> tuple[list[Tokens], Tokens]:
-    """The tokens behind each of some blocks, in rising order, and behind the last block of the tower."""
+    """The tokens behind each of some blocks, in rising order, and behind the last block of the tower.
+
+    leaf: the graph begins with the tokens behind the first of them, whatever trains before.
+    """
     found, done, edits = [], 0, dict(edits or {})
     for block in blocks:
         tokens = tower.run(tokens, within(edits, done, block), start=done + 1, stop=block)
+        if leaf and not found:
+            tokens = dataclasses.replace(tokens, x=tokens.x.detach().requires_grad_())
         found.append(tokens)
         done = block
     if done < tower.depth:
@@ -60,26 +70,31 @@ def within(edits: Mapping[int, Edit], done: int, stop: int) -> dict[int, Edit]:
 
 
 def of_images(
-    vlm: VLM, images: Tensor, blocks: Sequence[int], edits: Mapping[int, Edit] | None = None
+    vlm: VLM,
+    images: Tensor,
+    blocks: Sequence[int],
+    edits: Mapping[int, Edit] | None = None,
+    leaf: bool = False,
 ) -> Taps:
-    """Taps of images (batch, 3, height, width); edits as the tower's `forward` takes them."""
+    """Taps of images (batch, 3, height, width); edits as the tower's `forward` takes them, leaf as in `through`."""
     tower, edits = vlm.image, dict(edits or {})
-    found, last = through(tower, tower.embed(images, edits.pop(0, None)), blocks, edits)
+    found, last = through(tower, tower.embed(images, edits.pop(0, None)), blocks, edits, leaf)
     levels = tuple(tokens.x[:, tokens.span("patch")] for tokens in found)
     span = last.span("patch")
     pooled = tower.pool(last)
     grid = grid_by_shape(span.stop - span.start, *images.shape[2:])
-    return Taps(levels, pooled, tower.project(pooled), grid)
+    return Taps(levels, pooled, tower.project(pooled), found[0].x, grid)
 
 
-def of_texts(vlm: VLM, texts: list[str], blocks: Sequence[int]) -> Taps:
-    """Taps of texts, cut behind the longest where the tower is causal."""
+def of_texts(vlm: VLM, texts: list[str], blocks: Sequence[int], leaf: bool = False) -> Taps:
+    """Taps of texts, cut behind the longest where the tower is causal; leaf as in `through`."""
     tower, ids = vlm.text, vlm.tokenize(texts)
     tokens = tower.embed(ids)
-    found, last = through(tower, tokens, blocks)
+    found, last = through(tower, tokens, blocks, leaf=leaf)
     pooled = tower.pool(last)
     mask = words(tower, ids[:, : tokens.x.shape[1]], tokens.eos)
-    return Taps(tuple(t.x for t in found), pooled, tower.project(pooled), mask=mask, ends=tokens.eos)
+    levels = tuple(tokens.x for tokens in found)
+    return Taps(levels, pooled, tower.project(pooled), levels[0], mask=mask, ends=tokens.eos)
 
 
 def words(tower: Tower, ids: Tensor, ends: Tensor) -> Tensor:
