@@ -62,6 +62,7 @@ class Learner(Shown, nn.Module):
     rules: ClassVar[tuple[str, ...]] = ("unified",)  # of inference
     # protocol -> rules whose numbers the method's paper reports, where that is not the first alone
     reports: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    differs: ClassVar[str] = ""  # what is not as in the method's paper, said once beside its numbers
     workers = 0  # processes that load its data
     precision = "fp32"  # where no model says it
 

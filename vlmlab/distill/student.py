@@ -6,7 +6,7 @@ import fnmatch
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 import torch
@@ -44,12 +44,10 @@ class Pairs:
 class Student(Learner):
     """A student that trains on images with captions. Subclasses add what they take from the teacher.
 
-    student: a copy of the given model whose parameters all train; teacher: the other one, frozen. differs: what is
-    not as in the method's paper, for whoever reads its numbers.
+    student: a copy of the given model whose parameters all train; teacher: the other one, frozen.
     """
 
     models_needed = ("student", "teacher")
-    differs: ClassVar[str] = ""
 
     @dataclasses.dataclass(frozen=True)
     class Options:
