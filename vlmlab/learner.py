@@ -116,6 +116,10 @@ class Learner(Shown, nn.Module):
         """Named, already weighted loss terms; their sum is trained."""
         raise TypeError(f"{type(self).__name__} is not trained in steps")
 
+    def beside(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the log keeps of a step besides its terms, single numbers; no part of the loss. Called before backward."""
+        return {}
+
     def enter(self, stage: Stage) -> None:
         """Take a stage's shape (grow, copy a head, freeze): once, before anything is loaded into it."""
 

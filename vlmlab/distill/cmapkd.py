@@ -15,16 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import processes
+from ..feeds import in_order, moved
 from ..learner import Batch, Stage
 from ..schema import Count
 from . import schedules, terms
-from .builder import Builder, Levels
+from .builder import Builder, Levels, PlainBuilder, tapped
 from .pyramid import resized, sizes_for, to_map
 from .schedules import PREFIT, UNIT, Part
 from .selection import Selection
 from .student import Above, Amount, Epochs, Student, for_teacher
 from .student_terms import StudentTerms
 
+PCA_IMAGES = 2000
 HELD_OUT = 0.1  # of the images, on which ALSN learns where its objective is the utility
 Level = Annotated[int, msgspec.Meta(ge=1, le=5)]
 # what can be as the plan's code has it, by the part of the audit
@@ -44,7 +46,8 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
     class Config:
         """Weights as the plan has them.
 
-        teacher_basis: prefit trains the teacher's pyramid first, literal leaves it random. sizes: sides of P2 to P5;
+        teacher_basis: prefit trains the teacher's pyramid first, literal leaves it random; without one, pca compares in
+        the principal axes of the teacher's taps and regress in the taps themselves, within a modality alone. sizes: sides of P2 to P5;
         native_grid: all on the student's own. vision_levels, language_levels: 2 to 5 and 1 to 4. weights: of levels;
         manual: from P2 and L1 on. objective: of ALSN. relation_of: which levels of samples are compared. balance init:
         each term counts relative to its own mean over the first 50 steps. literal: what is as in the plan's code.
@@ -52,7 +55,7 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
 
         schedule: Literal["unified", "seed_table1", "seed_plan3", "one_stage"] = "unified"
         warm_all: bool = True
-        teacher_basis: Literal["prefit", "literal"] = "prefit"
+        teacher_basis: Literal["prefit", "pca", "regress", "literal"] = "prefit"
         channels: Count = 256
         sizes: tuple[Count, Count, Count, Count] = (56, 28, 14, 7)
         native_grid: bool = False
@@ -94,19 +97,25 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
         grid = self.student.clip.visual.grid_size
         sizes = [tuple(grid)] * 4 if config.native_grid else sizes_for(config.sizes, grid)
         plan = "language" in config.literal
-        self.builder = Builder(self.student, config.channels, sizes, plan)
-        self.teacher_builder = Builder(self.teacher, config.channels, sizes, plan)
-        self.alsn = Selection(config, schedules.LEVELS)
+        channels, own = (config.channels,) * 2, config.teacher_basis in ("prefit", "literal")
+        if own:
+            self.teacher_builder = Builder(self.teacher, channels, sizes, plan)
+        else:
+            components = config.channels if config.teacher_basis == "pca" else None
+            self.teacher_builder = PlainBuilder(self.teacher, components, sizes)
+            channels = channels if components else self.teacher_builder.widths
+        self.builder = Builder(self.student, channels, sizes, plan)
+        self.alsn = Selection(config, sum(channels), schedules.LEVELS)
         self.terms = StudentTerms(config)
         width = self.teacher.image.width
-        self.decoders = nn.ModuleList(nn.Conv2d(config.channels, width, 1) for _ in sizes)
+        self.decoders = nn.ModuleList(nn.Conv2d(config.channels, width, 1) for _ in sizes) if own else None
         self.pair_scale = nn.Parameter(torch.tensor(math.log(config.s_pair)))
-        for part in (self.builder, self.teacher_builder, self.alsn, self.terms, self.decoders):
-            part.to(self.device)
+        for name in ("builder", "teacher_builder", "alsn", "terms", "decoders"):
+            if getattr(self, name) is not None:
+                getattr(self, name).to(self.device)
         self.pair_scale.data = self.pair_scale.data.to(self.device)
-        self.parts = {
-            part.name: part for part in (PREFIT, *schedules.parts(config.schedule, config.warm_all))
-        }
+        parts = schedules.parts(config.schedule, config.warm_all, config.weights == "alsn")
+        self.parts = {part.name: part for part in (PREFIT, *parts)}
 
     def check(self, c: Config) -> None:
         """ValueError for levels that are none, and for a schedule in which ALSN has no stage of its own."""
@@ -120,6 +129,12 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
                     f"{name} are some of {', '.join(map(str, legal))}, with {deepest}, the only one of the first stage; "
                     f"got {levels}"
                 )
+        intra = c.teacher_basis in ("pca", "regress")
+        if intra and (c.w_align or (c.w_rel and c.w_rel_layer and c.relation_levels != "cka")):
+            raise ValueError(
+                f"teacher_basis={c.teacher_basis!r} has axes of its own for each level and modality, between which "
+                "nothing can be compared: w_align must be 0, and w_rel_layer too or relation_levels 'cka'"
+            )
         if c.objective == "utility" and not any(p.name == "alsn" for p in schedules.SCHEDULES[c.schedule]):
             raise ValueError(
                 f"objective='utility' is learnt on images that are held out, in a stage of its own, which the schedule "
@@ -138,9 +153,6 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
             prefit = max(1, round(total / length))
             found.append(self.stage(PREFIT.name, prefit, task, options, seed, multiples(PREFIT)))
         for part in (p for p in self.parts.values() if p is not PREFIT):
-            if part.name == "alsn" and c.weights != "alsn":
-                done += part.epochs  # its time goes to the stage behind it
-                continue
             done += part.epochs
             steps = max(1, round(total * done / length) - at)
             data = held if part.name == "alsn" else images
@@ -164,6 +176,15 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
             rates.pop(schedules.ALSN, None)
         return rates
 
+    def prepare(self, task) -> dict:
+        """The teacher's principal axes, where they are its basis."""
+        if self.config.teacher_basis != "pca":
+            return {}
+        images = task.train.select(range(min(PCA_IMAGES, len(task.train))))
+        feed = (moved(batch, self.device) for batch in in_order(images, self.teacher))
+        self.teacher_builder.fit(self.teacher_taps(batch) for batch in feed)
+        return {"pca_images": len(images)}
+
     def enter(self, stage: Stage) -> None:
         """The decoders are thrown away behind the prefit."""
         if stage.name != PREFIT.name:
@@ -173,14 +194,17 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
 
     def levels(self, batch: Batch, leaf: bool = False) -> Levels:
         """The student's levels of image (batch, 3, height, width) and text."""
-        taps = self.builder.tapped(self.student, batch["image"], batch["text"], leaf)
+        taps = tapped(self.builder, self.student, batch["image"], batch["text"], leaf)
         return self.builder(*taps)
 
     @torch.no_grad()
     def teacher_levels(self, batch: Batch) -> Levels:
         """The teacher's, without a graph."""
-        taps = self.teacher_builder.tapped(self.teacher, for_teacher(batch), batch["text"])
-        return self.teacher_builder(*taps)
+        return self.teacher_builder(*self.teacher_taps(batch))
+
+    @torch.no_grad()
+    def teacher_taps(self, batch: Batch):
+        return tapped(self.teacher_builder, self.teacher, for_teacher(batch), batch["text"])
 
     def active(self, part: Part) -> Tensor:
         """bool (side, level): the levels of a stage that the configuration has."""
@@ -231,8 +255,7 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
 
     def prefit(self, batch: Batch) -> dict[str, Tensor]:
         """Of the teacher's builder: InfoNCE of its levels across modalities, and what its maps keep of the taps."""
-        with torch.no_grad():
-            image, text = self.teacher_builder.tapped(self.teacher, for_teacher(batch), batch["text"])
+        image, text = self.teacher_taps(batch)
         t = self.teacher_builder(image, text)
         every = torch.ones(schedules.LEVELS, dtype=torch.bool, device=self.device)
         alpha = terms.compatibility(every, every, self.config.compatibility == "uniform")

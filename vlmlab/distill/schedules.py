@@ -60,15 +60,19 @@ SCHEDULES: dict[str, tuple[Part, ...]] = {
 WARM_ALL = Part("warm_all", 1, 4, both(3e-5, 3e-4))
 
 
-def parts(name: str, warm_all: bool) -> list[Part]:
+def parts(name: str, warm_all: bool, adaptive: bool = True) -> list[Part]:
     """The stages of a schedule. warm_all: an epoch on all levels goes before the stage of ALSN where its levels were
-    not all trained, taken from the stage before it."""
+    not all trained, taken from the stage before it. adaptive: without ALSN its epochs go to the last stage."""
     found = list(SCHEDULES[name])
     at = next((i for i, part in enumerate(found) if part.name == "alsn"), 0)
     if warm_all and at and found[at - 1].levels < LEVELS:
         before = found[at - 1]
         found[at - 1] = dataclasses.replace(before, epochs=before.epochs - WARM_ALL.epochs)
         found.insert(at, WARM_ALL)
+    if not adaptive:
+        unused = sum(part.epochs for part in found if not part.student_trains)
+        found = [part for part in found if part.student_trains]
+        found[-1] = dataclasses.replace(found[-1], epochs=found[-1].epochs + unused)
     return found
 
 

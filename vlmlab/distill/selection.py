@@ -11,11 +11,11 @@ FADING = 0.99  # of the running means of level losses
 
 
 class Selection(nn.Module):
-    """ALSN with its inputs and its objective, as a `CMAPKD.Config` says; keeps running means of the level losses."""
+    """ALSN with its inputs and its objective, as a `CMAPKD.Config` says, on so many channels of both sides; keeps running means of the level losses."""
 
-    def __init__(self, config, levels: int):
+    def __init__(self, config, channels: int, levels: int):
         super().__init__()
-        inputs = 2 * config.channels * (2 if config.alsn_inputs == "both" else 1)
+        inputs = channels * (2 if config.alsn_inputs == "both" else 1)
         self.net = alsn.ALSN(inputs, levels, config.tau_alsn, "sigmoid" in config.literal)
         self.config = config
         self.register_buffer("means", torch.zeros(2, levels))
@@ -24,7 +24,9 @@ class Selection(nn.Module):
         """(batch, side, level) weights from the deepest levels of both sides; active: bool (side, level)."""
         given = {"teacher": [t], "student": [s], "both": [t, s]}[self.config.alsn_inputs]
         features = [x.detach() for g in given for x in (g.vision[:, -1], g.language[:, -1])]
-        return self.net(torch.cat(features, dim=1), active)
+        # dropout then falls on the joined batch, the same in every process
+        joined = processes.gather(torch.cat(features, dim=1))
+        return self.net(joined, active)[processes.rank() :: processes.count()]
 
     def term(
         self, w: Tensor, s: Levels, costs: Tensor, active: Tensor, entropy: bool, scale: float

@@ -4,7 +4,7 @@ what a test may ask it, and the export."""
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import feeds
+from .. import feeds, processes
 from ..learner import Batch, Group, Learner, Stage
 from ..models.export import write_folder
 from ..models.vlm import VLM
-from ..schema import Count, described
+from ..schema import Count, Whole, described
 from . import contrast
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -52,7 +52,8 @@ class Student(Learner):
     @dataclasses.dataclass(frozen=True)
     class Options:
         """How every student is trained: AdamW with betas 0.9 and 0.98, eps 1e-6, no decay of vectors, a warm-up and a
-        cosine in every stage. epochs: of all stages in which the student trains; max_steps: their largest number."""
+        cosine in every stage. epochs: of all stages in which the student trains; max_steps: their largest number;
+        watch: steps between two measurements of each term's share in the student's gradient, 0 for none."""
 
         epochs: Epochs = 25
         batch_size: Count = 256
@@ -61,6 +62,7 @@ class Student(Learner):
         warmup: Share = 0.02  # of a stage
         crop: tuple[Share, Share] = (0.5, 1.0)
         max_steps: Count | None = None
+        watch: Whole = 0
 
         def __post_init__(self):
             if not 0 < self.crop[0] <= self.crop[1]:
@@ -132,7 +134,7 @@ class Student(Learner):
         return Stage(
             name,
             steps,
-            lambda n: pairs(first + n),
+            lambda n: watched(pairs(first + n), n, o.watch),
             groups,
             "adamw",
             adam,
@@ -160,6 +162,23 @@ class Student(Learner):
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """CLIP's loss on the deployed embeddings of image (batch, 3, height, width) and text (batch of str)."""
         return {"clip": contrast.pairs(self.student_pairs(batch).logits)}
+
+    def beside(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """{"share_" + term: share} of each term in the student's gradient, where this step is watched: the norm of its
+        gradient over the sum of all."""
+        trained = [p for n, p in self.trainable().items() if n.startswith("student.")]
+        if not batch.get("watched") or not trained:
+            return {}
+        norms = {}
+        for name, term in terms.items():
+            grads = [None] * len(trained)
+            if term.requires_grad:
+                grads = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
+            grads = [torch.zeros_like(p) if g is None else g for p, g in zip(trained, grads)]
+            processes.average(grads)
+            norms[name] = torch.stack([g.float().norm() for g in grads]).norm()
+        total = sum(norms.values()).clamp(min=1e-12)
+        return {f"share_{name}": norm / total for name, norm in norms.items()}
 
     def student_pairs(self, batch: Batch) -> Pairs:
         """The student's embeddings of a batch."""
@@ -222,6 +241,12 @@ def plain(role: str, model) -> VLM:
             f"the {role} must be a model of images and texts, or a run that trained one, got a {type(model).__name__}"
         )
     return model
+
+
+def watched(batches: Iterator[Batch], step: int, every: int) -> Iterator[Batch]:
+    """Batches from a step on, told whether their step is measured."""
+    for n, batch in enumerate(batches, step):
+        yield {**batch, "watched": every > 0 and n % every == 0}
 
 
 def for_teacher(batch: Batch) -> Tensor:
