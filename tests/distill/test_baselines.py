@@ -160,6 +160,8 @@ def test_promptkds_prompts_come_last_and_are_replaced(models):
 def test_promptkd_writes_no_model(models, tmp_path):
     with pytest.raises(ValueError, match="open_run"):
         built("promptkd", models).export(tmp_path / "model")
+    with pytest.raises(ValueError, match="be a teacher"):
+        built("kd", {**models, "teacher": built("promptkd", models)})
     with pytest.raises(ValueError, match="blocks 1 to 4"):
         built("promptkd", models, depth=9)
 

@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import vlmlab
+import vlmlab.cli
+from vlmlab.distill.finetune import Finetune
 from vlmlab.distill.student import views_of
 from vlmlab.learner import grouped
 from vlmlab.tasks.task import Task
@@ -108,9 +110,20 @@ def test_a_teacher_without_texts_is_refused(models, task, tmp_path):
         vlmlab.registry.build("kd", {**models, "teacher": torch.nn.Linear(2, 2)})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_a_method_changes_is_said(name):
-    assert len(vlmlab.registry.find(name).differs) > 40
+@pytest.mark.parametrize("name", [*NAMES, "promptkd", "c2kd", "llava_kd", "cmapkd"])
+def test_what_a_method_changes_is_said_by_its_class(name):
+    assert len(vlmlab.registry.about(name)["differs"]) > 40
+
+
+def test_what_a_method_changes_is_said_beside_its_numbers(models, task, tmp_path, capsys):
+    for seed in (0, 1):
+        run = vlmlab.fit(
+            "finetune", models["student"], task, out=tmp_path, seed=seed, **QUICK | {"max_steps": 1}
+        )
+        vlmlab.evaluate(run, task)
+    assert Finetune.differs in repr(run)
+    vlmlab.cli.main(["results", str(tmp_path)])
+    assert capsys.readouterr().out.count(f"differs   finetune: {Finetune.differs}") == 1
 
 
 def test_zero_shot_classes(models):

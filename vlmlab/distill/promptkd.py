@@ -77,8 +77,8 @@ over 20 epochs of batch 8. Retrieval needs the teacher's text tower, whose param
         """The teacher's embeddings (text, joint), not normalised."""
         return self.teacher.encode_text(texts)
 
-    def export(self, folder, about: dict | None = None):
+    def alone(self) -> VLM:
         raise ValueError(
-            "PromptKD trains prompts and a projector to the teacher's space; it is no model of its own that could be "
-            "written. Its run folder holds them: vlmlab.open_run"
+            "PromptKD trains prompts and a projector to the teacher's space, whose text tower it needs: it is no model "
+            "of its own that could be written or be a teacher. Its run folder holds them: vlmlab.open_run"
         )

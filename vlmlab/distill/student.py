@@ -225,17 +225,21 @@ class Student(Learner):
             self._classes = F.normalize(self.encode_text(texts), dim=-1)
         return contrast.cosines(z, self._classes, self.scale)
 
+    def alone(self) -> VLM:
+        """The student as a model of its own, without what it was trained with."""
+        return self.student
+
     def export(self, folder: str | Path, about: dict | None = None) -> Path:
         """Write the student as an ordinary model, which `vlmlab.load` and open_clip read; about: what to say of it.
 
         >>> vlmlab.load(run.model.export("models/student"))
         """
-        return write_folder(self.student, folder, {"method": type(self).__name__} | (about or {}))
+        return write_folder(self.alone(), folder, {"method": type(self).__name__} | (about or {}))
 
 
 def plain(role: str, model) -> VLM:
     """The model of a role: a two-tower model, or the student that a finished run trained. ValueError for another."""
-    model = getattr(model, "student", model)
+    model = model.alone() if isinstance(model, Student) else model
     if not isinstance(model, VLM):
         raise ValueError(
             f"the {role} must be a model of images and texts, or a run that trained one, got a {type(model).__name__}"
