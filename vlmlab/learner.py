@@ -62,6 +62,7 @@ class Learner(Shown, nn.Module):
     rules: ClassVar[tuple[str, ...]] = ("unified",)  # of inference
     # protocol -> rules whose numbers the method's paper reports, where that is not the first alone
     reports: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    differs: ClassVar[str] = ""  # what is not as in the method's paper, said once beside its numbers
     workers = 0  # processes that load its data
     precision = "fp32"  # where no model says it
 
@@ -114,6 +115,10 @@ class Learner(Shown, nn.Module):
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Named, already weighted loss terms; their sum is trained."""
         raise TypeError(f"{type(self).__name__} is not trained in steps")
+
+    def beside(self, batch: Batch, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the log keeps of a step besides its terms, single numbers; no part of the loss. Called before backward."""
+        return {}
 
     def enter(self, stage: Stage) -> None:
         """Take a stage's shape (grow, copy a head, freeze): once, before anything is loaded into it."""

@@ -224,6 +224,7 @@ def about(name: str | type[Learner]) -> dict[str, object]:
         "about": (cls.__doc__ or "").strip().partition("\n")[0],
         "models": list(cls.models_needed),
         "rules": list(cls.rules),
+        "differs": cls.differs,
         "settings": settings,
     }
 

@@ -73,6 +73,8 @@ def list_methods(args: argparse.Namespace) -> int:
     elif args.method:
         about = registry.about(args.method)
         print(f"{args.method}: {about['about']}\nrules     {', '.join(about['rules'])}")
+        if about["differs"]:
+            print(f"differs   {about['differs']}")
         for field in about["settings"]:
             print(f"--set {field['name']}={field['default']}  ({field['type']})")
     else:

@@ -103,9 +103,12 @@ def tell(args: argparse.Namespace, run, frame, task) -> None:
 
     if args.json:
         about = {"run": str(run.path), "key": run.key, "results": tables.records(frame)}
+        about |= {"differs": run.info.get("differs", "")}
         print(json.dumps(about | {"below_zero_shot": below(run, task, frame)}, indent=1))
         return
     print(tables.table(frame))
+    if differs := run.info.get("differs"):
+        print(f"differs   {differs}")
     for line in below(run, task, frame):
         print(line)
     print(f"run       {run.path}")
@@ -132,6 +135,7 @@ def results(args: argparse.Namespace) -> int:
     import vlmlab
 
     from ..train import tables
+    from ..train.run import differing
 
     frame, why = vlmlab.results(args.runs, config=args.config), ""
     if frame.empty:
@@ -151,6 +155,8 @@ def results(args: argparse.Namespace) -> int:
         print(frame.to_csv(index=False))
     elif not frame.empty:
         print(tables.table(frame, args.config))
+        for line in differing(args.runs, frame):
+            print(line)
     return 0
 
 

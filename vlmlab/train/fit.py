@@ -178,6 +178,7 @@ class Training:
             "key": key_of(job),
             "task": task.arguments,
             "classes": classes_of(task),
+            "differs": learner.differs,
             "stages": [[stage.name, stage.steps] for stage in self.stages],
             "prepared": {},
             "device": device_name(learner.device),

@@ -136,6 +136,7 @@ class Loop:
             if step == 0:
                 check_terms(self.learner, terms)
             loss = sum(terms.values())
+        beside = self.learner.beside(batch, terms)
         for group, its in zip(self.optimiser.param_groups, stage.groups):
             group["lr"] = stage.rate(step, its.lr)
         self.optimiser.zero_grad(set_to_none=True)
@@ -150,7 +151,8 @@ class Loop:
         row = {"step": self.done + len(self.pending), "stage": stage.name}
         row |= {"epoch": step // stage.epoch} if stage.epoch else {}
         row["lr"] = self.optimiser.param_groups[0]["lr"]
-        self.pending.append((row, {k: v.detach() for k, v in terms.items()} | {"loss": loss.detach()}))
+        kept = terms | {"loss": loss} | beside
+        self.pending.append((row, {k: v.detach() for k, v in kept.items()}))
         self.at.step = step + 1
 
     def fetch(self) -> dict[str, str]:

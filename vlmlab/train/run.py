@@ -124,6 +124,7 @@ class Run(Shown):
             "task": f"{labels['task']}, {labels.get('protocol')}{shots}",
             "models": ", ".join(f"{role}: {m.get('name', '')}" for role, m in info.get("models", {}).items()),
             "trained": trained_in(info),
+            "differs": info.get("differs"),
             "error": info.get("error"),
             "settings": settings(self.settings),
         }
@@ -210,6 +211,16 @@ def results(root: str | Path = "runs", config: Iterable[str] = (), **filters) ->
         wanted = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         frame = frame[frame[column].isin(wanted)]
     return Scores(frame.reset_index(drop=True))
+
+
+def differing(root: str | Path, frame: pd.DataFrame) -> list[str]:
+    """'differs kd: ...', once for every method in a frame of results whose runs say what is not as in its paper."""
+    said = {}
+    for run in runs(root) if len(frame) else ():
+        info = run.info
+        if info["key"] in set(frame["key"]) and info.get("differs"):
+            said[info["labels"]["method"]] = info["differs"]
+    return [f"differs   {name}: {text}" for name, text in sorted(said.items())]
 
 
 def open_run(path: str | Path, device: str | None = None) -> Run:
