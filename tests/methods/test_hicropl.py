@@ -123,7 +123,7 @@ def test_descriptions_of_a_language_model(build, tmp_path):
     reference.close(m.described_class_features()[4], F.normalize(both.mean(0), dim=-1), 1e-5)
     del table["sphynx"]
     path.write_text(json.dumps(table))
-    with pytest.raises(ValueError, match="no sentences for 1 classes, for example 'sphynx'"):
+    with pytest.raises(ValueError, match="no sentences for 1 class: 'sphynx'"):
         m.sentences()
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
+from .. import descriptions
 from ..learner import Batch, Stage
 from ..models.towers import Edit
 from . import prompts
@@ -142,15 +142,9 @@ class HiCroPL(Method):
         """The frozen classifier's texts of every class. ValueError names a class without any."""
         if not self.config.descriptions:
             return [list(texts) for texts in zip(*map(self.fill, TEMPLATES))]
-        table = json.loads(self.config.descriptions.read_text(encoding="utf-8"))
         names = self.fill("{}")
-        missing = [n for n in names if not table.get(n)]
-        if missing:
-            raise ValueError(
-                f"{self.config.descriptions} has no sentences for {len(missing)} classes, "
-                f"for example {missing[0]!r}; its keys are class names with spaces"
-            )
-        return [table[n] for n in names]
+        found = descriptions.read(self.config.descriptions, names, others=True)  # half of the classes learn
+        return [found[name] for name in names]
 
     def described_class_features(self) -> Tensor:
         """(class, joint) frozen features: the normalised mean of the normalised sentences of a class."""
