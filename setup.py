@@ -9,8 +9,10 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 SHIPPED = (
+    "data/descriptions",
     "data/drawings",
     "data/emoji",
+    "data/faces",
     "data/models/tiny",
     "data/published",
     "notebooks",

@@ -89,3 +89,36 @@ def test_nothing_there(tmp_path):
     (tmp_path / "pets.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"did you mean .*pets.json"):
         descriptions.read(tmp_path / "pet.json", ["sad"])
+
+
+def embedded():
+    """(task, its class names) of every embedded task that has descriptions."""
+    from vlmlab.tasks.emoji import tasks as emoji
+    from vlmlab.tasks.faces import tasks as faces
+
+    coarse = [id for id in emoji.names() if not id.endswith("-fine")]
+    found = [(id, emoji.dataset(id).train.classnames) for id in coarse]
+    return [*found, ("faces/emotions", faces.dataset().train.classnames)]
+
+
+def test_every_class_of_the_embedded_tasks_is_described():
+    told = {}
+    for id, classnames in embedded():
+        found = descriptions.read(id, classnames)
+        assert min(map(len, found.values())) >= 4, id
+        told.setdefault(id.partition("/")[2], set()).update(classnames)
+    files = {name: {*descriptions.sentences(descriptions.find(name))} for name in descriptions.names()}
+    assert files == told  # and nothing else is
+
+
+def test_sentences_are_short_and_each_of_one_class():
+    from vlmlab.tasks.emoji import data as emoji
+
+    faces = emoji.concepts()
+    given_away = set(faces["name"][faces["subgroup"].isin(emoji.FACES)])
+    for name in descriptions.names():
+        texts = [t for found in descriptions.sentences(descriptions.find(name)).values() for t in found]
+        assert len(texts) == len(set(texts)), name
+        assert max(len(text.split()) for text in texts) <= 14, name
+        if name == "emotions":
+            assert not [(text, face) for text in texts for face in given_away if face in text]

@@ -9,6 +9,10 @@ HOME = SHIPPED if SHIPPED.is_dir() else PACKAGE.parent  # holds data/ and notebo
 
 
 EMBEDDED = ("emoji", "drawings")  # folders of data/ that are read together, as one set of pictures
+READ_WITH = {
+    **dict.fromkeys(EMBEDDED, EMBEDDED),
+    "faces": EMBEDDED,
+}  # folder of data/ -> those that its tasks read too
 
 
 def data_dir() -> Path:

@@ -3,6 +3,7 @@
 from .captions import Captions
 from .emoji.retrieval import retrieval_set
 from .emoji.scenes import scenes
+from .faces.tasks import faces
 from .images import Images
 from .questions import Questions
 from .split import Classes, Split
@@ -15,6 +16,7 @@ __all__ = [
     "Questions",
     "Split",
     "Task",
+    "faces",
     "names",
     "retrieval_set",
     "scenes",

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
 
 import numpy as np
 
@@ -15,8 +14,7 @@ class Captions(Images):
     """Images that each have one or several captions.
 
     texts: the captions; image_of: int64 (text,), the position of the image that each belongs to. shows: per
-    image the names of what is in it, or None where nobody knows. mask_of: id -> bool (object, height, width) in
-    the pixels of the image without training variety, in the order of its `shows`, or None.
+    image the names of what is in it, or None where nobody knows; masks are in its order.
 
     Raises ValueError when the lengths differ or an image has no caption.
     """
@@ -24,7 +22,6 @@ class Captions(Images):
     texts: tuple[str, ...]
     image_of: np.ndarray
     shows: tuple[tuple[str, ...], ...] | None = None
-    mask_of: Callable[[str], np.ndarray] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self):
         image_of = owners("caption", self.image_of, len(self.texts), len(self.ids))
@@ -51,12 +48,6 @@ class Captions(Images):
         """{"text": str}: the first caption of the image, or one drawn by `rng`."""
         mine = self.texts_of[i]
         return {"text": self.texts[mine[0] if rng is None else rng.choice(mine)]}
-
-    def masks(self, i: int) -> np.ndarray:
-        """bool (object, height, width) of image i, in the order of `shows[i]`; ValueError where there are none."""
-        if self.mask_of is None:
-            raise ValueError(f"{self} has no masks")
-        return self.mask_of(self.ids[i])
 
     def _fields_of(self, positions: np.ndarray) -> dict[str, object]:
         kept = [self.texts_of[i] for i in positions]

@@ -19,7 +19,9 @@ class Images:
     RGB image. content: id -> bytes that change when the image does. concept: id -> what it shows, where several
     images show the same (a drawing on two grounds); by default each image its own. flip: whether training may mirror
     the images. provenance: where the list of images comes from, for the real data sets "published", "changed" or
-    "regenerated" (see coop.lists), for your own "drawn" where nobody divided them, else "".
+    "regenerated" (see coop.lists), for your own "drawn" where nobody divided them, else "". mask_of: id -> bool
+    (part, height, width) in the pixels of the image without training variety, or None; a kind that has masks says
+    what they mask: the `shows` of Captions, the `regions` of a Split.
     """
 
     ids: list[str]
@@ -30,6 +32,7 @@ class Images:
     concept: Callable[[str], str] = dataclasses.field(default=str, kw_only=True, repr=False)
     flip: bool = dataclasses.field(default=True, kw_only=True)
     provenance: str = dataclasses.field(default="", kw_only=True)
+    mask_of: Callable[[str], np.ndarray] | None = dataclasses.field(default=None, kw_only=True, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -40,6 +43,12 @@ class Images:
     def image(self, i: int, rng: np.random.Generator | None = None) -> Image.Image:
         """Image number i as PIL RGB: always the same without `rng`, training variety with it."""
         return self.read(self.ids[i], rng)
+
+    def masks(self, i: int) -> np.ndarray:
+        """bool (part, height, width) of image i; ValueError where there are none."""
+        if self.mask_of is None:
+            raise ValueError(f"{self} has no masks")
+        return self.mask_of(self.ids[i])
 
     def about(self, i: int, rng: np.random.Generator | None = None) -> dict[str, object]:
         """What goes with image i, by the names that batches use; of several texts `rng` draws one.

@@ -33,13 +33,14 @@ class Split(Images):
     """Images with labels among `classnames`; an id is repeated where few-shot sampling repeats an image.
 
     labels: int64 (n,). template: text with one {} for the class name. distributions: float32 (n, class) soft
-    labels with rows that sum to 1, or None.
+    labels with rows that sum to 1, or None. regions: what the masks of every image show, in their order.
     """
 
     labels: np.ndarray
     classnames: tuple[str, ...]
     template: str
     distributions: np.ndarray | None = None
+    regions: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self):
         labels = np.array(self.labels, dtype=np.int64)

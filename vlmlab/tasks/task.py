@@ -12,6 +12,7 @@ from ..nearest import near
 from .coop import tasks as coop
 from .emoji import paired, stamps
 from .emoji import tasks as emoji
+from .faces import tasks as faces
 from .images import Images
 from .own import tasks as own
 from .protocols import PROTOCOLS, SUMMARIES
@@ -127,7 +128,7 @@ class Task(Shown):
 
 def names() -> list[str]:
     """Ids that `task` knows."""
-    return [*emoji.names(), *paired.names(), *coop.names()]
+    return [*emoji.names(), *faces.names(), *paired.names(), *coop.names()]
 
 
 def task(
@@ -154,6 +155,8 @@ def task(
     differ by augmentation, as far as `sampling.few_shot` allows. backgrounds: how many fixed grounds each
     test image is shown on, the first white. Those of images and texts (emoji/captions, emoji/scenes) take neither:
     they have all pairs, each test image once.
+
+    Generated faces (faces/emotions) have exact soft labels, and masks of their regions (`Split.masks`).
 
     Real data sets (caltech101, imagenet, ...): root is the folder that holds them as CoOp lays them out,
     $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
@@ -185,6 +188,8 @@ def task(
         data = coop.dataset(id, coop.root_folder(root), protocol, make_split)
     elif id in paired.names():
         data = paired.dataset(id, protocol)
+    elif id in faces.names():
+        data = faces.dataset(backgrounds)
     else:
         data = emoji.dataset(id, backgrounds)
     if protocol not in data.protocols:
@@ -216,7 +221,8 @@ def unknown(id: object) -> str:
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
     world, _, wanted = text.rpartition("/")
     alike = [name for name in names() if name.rpartition("/")[0] == world] or names()
-    known = {name.rpartition("/")[2]: name for name in alike}  # "emoji/" alone makes ids alike
+    # by the last part, since "emoji/" alone makes ids alike; of two the first
+    known = {name.rpartition("/")[2]: name for name in reversed(alike)}
     found = near(wanted, known, alike=0.7)
     meant = f"; did you mean {known[found[0]]}?" if found else ""
     return f"unknown task {id!r}{meant}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"

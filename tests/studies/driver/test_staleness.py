@@ -301,8 +301,9 @@ def test_the_version_of_vlmlab_is_a_part(made, monkeypatch):
 
 def test_the_embedded_pictures_are_one_set(tmp_path):
     """Tasks of either folder read both, so that a change of one is a change of both."""
-    for name in ("emoji", "drawings", "other", "models/tiny"):
+    for name in ("emoji", "drawings", "faces", "other", "models/tiny"):
         (tmp_path / name).mkdir(parents=True)
     for task in ("emoji/food", "drawings/food"):
         assert staleness.named(tmp_path, [task, "tiny"]) == ["drawings", "emoji", "models/tiny"]
     assert staleness.named(tmp_path, ["other/x"]) == ["other"]
+    assert staleness.named(tmp_path, ["faces/emotions"]) == ["drawings", "emoji", "faces"]

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from ... import __version__
-from ...paths import EMBEDDED
+from ...paths import READ_WITH
 from ..jobs.receipts import Done
 from ..manifest import Artefact, Job
 from ..places import data_digests, digest
@@ -51,7 +51,7 @@ def of_runs(runs: list[tuple[Job, Done]]) -> dict[str, str]:
 def named(data: Path, texts: list[str]) -> list[str]:
     """The folders of `data` that texts name: 'emoji/food' -> emoji and drawings, 'tiny' -> models/tiny."""
     heads = {text.partition("/")[0] for text in texts}
-    heads |= {*EMBEDDED} if heads & {*EMBEDDED} else set()
+    heads |= {folder for head in heads for folder in READ_WITH.get(head, ())}
     sets = {p.name for p in data.glob("*/") if p.name not in ("models", "published")}
     models = {p.name for p in data.glob("models/*/")}
     return sorted(heads & sets) + sorted(f"models/{name}" for name in heads & models)

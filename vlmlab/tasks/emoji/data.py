@@ -187,13 +187,18 @@ def classes() -> pd.DataFrame:
 
 @functools.cache
 def emotions() -> pd.DataFrame:
+    """Soft emotion labels of faces by the words of `data/emoji/emotions.csv`, see `felt`."""
+    table = pd.read_csv(present(data_dir() / "emoji/emotions.csv"))
+    return felt(table.set_index("emotion")["words"])
+
+
+def felt(lexicon: pd.Series) -> pd.DataFrame:
     """Soft emotion labels of faces: index hexcode, one column per emotion, rows sum to 1.
 
-    A face scores one point per lexicon word (`data/emoji/emotions.csv`) among its name and tags;
-    faces without any such word are left out.
+    lexicon: emotion -> words. A face scores one point per word of it among its name and tags; faces without any
+    such word are left out.
     """
-    table = pd.read_csv(present(data_dir() / "emoji/emotions.csv"))
-    lexicon = table.set_index("emotion")["words"].str.split()
+    lexicon = lexicon.str.split()
     faces = concepts()[concepts()["subgroup"].isin(FACES)].set_index("hexcode")
     words = [
         set(" ".join([n, *t]).replace("-", " ").split())

@@ -199,16 +199,10 @@ def fine(task: str, backgrounds: int) -> Dataset:
 
 
 def emotions(backgrounds: int) -> Dataset:
-    """Faces. A test face whose own name is in a prompt ("neutral face") gives its label away: left out."""
+    """Faces with the emotions that their words tell."""
     soft = emoji.emotions()
+    train, test, novel = faces(soft)
     classnames = tuple(soft.columns)
-    table = emoji.concepts()
-    table = table[table["hexcode"].isin(soft.index)]
-    table = table.assign(label=soft.to_numpy()[soft.index.get_indexer(table["hexcode"])].argmax(1))
-    prompts = [FACE_TEMPLATE.format(c) for c in classnames]
-    given_away = table["name"].map(lambda name: any(name in p for p in prompts))
-    train = table[table["split"] == "train"]
-    test, novel = (table[(table["split"] == s) & ~given_away] for s in ("test", "novel"))
     options = {"template": FACE_TEMPLATE, "soft": soft}
     return Dataset(
         "emoji/emotions",
@@ -218,6 +212,18 @@ def emotions(backgrounds: int) -> Dataset:
         protocols=("zero_shot", "few_shot", "domain_shift", "label_distribution"),
         repeat=True,
     )
+
+
+def faces(soft: pd.DataFrame) -> list[pd.DataFrame]:
+    """The faces of `soft` (hexcode, emotion) to train and to test on, and the novel ones, with labels. A test face
+    whose own name is in a prompt ("neutral face") gives its label away: left out."""
+    table = emoji.concepts()
+    table = table[table["hexcode"].isin(soft.index)]
+    table = table.assign(label=soft.to_numpy()[soft.index.get_indexer(table["hexcode"])].argmax(1))
+    prompts = [FACE_TEMPLATE.format(c) for c in soft.columns]
+    given_away = table["name"].map(lambda name: any(name in p for p in prompts))
+    parts = [table[table["split"] == s] for s in ("train", "test", "novel")]
+    return [parts[0], *(part[~given_away.loc[part.index]] for part in parts[1:])]
 
 
 def others(task: str, tasks: list[str], backgrounds: int) -> dict[str, Callable[[], Split]]:

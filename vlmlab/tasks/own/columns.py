@@ -1,6 +1,7 @@
 """What the columns of a table of images mean."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,22 +10,32 @@ import pandas as pd
 
 from ...nearest import hint
 from .. import split_files
+from . import emotions
 from .folders import PART_OF
 from .listing import Listing, few
 
 # what a table calls its columns -> what they are; also as Hugging Face, open_clip and torchvision call them
 COLUMNS = {
     **dict.fromkeys(("path", "file", "filename", "file_name", "filepath", "file_path", "image"), "path"),
-    **dict.fromkeys(("label", "class"), "label"),
+    **dict.fromkeys(("image_filename", "image_name", "image_id", "imagename"), "path"),
+    "pixels": "pixels",  # the image itself, in FER2013
+    **dict.fromkeys(("label", "class", "emotion"), "label"),
     **dict.fromkeys(("name", "classname", "class_name"), "name"),
     **dict.fromkeys(("text", "caption", "title"), "text"),
-    **dict.fromkeys(("split", "part"), "split"),
+    **dict.fromkeys(("split", "part", "usage"), "split"),
+    **dict.fromkeys(("valence", "arousal", "dominance"), "rating"),  # of Emotion6, no class
 }
+DRESSED = re.compile(r"\[?\s*(?:prob\.\s*)?(.*?)\s*\]?", re.IGNORECASE)  # "[prob. anger]", as in Emotion6
 MISSING = ("", "nan", "NaN", "<NA>")  # as pandas writes what is not there
 
 
+def called(column: str) -> str:
+    """A column's name without what some files put around it."""
+    return DRESSED.fullmatch(column.strip())[1]
+
+
 def plain(column: str) -> str:
-    return column.strip().lower()
+    return called(column).lower()
 
 
 def listed(path: Path, root: Path, table: pd.DataFrame) -> Listing:
@@ -35,17 +46,14 @@ def listed(path: Path, root: Path, table: pd.DataFrame) -> Listing:
     kinds, others = sorted_columns(table)
     soft = others if others and not {"label", "name"} & kinds.keys() and "text" not in kinds else []
     columns_checked(listing, others if not soft else [])
-    if "path" not in kinds:
-        raise ValueError(f"{path} has no column path; it has {', '.join(table.columns)}")
     cells = {kind: table[column].str.strip() for kind, column in kinds.items()}
-    listing.paths = [p.replace("\\", "/") for p in cells["path"]]
-    listing.base = base_of(path, root, listing.paths[0])
-    listing.paths = [below(listing.base, p) for p in listing.paths]
-    if outside := [p for p in listing.paths if split_files.leads_out(p)]:
-        listing.wrong(
-            f"{len(outside):,} paths are empty or lead out of {listing.base}, such as {outside[0]!r}; name the "
-            "folder that holds all images as root (--root)"
-        )
+    if not {"path", "pixels"} & kinds.keys():
+        raise ValueError(f"{path} has no column path; it has {', '.join(table.columns)}")
+    if "pixels" in kinds:
+        there = emotions.take_pixels(listing, cells)
+    else:
+        there = placed(listing, cells["path"], root)
+    if not there:
         return listing
     if "split" in cells:
         listing.parts = parts_of(listing, cells["split"])
@@ -65,6 +73,19 @@ def listed(path: Path, root: Path, table: pd.DataFrame) -> Listing:
     return listing
 
 
+def placed(listing: Listing, cells: pd.Series, root: Path) -> bool:
+    """Paths as ones below the folder that they are relative to; whether they are."""
+    paths = [p.replace("\\", "/") for p in cells]
+    listing.base = base_of(listing.place, root, paths[0])
+    listing.paths = [below(listing.base, p) for p in paths]
+    if outside := [p for p in listing.paths if split_files.leads_out(p)]:
+        listing.wrong(
+            f"{len(outside):,} paths are empty or lead out of {listing.base}, such as {outside[0]!r}; name the "
+            "folder that holds all images as root (--root)"
+        )
+    return not outside
+
+
 def sorted_columns(table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
     """(what it is -> column, other columns)."""
     kinds: dict[str, str] = {}
@@ -72,7 +93,7 @@ def sorted_columns(table: pd.DataFrame) -> tuple[dict[str, str], list[str]]:
         if kind := COLUMNS.get(plain(column)):
             kinds.setdefault(kind, column)
     others = [c for c in table.columns if c not in kinds.values() and not unnamed(c)]
-    return kinds, others
+    return kinds, [c for c in others if COLUMNS.get(plain(c)) != "rating"]
 
 
 def unnamed(column: str) -> bool:
@@ -178,7 +199,7 @@ def soft_labels(listing: Listing, table: pd.DataFrame) -> None:
         return
     listing.soft = shares.div(sums, axis=0).to_numpy(np.float32)
     listing.labels = [int(i) for i in listing.soft.argmax(1)]
-    listing.names = tuple(column.strip().replace("_", " ") for column in table.columns)
+    listing.names = tuple(called(column).replace("_", " ") for column in table.columns)
 
 
 def joined(listing: Listing) -> None:

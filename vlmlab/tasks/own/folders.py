@@ -8,12 +8,13 @@ from pathlib import Path
 from ... import image_files
 from ...nearest import near
 from .. import split_files
+from . import emotions
 from .listing import Listing, few
 
 PART_OF = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "publictest"), "val"),  # the last as in FER2013
+    **dict.fromkeys(("test", "testing", "privatetest"), "test"),
 }
 SORT = (
     "sort the images into folders that are named like their classes, or list them in a table (table:FILE, with "
@@ -42,6 +43,7 @@ def list_folder(path: Path) -> Listing:
             listing.notes.append(f"folders beside {', '.join(given)} are left out: {few(others)}")
     found = {part: entries(folder)[0] for part, folder in given.items()} or {"": below}
     fill(listing, {part: classes(listing, part, folders) for part, folders in found.items()})
+    emotions.call_raf(listing)
     return listing
 
 

@@ -4,6 +4,7 @@
     label    the class: its name, or whole numbers from 0 that a column `name` may call
     text     a caption
     split    train, val or test
+    pixels   in place of path: the image itself, whole numbers row by row, as in FER2013
 
 Where there is no label, all other columns are soft labels, a class each, whose numbers (shares or votes) are divided
 by their sum.
@@ -23,7 +24,7 @@ from .listing import Listing, few
 
 
 def list_csv(path: Path, root: Path) -> Listing:
-    """A text table, separated by commas, semicolons or tabs, in UTF-8."""
+    """A text table, separated by commas, semicolons, tabs or spaces, in UTF-8."""
     return listed(path, root, read_csv(path))
 
 
@@ -66,7 +67,13 @@ def read_csv(path: Path) -> pd.DataFrame:
         text = data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as e:
         raise ValueError(f"{path} is no text in UTF-8 ({e}); save it as CSV in UTF-8") from None
-    cells = {"sep": separator(path, text), "dtype": str, "keep_default_na": False, "index_col": False}
+    found = separator(path, text)
+    cells = {
+        "sep": r"\s+" if found == " " else found,
+        "dtype": str,
+        "keep_default_na": False,
+        "index_col": False,
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows that are longer than the first
@@ -77,9 +84,9 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def separator(path: Path, text: str) -> str:
     """The separator by which the first line has a column of paths."""
-    heads = {sep: next(csv.reader(io.StringIO(text), delimiter=sep), []) for sep in ",;\t"}
+    heads = {sep: next(csv.reader(io.StringIO(text), delimiter=sep), []) for sep in ",;\t "}
     for sep, head in heads.items():
-        if any(COLUMNS.get(plain(column)) == "path" for column in head):
+        if any(COLUMNS.get(plain(column)) in ("path", "pixels") for column in head):
             return sep
     found = max(heads.values(), key=len)
     raise ValueError(

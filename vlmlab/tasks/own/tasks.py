@@ -24,6 +24,7 @@ from ..sampling import by_class
 from ..split import Dataset, Split
 from ..split_files import PARTS, check_names
 from . import tables
+from .emotions import pixel_image
 from .folders import list_folder
 from .listing import Listing, content, leaked, look, sizes
 
@@ -35,7 +36,14 @@ READERS = {
     "parquet": tables.list_parquet,
     "split": tables.list_split,
 }
-ENDINGS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet", ".json": "split"}
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".json": "split",
+}
 KINDS = (*READERS, "table")
 NEEDS = {
     "few_shot": "training images with labels",
@@ -171,6 +179,9 @@ def draw(listing: Listing) -> list[str]:
 
 def about(listing: Listing, provenance: str) -> dict:
     """How the images of a listing are read."""
+    if listing.pixels is not None:
+        read = functools.partial(pixel_image, listing.pixels)
+        return {"read": read, "content": listing.content, "provenance": provenance}
     read, bytes_of = functools.partial(read_image, listing.base), functools.partial(content, listing.base)
     return {"read": read, "content": bytes_of, "provenance": provenance}
 
@@ -210,6 +221,7 @@ def state(id: str) -> str:
     ]
     record = [listing.paths, listing.parts, listing.labels, listing.names, listing.texts, stamps]
     record += [] if listing.soft is None else [listing.soft.tolist()]
+    record += [] if listing.pixels is None else [hashlib.sha256(listing.pixels).hexdigest()]
     return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
