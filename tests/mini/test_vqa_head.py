@@ -12,7 +12,7 @@ from vlmlab.mini.vqa_head import VqaHead
 from vlmlab.tasks import Questions
 from vlmlab.train.run import Run
 
-SMALL = {"hidden": 32, "answers": 20, "dropout": 0.1, "least": 1}
+SMALL = {"hidden": 64, "answers": 20, "dropout": 0.1, "least": 1}
 READING = {"read": lambda id, rng: Image.new("RGB", (64, 64), id), "content": str.encode}
 
 
@@ -54,10 +54,10 @@ def test_answers_of_nine_questions_or_more():
 
 def test_a_probe_learns_on_towers_that_stand_still(vlm, task, tmp_path):
     before = vlm.fingerprint()
-    run = vlmlab.fit("vqa_head", vlm, task, out=tmp_path, epochs=30, batch=64, **SMALL)
+    run = vlmlab.fit("vqa_head", vlm, task, out=tmp_path, epochs=60, batch=64, lr=5e-3, **SMALL)
     assert vlm.fingerprint() == before and not any(name.startswith("vlm.") for name in run.model.own())
     loss = run.metrics["loss"]
-    assert loss.iloc[-1] < 0.7 * loss.iloc[0]
+    assert loss.iloc[-1] < 0.3 * loss.iloc[0]
     answers = run.info["prepared"]["answers"]
     assert {"yes", "no", "1", "2", "red", "circle"} <= set(answers) and 90 < run.info["prepared"]["ceiling"][
         "test"

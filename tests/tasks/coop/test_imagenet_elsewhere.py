@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 import vlmlab
-from vlmlab.tasks.coop import check
+from vlmlab.tasks.coop import check, flat
+from vlmlab.tasks.coop.layouts import LAYOUTS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*published are")
 WNIDS = [*mini.NAMES["imagenet"]]
@@ -86,12 +87,28 @@ def test_a_mapping_that_is_wrong(root, mapping, text, message):
 
 
 def test_without_classnames_a_whole_imagenet_has_clips_names(tmp_path):
+    folder = tmp_path / "imagenet/val"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (2, 2)).save(folder / "ILSVRC2012_val_00000000.JPEG")
+    data = (folder / "ILSVRC2012_val_00000000.JPEG").read_bytes()
+    lines = ["ImageId,PredictionString"]
     for i in range(1000):
-        path = tmp_path / f"imagenet/val/n{i:08}/a{i}.JPEG"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (2, 2)).save(path, "JPEG")
+        (folder / f"ILSVRC2012_val_{i:08}.JPEG").write_bytes(data)
+        lines.append(f"ILSVRC2012_val_{i:08},n{999 - i:08} 1 2 3 4")
+    mapping = tmp_path / "imagenet/LOC_val_solution.csv"
+    mapping.write_text("\n".join(lines))
     found = labelled(tmp_path)
-    assert (found["a0.JPEG"], found["a1.JPEG"], found["a999.JPEG"]) == ("tench", "goldfish", "toilet paper")
-    shutil.rmtree(tmp_path / "imagenet/val/n00000999")
+    names = [found[f"ILSVRC2012_val_{i:08}.JPEG"] for i in (999, 998, 0)]
+    assert names == ["tench", "goldfish", "toilet paper"]
+    mapping.write_text("\n".join(lines[:-1]))
     with pytest.raises(FileNotFoundError, match=r"classnames.txt is missing; get it from"):
         labelled(tmp_path)
+
+
+def test_names_of_a_thousand_class_folders(tmp_path):
+    for i in range(1000):
+        (tmp_path / f"imagenet/train/n{i:08}").mkdir(parents=True)
+    names = flat.usual_names(LAYOUTS["imagenet"], tmp_path)
+    assert [*names.items()][1] == ("n00000001", "goldfish") and len(names) == 1000
+    (tmp_path / "imagenet/train/n00000999").rmdir()
+    assert flat.usual_names(LAYOUTS["imagenet"], tmp_path) == {}

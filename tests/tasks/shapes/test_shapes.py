@@ -44,14 +44,14 @@ def test_masks_are_the_pixels_of_what_they_name(kind):
 
 def test_wrong_captions_are_wrong_and_the_others_right():
     for kind in KINDS:
-        found = shapes.scenes(250, 5, kind, "train", noise=0.3)
+        found = shapes.scenes(120, 5, kind, "train", noise=0.3)
         true = [is_true(text, read(found.image(i))) for i, text in enumerate(found.texts)]
         assert true == [flaw == "" for flaw in found.flaws]
         counts = Counter(found.flaws)
-        assert 0.22 < 1 - counts[""] / 250 < 0.37 and min(counts["replaced"], counts["flipped"]) > 20
+        assert 0.17 < 1 - counts[""] / 120 < 0.43 and min(counts["replaced"], counts["flipped"]) > 8
         assert found.select([3, 1]).flaws == (found.flaws[3], found.flaws[1])
-        assert found.shows == shapes.scenes(250, 5, kind, "train").shows
-        assert found.fingerprint() != shapes.scenes(250, 5, kind, "train").fingerprint()
+        assert found.shows == shapes.scenes(120, 5, kind, "train").shows
+        assert found.fingerprint() != shapes.scenes(120, 5, kind, "train").fingerprint()
     with pytest.raises(ValueError, match="noise is a share from 0 to 1, got 30"):
         shapes.scenes(3, noise=30)
 
