@@ -4,12 +4,17 @@ A test must have captions (`Captions`), one or several per image. A learner must
 `encode_text(texts)` -> (batch, joint), whose cosine is the similarity (where `encode_image` returns several vectors
 by name, "cls" is the image's), or what classification asks for: then each text is a class.
 
-i2t R@k, t2i R@k   k = 1, 5, 10: share of queries with a right item among the k most similar ones
-i2t median rank    median over queries of the rank, from 1, of their first right item; also t2i
+i2t R@k, t2i R@k   k = 1, 5, 10: share of queries with a right item among the k most similar ones; the row of k = 1
+                   keeps where each query's right items stand, see `unpacked`
+i2t median rank    median over queries of the rank, from 1, of their first right item; also t2i, and the mean rank
+mean R             mean of the six R@k (a sixth of what is called RSUM); n counts images
 
 Equal similarities are in no order: R@k is the expectation over random orders of tied items, and the rank the
 expected rank. So a learner that sees no difference scores chance, and texts that two images share harm neither.
 """
+
+import base64
+import zlib
 
 import numpy as np
 
@@ -23,6 +28,7 @@ OFFERS = (("encode_image", "encode_text"), *classification.OFFERS)
 KS = (1, 5, 10)
 TEXTS = 256  # encoded at a time
 QUERIES = 1024  # compared at a time
+DRAWN = 100  # at a time
 
 
 def fits(test: Images) -> bool:
@@ -66,11 +72,56 @@ def rows(name: str, test: Captions, similarity: np.ndarray) -> list[dict]:
         counted, n = places(matrix, query, item), len(query)
         values = {f"R@{k}": 100 * float(recall_at(counted, k).mean()) for k in KS}
         values["median rank"] = float(np.median(first_rank(counted)))
+        values["mean rank"] = float(first_rank(counted).mean())
         found += [
             {"split": name, "metric": f"{direction} {metric}", "value": value, "n": n}
             for metric, value in values.items()
         ]
-    return found
+        found[-len(values)]["places"] = packed(counted)
+    six = [row["value"] for row in found if "R@" in row["metric"]]
+    return [*found, {"split": name, "metric": "mean R", "value": float(np.mean(six)), "n": len(test)}]
+
+
+def packed(places: np.ndarray) -> str:
+    """int64 (query, 3) as text, as `unpacked` reads it."""
+    return base64.b64encode(zlib.compress(places.astype("<u4").tobytes())).decode()
+
+
+def unpacked(text: str, n: int) -> np.ndarray:
+    """The `places` of n queries, int64 (query, 3). ValueError for a text that is none, or of other queries.
+
+    >>> recall_at(unpacked(row["places"], row["n"]), 5)  # of each query
+    """
+    try:
+        values = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), dtype="<u4")
+    except zlib.error as e:
+        raise ValueError(f"the places of {n} queries cannot be read: {e}") from None
+    if values.size != 3 * n:
+        raise ValueError(f"the places of {values.size / 3:g} queries are kept, expected those of {n}")
+    return values.reshape(n, 3).astype(np.int64)
+
+
+def bootstrap(values: np.ndarray, image_of: np.ndarray, draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """(..., draw) means of values (..., query) over images drawn with replacement, each with all its queries; float64.
+
+    image_of: int (query,), the image of each query, itself in i2t. What is searched among stays whole. The same images are
+    drawn for the same seed, so that the difference of two learners is that of their draws:
+
+    >>> at_1 = [recall_at(places, 1) for places in (of_one, of_other)]  # both (query, 3), of one test
+    >>> low, high = np.percentile(np.diff(bootstrap(np.stack(at_1), image_of), axis=0), [2.5, 97.5])
+    """
+    values, image_of = np.asarray(values, dtype=np.float64), np.asarray(image_of)
+    if image_of.shape != values.shape[-1:]:
+        raise ValueError(f"image_of has an image per query, got {image_of.shape} for values {values.shape}")
+    _, image_of = np.unique(image_of, return_inverse=True)
+    n = int(image_of.max(initial=-1)) + 1
+    flat, counts = values.reshape(-1, len(image_of)), np.bincount(image_of, minlength=n)
+    sums = np.stack([np.bincount(image_of, row, minlength=n) for row in flat]).reshape(*values.shape[:-1], n)
+    rng, found = np.random.default_rng(seed), []
+    for at in range(0, draws, DRAWN):
+        times = rng.multinomial(n, np.full(n, 1 / n), size=min(DRAWN, draws - at)).T.astype(np.float64)
+        found.append((sums @ times) / (counts @ times))
+    return np.concatenate(found, axis=-1)
 
 
 def places(similarity: np.ndarray, query: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Images with labels, texts or questions, splits and protocols; knows no model."""
 
+from . import shapes
 from .captions import Captions
 from .emoji.retrieval import retrieval_set
 from .emoji.scenes import scenes
@@ -20,6 +21,7 @@ __all__ = [
     "names",
     "retrieval_set",
     "scenes",
+    "shapes",
     "task",
 ]
 

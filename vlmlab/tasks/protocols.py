@@ -142,7 +142,15 @@ class Summary:
         return found
 
 
+def mean(*values: float) -> float:
+    return sum(values) / len(values)
+
+
+FOLDS = tuple(f"fold {k}" for k in range(1, 6))  # of COCO's 5,000 test images
+RECALLS = tuple(f"{direction} R@{k}" for direction in ("i2t", "t2i") for k in (1, 5, 10))
+
 # protocol -> what it reports besides its tests
 SUMMARIES = {
-    "base_to_new": (Summary("hm", ("base", "new"), ("accuracy", "balanced_accuracy"), harmonic_mean),)
+    "base_to_new": (Summary("hm", ("base", "new"), ("accuracy", "balanced_accuracy"), harmonic_mean),),
+    "retrieval": (Summary("1K", FOLDS, RECALLS, mean),),
 }

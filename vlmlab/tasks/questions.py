@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .answers import accuracy, normalise
 from .images import Images, grouped, owners
 
 
@@ -55,6 +57,24 @@ class Questions(Images):
         answers, counts = zip(*self.answers[j].items(), strict=True)
         at = np.argmax(counts) if rng is None else rng.choice(len(counts), p=np.array(counts) / sum(counts))
         return {"question": self.questions[j], "answer": answers[at]}
+
+    def vocabulary(self, least: int = 9, most: int | None = None) -> tuple[str, ...]:
+        """The answers, as `normalise` leaves them, that most people gave to `least` questions or more; the most frequent
+        first, at most `most`."""
+        counts = Counter(normalise(max(given, key=given.get)) for given in self.answers)
+        kept = [(answer, n) for answer, n in counts.items() if n >= least]
+        return tuple(answer for answer, _ in sorted(kept, key=lambda one: (-one[1], one[0]))[:most])
+
+    def worth(self, vocabulary: Sequence[str]) -> list[dict[int, float]]:
+        """Per question what the answers of a vocabulary are worth, position -> 0 to 1 (`answers.accuracy`), where that
+        is above 0. The mean over questions of the best of them is the ceiling of whoever chooses among these."""
+        position = {answer: i for i, answer in enumerate(vocabulary)}
+        found = []
+        for given in self.answers:
+            said = dict.fromkeys(normalise(answer) for answer in given)
+            of = {position[answer]: accuracy(answer, given) for answer in said if answer in position}
+            found.append({i: value for i, value in of.items() if value > 0})
+        return found
 
     def _fields_of(self, positions: np.ndarray) -> dict[str, object]:
         kept = [self.questions_of[i] for i in positions]

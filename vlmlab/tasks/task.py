@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..display import Panel, Shown, pictures, some, table
 from ..nearest import near
+from .captioned import tasks as captioned
 from .coop import tasks as coop
 from .emoji import paired, stamps
 from .emoji import tasks as emoji
@@ -16,6 +17,7 @@ from .faces import tasks as faces
 from .images import Images
 from .own import tasks as own
 from .protocols import PROTOCOLS, SUMMARIES
+from .shapes import tasks as shapes
 from .split import Classes, Split
 
 
@@ -128,7 +130,8 @@ class Task(Shown):
 
 def names() -> list[str]:
     """Ids that `task` knows."""
-    return [*emoji.names(), *faces.names(), *paired.names(), *coop.names()]
+    rooms = (emoji, faces, paired, shapes, coop, captioned)
+    return [name for room in rooms for name in room.names()]
 
 
 def task(
@@ -154,13 +157,14 @@ def task(
     Embedded tasks (emoji/...): a class with fewer images than shots is filled up by repeating them, which
     differ by augmentation, as far as `sampling.few_shot` allows. backgrounds: how many fixed grounds each
     test image is shown on, the first white. Those of images and texts (emoji/captions, emoji/scenes) take neither:
-    they have all pairs, each test image once.
+    they have all pairs, each test image once; so have the generated ones (shapes/...).
 
     Generated faces (faces/emotions) have exact soft labels, and masks of their regions (`Split.masks`).
 
     Real data sets (caltech101, imagenet, ...): root is the folder that holds them as CoOp lays them out,
     $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
-    CoOp's split file is missing, draw a split by its rule; `Task.provenance` tells.
+    CoOp's split file is missing, draw a split by its rule; `Task.provenance` tells. Those of images and texts (coco,
+    coco-1k, flickr30k, cc3m, vqav2) lie below the same root as they are downloaded (tasks/captioned).
 
     Your own images: "folder:PATH", a folder per class, also below train, val and test folders; "table:FILE", a CSV
     or parquet of path, label (or text, or a column of shares per class) and split, or a split file as CoOp's. Paths
@@ -190,6 +194,10 @@ def task(
         data = paired.dataset(id, protocol)
     elif id in faces.names():
         data = faces.dataset(backgrounds)
+    elif id in captioned.names():
+        data = captioned.dataset(id, coop.root_folder(root), protocol)
+    elif id in shapes.names():
+        data = shapes.dataset(id, protocol)
     else:
         data = emoji.dataset(id, backgrounds)
     if protocol not in data.protocols:

@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from test_inference import claim
 
 import vlmlab
+from vlmlab.learner import Learner
 from vlmlab.studies.claims import answers
 from vlmlab.studies.claims.inference import estimates
 from vlmlab.studies.pages import by_seed
@@ -78,3 +81,34 @@ def test_what_cannot_be_drawn_says_why(runs):
             answers.drawn([(runs[0].path, "base_to_new", "")], "accuracy")
     finally:
         path.write_text(before)
+
+
+class Towers(Learner):
+    """The frozen model's two towers, asked about pairs."""
+
+    models_needed = ("vlm",)
+
+    def __init__(self, models, config):
+        super().__init__(models, config)
+        self.vlm, self.unused = models["vlm"], torch.nn.Parameter(torch.zeros(1))
+
+    def encode_image(self, images):
+        return self.vlm.encode_image(images)
+
+    def encode_text(self, texts):
+        return self.vlm.encode_text(texts)
+
+
+def test_recalls_are_drawn_over_images_with_their_captions(tmp_path):
+    vlm, rows = vlmlab.load("tiny", device="cpu"), ["path,text,split"]
+    for i, colour in enumerate(("red", "orange", "yellow", "green", "blue", "purple") * 3):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / f"{i}.png")
+        rows += [f"{i}.png,{colour} {i},test", f"{i}.png,a {colour} thing,test"]
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    task = vlmlab.task(f"table:{tmp_path}/table.csv", protocol="retrieval")
+    run = vlmlab.fit(Towers, vlm, task, out=tmp_path / "runs")
+    frame = vlmlab.evaluate(run, task).set_index("metric")["value"]
+    for metric in ("i2t R@1", "t2i R@5"):
+        found = answers.drawn([(run.path, "retrieval", "")], metric)
+        assert found[0].item() == pytest.approx(frame[metric]) and found.attrs["concepts"] == 18
+        assert found["metric"].tolist() == [metric] and found[list(range(1, 300))].to_numpy().std() > 0

@@ -1,12 +1,14 @@
-"""What each run answered to each test image: accuracies under draws of the test concepts."""
+"""What each run answered to each test image: accuracies and recalls under draws of the test concepts."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ...scores.classification import unpacked
+from ...scores import classification, retrieval
+from ...tasks.protocols import SUMMARIES
 from ...tasks.task import Task, task
 from ...train.records import read_lines
 from ...train.run import Run
@@ -14,19 +16,23 @@ from ...train.run_folder import RESULTS
 from .resampling import DRAWS, weights
 
 METRICS = ("accuracy", "balanced_accuracy")
+SUMMED = {summary.split for each in SUMMARIES.values() for summary in each}  # rows of several tests
+RECALL = re.compile(r"(i2t|t2i) R@(\d+)")
 
 
 def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFrame:
     """The rows of runs as `by_seed.per_seed` takes them, wide: columns 0, 1, ... are the metric under all draws.
 
-    runs: path, protocol, variant. `attrs["concepts"]` says how many there are. Images of one concept are drawn together,
+    metric: an accuracy, or a recall such as "t2i R@5". runs: path, protocol, variant. `attrs["concepts"]` says how many there are. Images of one concept are drawn together,
     within its class, the same ones for every run. LookupError where answers were not kept, or for another metric.
     """
-    if metric not in METRICS:
+    if metric not in METRICS and not RECALL.fullmatch(metric):
         raise LookupError(f"no single answers stand behind {metric}")
-    rows = [row for path, protocol, variant in runs for row in answered(Path(path), protocol, variant)]
+    rows = [
+        row for path, protocol, variant in runs for row in answered(Path(path), protocol, variant, metric)
+    ]
     tests = {row["test"]: row["of"] for row in rows}
-    labels = {name: of.labels for name, of in tests.items()}
+    labels = {name: getattr(of, "labels", np.zeros(len(of), np.int64)) for name, of in tests.items()}
     concepts = {name: [of.concept(id) for id in of.ids] for name, of in tests.items()}
     each = pd.DataFrame(
         [(c, name, label) for name in tests for c, label in zip(concepts[name], labels[name], strict=True)],
@@ -36,29 +42,40 @@ def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFr
     factors = {name: weight.loc[c].to_numpy() for name, c in concepts.items()}
     found = []
     for row in rows:
-        values = share(row.pop("right"), labels[row["test"]], factors[row["test"]], metric)
-        row.pop("of")
+        right, of, factor = row.pop("right"), row.pop("of"), factors[row["test"]]
+        if metric.startswith("t2i"):  # a text is drawn with its image
+            factor = factor[of.image_of]
+        groups = labels[row["test"]] if metric == "balanced_accuracy" else np.zeros(len(right))
+        values = share(right, groups, factor)
         found.append(row | dict(enumerate(values)))
     frame = with_summaries(pd.DataFrame(found))
     frame.attrs["concepts"] = len(weight)
     return frame
 
 
-def share(right: np.ndarray, labels: np.ndarray, factor: np.ndarray, metric: str) -> np.ndarray:
-    """Percent (draw,) of right answers; right, labels (image,), factor (image, draw)."""
-    kinds = [labels == c for c in np.unique(labels)] if metric == "balanced_accuracy" else [slice(None)]
+def share(right: np.ndarray, groups: np.ndarray, factor: np.ndarray) -> np.ndarray:
+    """Percent (draw,) of right answers, the mean over groups; right, groups (answer,), factor (answer, draw)."""
+    kinds = [groups == c for c in np.unique(groups)]
     each = [(right[k, None] * factor[k]).sum(0) / factor[k].sum(0) for k in kinds]
     return 100 * np.mean(each, axis=0)
 
 
-def answered(path: Path, protocol: str, variant: str) -> list[dict]:
+def kept(row: dict, metric: str) -> np.ndarray:
+    """(answer,) 0 to 1: how right each answer of a row is. KeyError where a row keeps none."""
+    if recall := RECALL.fullmatch(metric):
+        return retrieval.recall_at(retrieval.unpacked(row["places"], row["n"]), int(recall[2]))
+    return classification.unpacked(row["right"], row["n"])
+
+
+def answered(path: Path, protocol: str, variant: str, metric: str) -> list[dict]:
     """The tests of one run, with its answers `right` and the images `of` the test."""
+    keeper = f"{recall[1]} R@1" if (recall := RECALL.fullmatch(metric)) else "accuracy"
     run, known = Run(path), {}
     labels, rows = run.info["labels"], []
     for row in read_lines(path / RESULTS):
-        if row["protocol"] != protocol or row["metric"] != "accuracy" or row["split"] == "hm":
+        if row["protocol"] != protocol or row["metric"] != keeper or row["split"] in SUMMED:
             continue
-        if "right" not in row:
+        if not {"right", "places"} & row.keys():
             raise LookupError(f"{path} keeps no single answers; evaluate it again")
         if protocol not in known:
             known[protocol] = tests_of(run, protocol)
@@ -67,7 +84,7 @@ def answered(path: Path, protocol: str, variant: str) -> list[dict]:
             raise LookupError(f"the test images of {path} are not at hand, or changed since")
         about = {k: labels.get(k) for k in ("method", "shots", "seed")} | {"variant": variant}
         about |= {k: row[k] for k in ("task", "protocol", "split", "rule", "test")}
-        rows.append(about | {"metric": "accuracy", "of": split, "right": unpacked(row["right"], row["n"])})
+        rows.append(about | {"metric": metric, "of": split, "right": kept(row, metric)})
     return rows
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from . import lists
+from . import flat, lists
 from .layouts import CLASSNAMES_PAGE, LAYOUTS, PARTS, Layout
 
 
@@ -45,7 +45,7 @@ def check(root: Path, ids: list[str]) -> list[Report]:
 
 
 def report(layout: Layout, root: Path) -> Report:
-    folder = root / layout.folder
+    folder, layout = root / layout.folder, flat.laid_out(layout, root)
     found = Report(layout.id, str(folder))
     if not folder.is_dir():
         found.says("the folder is missing", *layout.pages, *list_files(layout, root).values())
@@ -87,7 +87,7 @@ def list_files(layout: Layout, root: Path) -> dict[str, str]:
             for file in ("variants.txt", *(f"images_variant_{part}.txt" for part in PARTS))
         }
     shared = (root / "imagenet/classnames.txt").is_file()
-    return {} if shared else {"classnames.txt": CLASSNAMES_PAGE}
+    return {} if shared or flat.usual_names(layout, root) else {"classnames.txt": CLASSNAMES_PAGE}
 
 
 def count(layout: Layout, root: Path, parts: tuple[str, ...], found: Report) -> None:

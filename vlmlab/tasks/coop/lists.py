@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import split_files
 from ..split_files import Rows
 from . import regenerate
+from .flat import flat_images, is_flat, laid_out, usual_names
 from .layouts import CLASSNAMES_PAGE, PARTS, Layout
 from .regenerate import is_image, lines
 
@@ -34,7 +35,7 @@ def read(layout: Layout, root: Path, parts: tuple[str, ...] = PARTS, make_split:
     make_split: where the split file is missing, make the split by CoOp's own rule.
     Raises FileNotFoundError naming what is missing, ValueError for a file that cannot be understood.
     """
-    folder = root / layout.folder
+    folder, layout = root / layout.folder, laid_out(layout, root)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing; {layout.where}")
     if layout.kind == "folders":
@@ -98,7 +99,7 @@ def digest(rows: Rows) -> str:
 
 
 def from_folders(layout: Layout, root: Path, parts: tuple[str, ...]) -> Lists:
-    """ImageNet and its variants: labels count the sorted class folders, or are their names (ImageNetV2).
+    """ImageNet and its variants: labels count the sorted class folders, or are their names (ImageNetV2); see also flat.
 
     Images are sorted by name; CoOp takes them as the disk gives them, so that its few-shot images of
     ImageNet differ between machines.
@@ -108,6 +109,10 @@ def from_folders(layout: Layout, root: Path, parts: tuple[str, ...]) -> Lists:
     for part, sub in layout.parts:
         if part in parts:
             prefix = "/".join(filter(None, (layout.folder, layout.images, sub)))
+            if is_flat(root / prefix):
+                order = order or sorted(names)
+                found[part] = flat_images(root, prefix, order)
+                continue
             folders = class_folders(root / prefix, layout)
             if order is not None and folders != order:
                 odd = sorted(set(folders) ^ set(order))
@@ -172,10 +177,12 @@ def class_folders(folder: Path, layout: Layout) -> list[str]:
 
 
 def class_names(layout: Layout, root: Path) -> dict[str, str]:
-    """WordNet id -> class name, in the order of classnames.txt: the data set's own, else ImageNet's."""
+    """WordNet id -> class name, in the order of classnames.txt: the data set's own, else ImageNet's, else CLIP's names."""
     places = [root / layout.folder / "classnames.txt", root / "imagenet/classnames.txt"]
     path = next((p for p in places if p.is_file()), None)
     if path is None:
+        if usual := usual_names(layout, root):
+            return usual
         raise FileNotFoundError(
             f"{' or '.join(dict.fromkeys(map(str, places)))} is missing; get it from {CLASSNAMES_PAGE}"
         )
