@@ -217,8 +217,7 @@ def unknown(id: object) -> str:
     if text and os.path.exists(there := os.path.expanduser(text)):
         kind = "folder" if os.path.isdir(there) else "table"
         return f"unknown task {id!r}; to use your own images in it, write {kind}:{text}"
-    # by the last part, since "emoji/" alone makes ids alike; of two the first
-    known = {name.rpartition("/")[2]: name for name in reversed(names())}
+    known = {name.rpartition("/")[2]: name for name in names()}  # "emoji/" alone makes ids alike
     found = near(text.rpartition("/")[2], known, alike=0.7)
     meant = f"; did you mean {known[found[0]]}?" if found else ""
     return f"unknown task {id!r}{meant}; there are {', '.join(names())}; your own images are folder:PATH or table:FILE"
