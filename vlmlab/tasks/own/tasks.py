@@ -1,4 +1,6 @@
 """Tasks of one's own data: `folder:PATH`, and for tables `csv:`, `parquet:`, `split:`, or `table:` by its ending.
+The usual sets of emotions are named so too (see emotions.py): `table:Emotion6/ground_truth.txt`, `table:fer2013.csv`,
+`folder:RAF-DB`.
 
 Where nobody divided the images, of every class (or of all pairs of image and text) half train, a fifth validate and
 the rest test: CoOp's rule, drawn with a seed of its own, so that every seed of a task has the same test.
