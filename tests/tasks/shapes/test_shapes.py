@@ -9,6 +9,7 @@ import pytest
 from reading import NUMBERS, answer, is_true, named, read
 
 import vlmlab
+from vlmlab.scores.captions import hallucination
 from vlmlab.tasks import shapes
 from vlmlab.tasks.shapes.composition import block, known, listed, scene, sides
 
@@ -167,6 +168,16 @@ def test_facts_are_what_captions_say_whatever_the_kind():
         things = read(found.image(i))
         assert shapes.facts(text)["colours"] == {thing["colour"] for thing in things}
         assert shapes.facts(text)["objects"] == {f"{thing['colour']} {thing['shape']}" for thing in things}
+
+
+def test_facts_count_what_is_said_and_is_not_there():
+    """As a study of decoding asks: objects, colours and counts each on their own."""
+    true, said = "two red circles and one blue heart", "three red circles and one green heart"
+    rates = {
+        kind: hallucination([shapes.facts(said)[kind]], [shapes.facts(true)[kind]])["hallucinated"][0]
+        for kind in ("objects", "colours", "shapes", "counts")
+    }
+    assert rates == {"objects": 50, "colours": 50, "shapes": 0, "counts": 100}
 
 
 @pytest.mark.parametrize("id", IDS)
