@@ -8,6 +8,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from PIL import Image
 
 import vlmlab
+from vlmlab import registry
 from vlmlab.paths import data_dir
 from vlmlab.tasks.captions import Captions
 from vlmlab.tasks.task import Task
@@ -70,6 +71,6 @@ def task():
 @pytest.fixture(scope="session")
 def batch(models, task):
     """Eight pairs as `fit` feeds them, the teacher's pixels of the same crop."""
-    learner = vlmlab.registry.build("kd", models)
+    learner = registry.build("kd", models)
     (stage,) = learner.stages(task, learner.Options(batch_size=8, max_steps=1), seed=0)
     return next(stage.feed(0))

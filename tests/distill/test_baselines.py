@@ -5,9 +5,12 @@ import torch
 import torch.nn.functional as F
 
 import vlmlab
+from vlmlab import registry
 from vlmlab.distill import llava_kd, proxies, taps
 from vlmlab.distill.fitnet import FitNet
 from vlmlab.distill.student import Pairs
+from vlmlab.models import tokens
+from vlmlab.train.run import Run
 
 SETTINGS = {"promptkd": {"depth": 3}, "c2kd": {}, "llava_kd": {}, "fitnet": {"stages": 2}}
 QUICK = dict(batch_size=8, max_steps=5, lr=1e-3)
@@ -15,7 +18,7 @@ QUICK = dict(batch_size=8, max_steps=5, lr=1e-3)
 
 def built(name, models, **config):
     torch.manual_seed(0)
-    return vlmlab.registry.build(name, models, **{**SETTINGS.get(name, {}), **config}).train()
+    return registry.build(name, models, **{**SETTINGS.get(name, {}), **config}).train()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -25,7 +28,7 @@ def test_a_baseline_trains_is_scored_and_changes_no_model(name, models, task, tm
     assert run.metrics["loss"].notna().all() and len(run.metrics) == 5
     assert len(vlmlab.evaluate(run, task)) == 8 and len(run.info["differs"]) > 40
     assert [m.fingerprint() for m in models.values()] == before
-    again = vlmlab.train.run.Run(run.path).attach(models, task)
+    again = Run(run.path).attach(models, task)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(again.model.encode_image(images), run.model.encode_image(images))
@@ -143,11 +146,11 @@ def test_promptkds_prompts_come_last_and_are_replaced(models):
     learner, seen = built("promptkd", models).eval(), []
     tower = learner.student.image
 
-    class Look(vlmlab.models.tokens.Observer):
-        def before_block(self, layer, tokens):
-            seen.append((layer, tokens.layout, tokens.x[0, tokens.span("prompt")].clone()))
+    class Look(tokens.Observer):
+        def before_block(self, layer, now):
+            seen.append((layer, now.layout, now.x[0, now.span("prompt")].clone()))
 
-    with torch.no_grad(), vlmlab.models.tokens.observed(tower, Look()):
+    with torch.no_grad(), tokens.observed(tower, Look()):
         learner.encode_image(torch.randn(1, 3, 32, 32))
     assert all(layout == (("cls", 1), ("patch", 16), ("prompt", 4)) for _, layout, _ in seen)
     for layer, _, x in seen[1:3]:

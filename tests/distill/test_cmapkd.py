@@ -6,9 +6,12 @@ import pytest
 import torch
 
 import vlmlab
+from vlmlab import registry
 from vlmlab.distill import schedules
 from vlmlab.distill.cmapkd import CMAPKD
+from vlmlab.learner import Stage
 from vlmlab.train.loop import Loop
+from vlmlab.train.run import Run
 
 SMALL = dict(channels=12, sizes=(8, 4, 2, 1))
 QUICK = dict(batch_size=12, max_steps=15, lr=1e-3) | SMALL
@@ -38,7 +41,7 @@ def whole(models, task, entered, tmp_path_factory):
 
 def learner_of(models, **config):
     torch.manual_seed(0)
-    return vlmlab.registry.build("cmapkd", models, **SMALL, **config).train()
+    return registry.build("cmapkd", models, **SMALL, **config).train()
 
 
 def gradients(learner, batch) -> dict:
@@ -197,7 +200,7 @@ def test_weights_of_levels(models, batch):
 @pytest.mark.parametrize("objective", ["literal", "relative", "utility"])
 def test_alsn_learns_its_objective(models, batch, objective):
     learner = learner_of(models, objective=objective).train()
-    stage = vlmlab.learner.Stage("alsn", 1)
+    stage = Stage("alsn", 1)
     for p in learner.student.parameters():
         p.requires_grad_(False)
     learner.alsn.net.body[2].p = 0.0
@@ -242,7 +245,7 @@ def test_every_literal_form_runs(models, batch):
     quarter = [learner_of(models, literal=x).eval().losses(batch)["intra_v"] for x in ((), ("quarter",))]
     assert torch.allclose(quarter[0], 4 * quarter[1])
     with pytest.raises(ValueError, match="pyramid"):
-        vlmlab.registry.configure("cmapkd", {"literal": ("pyramid",)})
+        registry.configure("cmapkd", {"literal": ("pyramid",)})
 
 
 def test_the_native_grid_has_the_students_places(models, batch):
@@ -256,7 +259,7 @@ def test_a_teacher_without_a_pyramid_is_compared_within_a_modality(models, task,
     config = dict(teacher_basis=basis, w_align=0.0, relation_levels="cka", schedule="one_stage")
     run = vlmlab.fit("cmapkd", models, task, out=tmp_path, **QUICK | {"max_steps": 3}, **config)
     assert [name for name, _ in run.info["stages"]] == ["joint"] and run.metrics["loss"].notna().all()
-    again = vlmlab.train.run.Run(run.path).attach(models, task)
+    again = Run(run.path).attach(models, task)
     if basis == "pca":
         there = again.model.teacher_builder.vision_axes
         assert torch.allclose(there.transpose(1, 2) @ there, torch.eye(12).expand(4, 12, 12), atol=1e-5)
@@ -266,6 +269,4 @@ def test_a_teacher_without_a_pyramid_is_compared_within_a_modality(models, task,
 
 def test_more_axes_than_the_teacher_has_are_refused(models):
     with pytest.raises(ValueError, match="no more principal axes"):
-        vlmlab.registry.build(
-            "cmapkd", models, channels=64, teacher_basis="pca", w_align=0.0, relation_levels="cka"
-        )
+        registry.build("cmapkd", models, channels=64, teacher_basis="pca", w_align=0.0, relation_levels="cka")

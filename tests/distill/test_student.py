@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import vlmlab
 import vlmlab.cli
+from vlmlab import registry
 from vlmlab.distill.finetune import Finetune
 from vlmlab.distill.student import views_of
 from vlmlab.learner import grouped
@@ -16,7 +17,7 @@ QUICK = dict(batch_size=8, max_steps=4, lr=1e-3)
 
 
 def given(name: str, models: dict) -> dict:
-    return {role: models[role] for role in vlmlab.registry.find(name).models_needed}
+    return {role: models[role] for role in registry.find(name).models_needed}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -41,7 +42,7 @@ def test_a_student_trains_is_scored_and_opens_as_an_ordinary_clip(name, models, 
 
 def test_the_exported_folder_opens_in_plain_open_clip(models, tmp_path):
     open_clip = pytest.importorskip("open_clip", minversion="3.0")
-    learner = vlmlab.registry.build("finetune", models["student"])
+    learner = registry.build("finetune", models["student"])
     folder = learner.export(tmp_path / "model")
     clip = open_clip.create_model(f"local-dir:{folder}")
     images = torch.randn(2, 3, 32, 32)
@@ -50,7 +51,7 @@ def test_the_exported_folder_opens_in_plain_open_clip(models, tmp_path):
 
 
 def test_the_embedded_model_keeps_its_vocabulary(tmp_path):
-    learner = vlmlab.registry.build("finetune", vlmlab.load("tiny", device="cpu"))
+    learner = registry.build("finetune", vlmlab.load("tiny", device="cpu"))
     there = vlmlab.load(learner.export(tmp_path / "model"), device="cpu")
     assert torch.equal(there.tokenize(["a dog face"]), learner.student.tokenize(["a dog face"]))
     with torch.no_grad():
@@ -59,7 +60,7 @@ def test_the_embedded_model_keeps_its_vocabulary(tmp_path):
 
 def test_random_init_starts_from_other_weights_of_the_same_shapes(models):
     torch.manual_seed(3)
-    learner = vlmlab.registry.build("random_init", models["student"])
+    learner = registry.build("random_init", models["student"])
     own, old = learner.student.clip.state_dict(), models["student"].clip.state_dict()
     assert {k: v.shape for k, v in own.items()} == {k: v.shape for k, v in old.items()}
     assert not torch.equal(own["visual.proj"], old["visual.proj"])
@@ -67,7 +68,7 @@ def test_random_init_starts_from_other_weights_of_the_same_shapes(models):
 
 def test_every_parameter_has_a_gradient_and_none_of_the_teacher(models, batch):
     for name in ("finetune", "kd", "fitnet", "clip_kd"):
-        learner = vlmlab.registry.build(name, given(name, models)).train()
+        learner = registry.build(name, given(name, models)).train()
         sum(learner.losses(batch).values()).backward()
         for parameter, p in learner.trainable().items():
             assert p.grad is not None and p.grad.isfinite().all(), (name, parameter)
@@ -75,7 +76,7 @@ def test_every_parameter_has_a_gradient_and_none_of_the_teacher(models, batch):
 
 
 def test_vectors_and_scales_do_not_decay(models):
-    learner = vlmlab.registry.build("clip_kd", models)
+    learner = registry.build("clip_kd", models)
     groups = learner.groups({"student.*": 1e-3, "*": 1e-2}, 0.2)
     members = grouped(learner.trainable(), groups)
     assert sum(map(len, members)) == len(learner.trainable())
@@ -107,12 +108,12 @@ def test_a_finished_student_can_be_a_teacher(models, task, tmp_path):
 
 def test_a_teacher_without_texts_is_refused(models, task, tmp_path):
     with pytest.raises(ValueError, match="teacher must be a model of images and texts"):
-        vlmlab.registry.build("kd", {**models, "teacher": torch.nn.Linear(2, 2)})
+        registry.build("kd", {**models, "teacher": torch.nn.Linear(2, 2)})
 
 
 @pytest.mark.parametrize("name", [*NAMES, "promptkd", "c2kd", "llava_kd", "cmapkd"])
 def test_what_a_method_changes_is_said_by_its_class(name):
-    assert len(vlmlab.registry.about(name)["differs"]) > 40
+    assert len(registry.about(name)["differs"]) > 40
 
 
 def test_what_a_method_changes_is_said_beside_its_numbers(models, task, tmp_path, capsys):
@@ -122,12 +123,12 @@ def test_what_a_method_changes_is_said_beside_its_numbers(models, task, tmp_path
         )
         vlmlab.evaluate(run, task)
     assert Finetune.differs in repr(run)
-    vlmlab.cli.main(["results", str(tmp_path)])
+    vlmlab.cli.main(["results", "--runs", str(tmp_path)])
     assert capsys.readouterr().out.count(f"differs   finetune: {Finetune.differs}") == 1
 
 
 def test_zero_shot_classes(models):
-    learner = vlmlab.registry.build("finetune", models["student"])
+    learner = registry.build("finetune", models["student"])
     learner.set_classes(["red_disc", "cross"], "a {}")
     with torch.no_grad():
         z = learner.image_features(torch.randn(3, 3, 32, 32))
@@ -147,4 +148,4 @@ def test_a_task_is_only_for_its_kind(models):
         {},
     )
     with pytest.raises(ValueError, match="images with captions"):
-        vlmlab.registry.build("finetune", models["student"]).steps(empty, None)
+        registry.build("finetune", models["student"]).steps(empty, None)

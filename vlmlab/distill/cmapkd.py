@@ -25,9 +25,10 @@ from .schedules import PREFIT, UNIT, Part
 from .selection import Selection
 from .student import Above, Amount, Epochs, Student, for_teacher
 from .student_terms import StudentTerms
+from .taps import grid_of
 
 PCA_IMAGES = 2000
-HELD_OUT = 0.1  # of the images, on which ALSN learns where its objective is the utility
+HELD_OUT = 10  # every tenth image, on which ALSN learns where its objective is the utility
 Level = Annotated[int, msgspec.Meta(ge=1, le=5)]
 # what can be as the plan's code has it, by the part of the audit
 Literals = Literal["language", "last_axis", "quarter", "raw_products", "batch_means", "heads_only", "sigmoid"]
@@ -94,8 +95,8 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
     def __init__(self, models, config):
         super().__init__(models, config)
         self.check(config)
-        grid = self.student.clip.visual.grid_size
-        sizes = [tuple(grid)] * 4 if config.native_grid else sizes_for(config.sizes, grid)
+        grid = grid_of(self.student)
+        sizes = [grid] * 4 if config.native_grid else sizes_for(config.sizes, grid)
         plan = "language" in config.literal
         channels, own = (config.channels,) * 2, config.teacher_basis in ("prefit", "literal")
         if own:
@@ -165,9 +166,8 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
         """The images on which the student learns and those on which ALSN does: the same, but for the utility."""
         if self.config.objective != "utility":
             return images, images
-        held = max(1, round(HELD_OUT * len(images)))
-        cut = len(images) - held
-        return images.select(range(cut)), images.select(range(cut, len(images)))
+        held = range(0, len(images), HELD_OUT)
+        return images.select([i for i in range(len(images)) if i % HELD_OUT]), images.select(held)
 
     def rates(self, part: Part) -> dict[str, float]:
         """What trains in a stage; ALSN not where it is not used, or would see what the student has learnt on."""

@@ -61,8 +61,8 @@ epochs are ours"
         """`clip`, and but in the stage sft `response`, `visual`, `relation`."""
         if stage is not None and stage.name == "sft":
             return super().losses(batch, stage)
-        c, grid = self.config, self.student.clip.visual.grid_size
-        grid = (c.grid, c.grid) if c.grid else tuple(grid)
+        c = self.config
+        grid = (c.grid, c.grid) if c.grid else taps.grid_of(self.student)
         s, patches = self.seen(self.student, batch["image"], batch["text"], grid)
         with torch.no_grad():
             t, patches_t = self.seen(self.teacher, for_teacher(batch), batch["text"], grid)

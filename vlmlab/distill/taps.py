@@ -37,6 +37,12 @@ def block_numbers(tower: Tower, levels: int = 4) -> list[int]:
     return [round(k * tower.depth / levels) for k in range(1, levels + 1)]
 
 
+def grid_of(model: VLM) -> tuple[int, int]:
+    """Rows and columns of the patches of a model's images."""
+    visual = model.clip.visual
+    return tuple(visual.trunk.patch_embed.grid_size if hasattr(visual, "trunk") else visual.grid_size)
+
+
 def middle(tower: Tower) -> int:
     """The block in the middle: 6 of 12."""
     return max(1, tower.depth // 2)
