@@ -107,7 +107,7 @@ def shard(path: Path, root: Path) -> Iterator[tuple[str, str]]:
 def index(path: Path, changed: int) -> dict[str, tuple[int, int]]:
     """Member -> where its bytes lie in the shard, and how many."""
     try:
-        with tarfile.open(path, "r:") as file:
+        with tarfile.TarFile(path) as file:
             found = {m.name: (m.offset_data, m.size) for m in file if m.isreg()}
     except tarfile.TarError as e:
         raise ValueError(f"{path} is no whole tar file ({e}); get it again") from None
