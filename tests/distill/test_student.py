@@ -122,7 +122,7 @@ def test_what_a_method_changes_is_said_beside_its_numbers(models, task, tmp_path
             "finetune", models["student"], task, out=tmp_path, seed=seed, **QUICK | {"max_steps": 1}
         )
         vlmlab.evaluate(run, task)
-    assert Finetune.differs in repr(run)
+    assert "a control without a teacher" in run._repr_html_()
     vlmlab.cli.main(["results", "--runs", str(tmp_path)])
     assert capsys.readouterr().out.count(f"differs   finetune: {Finetune.differs}") == 1
 

@@ -23,8 +23,9 @@ SETTINGS = {
     "fitnet": {},
     "clip_kd": {},
 }
-# in theory: a constant on all keys, or before a batch norm, changes nothing; Adam makes steps of what is rounding
-NO_GRADIENT = ("attn.in_proj_bias", ".0.bias")
+# in theory a constant on all keys, or before a batch norm (whose mean follows it), changes nothing; Adam makes steps of
+# what is rounding
+NO_GRADIENT = ("attn.in_proj_bias", ".0.bias", "running_mean")
 QUICK = dict(batch_size=8, max_steps=6, lr=1e-3)
 TWO = f"""
 import sys
