@@ -32,11 +32,11 @@ import sys
 import torch
 sys.path.insert(0, sys.argv[1])
 torch.set_num_threads(1)
-import conftest, vlmlab
+import small_pairs, vlmlab
 from vlmlab.tasks.task import Task
-data = conftest.captions()
+data = small_pairs.captions()
 task = Task("drawn", "retrieval", None, 1, "{{}}", data, None, {{"test": data}})
-models = {{"student": conftest.small(conftest.STUDENT, 0), "teacher": conftest.small(conftest.TEACHER, 1)}}
+models = {{"student": small_pairs.small(small_pairs.STUDENT, 0), "teacher": small_pairs.small(small_pairs.TEACHER, 1)}}
 from vlmlab import processes
 with processes.together():
     for name, config in {SETTINGS!r}.items():
