@@ -172,6 +172,23 @@ def test_a_fixed_width_is_no_parameter(build):
     assert phases(m)[-1][2][3:] == ["theta", "adapter"]
 
 
+def test_separate_classifiers_start_as_the_shared_one_and_part(build):
+    for student in ("raw", "unit"):
+        one, own = (build(classifiers=c, student=student, labels="true") for c in ("shared", "separate"))
+        own.load_state_dict(one.state_dict(), strict=False)
+        z = one.trace(BATCH["strong"])
+        assert torch.equal(one.classify(z), own.classify(own.trace(BATCH["strong"])))
+        weights = own.stage_weights().detach()
+        with torch.no_grad():
+            own.apart[1] += own.adapter  # the second stage counts twice
+        scale = z["cls"].norm(dim=-1, keepdim=True) if student == "unit" else 1.0
+        wanted = one.classify(z) + weights[1] * (z["stage2"] / scale) @ one.adapter.T
+        assert_close(own.classify(own.trace(BATCH["strong"])).detach(), wanted.detach())
+    sum(own.losses(BATCH, IMAGES).values()).backward()
+    assert all(g.abs().max() > 0 for g in own.apart.grad) and one.apart is None
+    assert phases(own)[-1][2].count("apart") == 1 and "apart" not in phases(one)[-1][2]
+
+
 # the eighteen errors
 
 
