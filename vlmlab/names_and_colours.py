@@ -50,7 +50,7 @@ NAMES = {
     "nga": ("NGA", GREEN, "P", DASHDOT),
     "lafter_nga": ("LaFTer + NGA", BLUE, "h", "-"),
     "lafter_nga_single": ("single layer", BLACK, "p", DOTTED),
-    "lafter_nga_cascade": ("cascade only", ORANGE, "v", DASHDOT),
+    "lafter_nga_cascade": ("cascade only", ORANGE, "^", DASHED),
     "lafter_nga_nga": ("NGA only", GREEN, "P", DASHDOT),
     "lafter_nga_both": ("cascade + NGA", BLUE, "h", "-"),
     "lafter_nga_deepest_first": ("cascade + NGA, deepest first", SKY, "^", DASHED),
