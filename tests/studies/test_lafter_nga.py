@@ -65,7 +65,7 @@ def test_both_ends_of_the_width_and_one_are_swept(study):
 def test_the_demo_has_three_seeds_and_not_the_task_its_settings_come_from(study):
     names = ("main", "main_true", "stages", "stages_true", "sigma", "designs", "prompts", "order")
     jobs = study.jobs("demo", names)
-    assert {job.task for job in jobs} == {"faces/emotions"}
+    assert {job.task for job in jobs} == {"faces/emotions-500"}
     seeds = {name: {j.seed for j in jobs if j.name == name} for name in {job.name for job in jobs}}
     assert all(found == {1, 2, 3} for found in seeds.values())
 
