@@ -187,7 +187,7 @@ def test_the_short_task_has_the_first_test_faces_alone(task):
     assert few.ids == all_.ids[:500] and few.regions == all_.regions
     assert (few.distributions == all_.distributions[:500]).all() and few.counts().min() > 20
     looks = tasks.task("faces/emotions-500", protocol="domain_shift").tests
-    assert [*looks][0] == short.id and len(looks["lines"]) == 500 and len(looks["emoji"]) > 100
+    assert next(iter(looks)) == short.id and len(looks["lines"]) == 500 and len(looks["emoji"]) > 100
 
 
 def test_few_shot_takes_the_class_in_the_published_order(task):
