@@ -35,17 +35,3 @@ def test_arrows_say_what_is_wrong(field):
         plots.arrows(start, step[:2])
     with pytest.raises(ValueError, match="'sample' is empty"):
         plots.arrows(start[:0], step[:0])
-
-
-def test_marks_have_a_marker_each_and_their_name_in_the_legend(field):
-    coords = {"split": ("sample", ["base", "new"]), "name": ("sample", ["bird", "bug"])}
-    marks = xr.DataArray([[1.0, 1.0], [2.0, 1.0]], coords, ("sample", "axis"))
-    ax = plots.arrows(*field, marks=marks)
-    bird, bug = ax.lines
-    assert bird.get_xydata().tolist() == [[1, 1]] and bird.get_marker() != bug.get_marker()
-    assert [line.get_color() for line in (bird, bug)] == [plots.colour("base"), plots.colour("new")]
-    assert ax.get_legend_handles_labels()[1] == ["base", "new", "bird", "bug"]
-    with pytest.raises(ValueError, match="'name'"):
-        plots.arrows(*field, marks=marks.drop_vars("name"))
-    with pytest.raises(ValueError, match="9 markers, got 10"):
-        plots.arrows(*field, marks=marks[[0] * 10])
