@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 import vlmlab
@@ -71,4 +70,6 @@ def test_two_processes_equal_one(name, both, models, task, tmp_path):
     assert a.keys() == b.keys()
     for key in (k for k in b if not k.endswith(NO_GRADIENT)):
         apart = (a[key].float() - b[key].float()).abs() > 2e-4 + 1e-5 * b[key].float().abs()
-        assert apart.float().mean() < 0.01, key  # of a gradient that is nearly zero Adam makes a step of its rounding
+        assert apart.float().mean() < 0.01, (
+            key
+        )  # of a gradient that is nearly zero Adam makes a step of its rounding
