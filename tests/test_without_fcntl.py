@@ -48,4 +48,4 @@ def test_a_run_is_trained_evaluated_and_found_again(tmp_path):
 
 
 def test_a_study_is_looked_at(tmp_path):
-    assert run(STUDY, tmp_path).splitlines() == ["''", "missing missing runs"]
+    assert run(STUDY, tmp_path).splitlines() == ["''", "left out missing missing runs"]

@@ -71,7 +71,7 @@ def test_scores_behind_each_layer(vlm, images, target):
     """LeGrad reads the mean of all tokens (arXiv 2404.03214, Eq. 5 and its code), here written out in torch."""
     each = capture.attention_grads(vlm, images, target, each_layer=True)[GRADS]
     visual, grads = vlm.clip.visual, []
-    x = visual._embeds(images)
+    x = vlm.image.embed(images).x
     for block in visual.transformer.resblocks:
         attn = block.attn
         q, k, v = F.linear(block.ln_1(x), attn.in_proj_weight, attn.in_proj_bias).chunk(3, dim=-1)

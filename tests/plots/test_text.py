@@ -83,6 +83,19 @@ def test_numbers_on_a_logarithmic_axis_stay_mathematics():
     ax.figure.savefig(io.BytesIO())
     ticks = [t for t in ax.get_xticklabels() if t.get_text()]
     assert ticks and all(t.get_parse_math() for t in ticks if "mathdefault" in t.get_text())
+
+
+def test_an_axis_made_logarithmic_afterwards_has_its_numbers():
+    x = xr.DataArray(
+        [[0.001, 10.0], [0.1, 1000.0]], {"split": ("sample", ["base", "new"])}, ("sample", "axis")
+    )
+    ax = plots.scatter(x, by="split")
+    ax.figure.canvas.draw()
+    ax.set(xscale="log", yscale="log")
+    ax.figure.canvas.draw()
+    ticks = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    written = [t for t in ticks if "mathdefault" in t.get_text()]
+    assert written and all(t.get_parse_math() for t in written)
     plt.close("all")
 
 

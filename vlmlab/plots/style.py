@@ -11,9 +11,10 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 COLUMN = 3.35  # inches; two columns and the gap are 6.9
@@ -89,6 +90,9 @@ def fonts() -> list[str]:
     return ["DejaVu Sans", *(name for name in SCRIPTS if name in there)]
 
 
+WORDS = (FixedFormatter, FuncFormatter, StrCategoryFormatter)  # what names the ticks in a caller's words
+
+
 def as_written(draw: Callable) -> Callable:
     """A picture whose text is never taken for mathematics, whatever Axes it is given and style is set."""
 
@@ -104,16 +108,18 @@ def as_written(draw: Callable) -> Callable:
 
 def plain_text(figure: Figure) -> None:
     """Print all text that a figure holds by now as it is written: $, _, ^ and braces of a class name are no
-    mathematics. Numbers on logarithmic axes, which are, stay. Warns once of letters that no font has."""
+    mathematics. The numbers of axes, which are where a scale is logarithmic, now or later, stay. Warns once of letters
+    that no font has."""
     texts = figure.findobj(Text)
     for text in texts:
         text.set_parse_math(False)
         text.set_usetex(False)
     axes = [axis for ax in figure.findobj(Axes) for axis in (ax.xaxis, ax.yaxis)] if texts else []
     for axis in axes:
-        if isinstance(axis.get_major_formatter(), LogFormatter):
-            for text in [*axis.get_ticklabels(), *axis.get_ticklabels(minor=True)]:
-                text.set_parse_math(True)
+        if not isinstance(axis.get_major_formatter(), WORDS):
+            for tick in (*axis.majorTicks, *axis.minorTicks):  # get_ticklabels leaves out those not shown yet
+                tick.label1.set_parse_math(True)
+                tick.label2.set_parse_math(True)
     if lacking := sorted({c for text in texts for c in text.get_text() if not c.isspace()} - letters()):
         warnings.warn(
             f"no font at hand has the letters {''.join(lacking[:20])}; boxes are drawn in pictures, while SVG keeps "

@@ -68,6 +68,13 @@ def test_a_model_that_no_seed_changes_has_an_error_over_concepts(rows):
     assert gain.by_concept < level.by_concept  # paired: the same images
 
 
+def test_a_draw_without_a_class_is_the_mean_of_the_others():
+    right, classes = np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1])
+    factor = np.array([[1.0, 3.0], [1.0, 1.0], [1.0, 0.0]])  # the second draw has no answer of class 1
+    assert answers.share(right, classes, factor).tolist() == [75, 75]
+    assert answers.share(right, classes, factor[:, :1]).tolist() == [75]
+
+
 def test_what_cannot_be_drawn_says_why(runs):
     with pytest.raises(LookupError, match="no single answers stand behind KL"):
         answers.drawn([], "KL")

@@ -127,8 +127,8 @@ def test_variants_are_told_apart(first, root):
     }
     places = {name: root / name for name in ("runs", "figures", "notebooks")}
     verdicts = judge.judge("ground", **places, train="ground_train:train")["claims"]
-    assert [c["verdict"] for c in verdicts] == ["supported", "supported"]
-    assert verdicts[0]["n"] == 2 and verdicts[0]["evidence"][0].startswith("runs/vision: 4 runs")
+    assert [c["verdict"] for c in verdicts] == ["holds here", "holds here"]
+    assert verdicts[0]["seeds"] == 2 and verdicts[0]["evidence"][0].startswith("runs/vision: 4 runs")
     assert (root / "figures/index.html").is_file()
 
 

@@ -106,8 +106,8 @@ def test_a_killed_job_is_tried_three_times(worker, request_for, tmp_path, times)
 
 def test_limit_of_time(worker, request_for, tmp_path):
     started = tmp_path / "started"
-    answer = worker.ask(request_for("sleep", Resources(hours=1 / 3600), started=str(started)))
-    assert answer["error"].startswith("over the limit of 0.000277778 hours") and "killed" not in answer
+    answer = worker.ask(request_for("sleep", Resources(hours=4 / 3600), started=str(started)))
+    assert answer["error"].startswith("over the limit of 0.00111111 hours") and "killed" not in answer
     job, child = map(int, started.read_text().split())
     wait_for(lambda: not (alive(job) or alive(child)))
 

@@ -39,8 +39,9 @@ def test_the_check_profile_trains_and_draws_with_the_papers_model(tmp_path, monk
         command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (path,) = (tmp_path / "runs/alignednorm/aligned_norm/oxford_pets").glob("*/run.json")
-    info = json.loads(path.read_text())
+    found = (tmp_path / "runs/alignednorm/aligned_norm/oxford_pets").glob("*/run.json")
+    infos = {json.loads(path.read_text())["job"]["seed"]: path for path in found}
+    path, info = infos[1], json.loads(infos[1].read_text())
     assert (info["models"]["vlm"]["name"], info["steps"], info["status"]) == (
         "ViT-B-16-quickgelu",
         2,

@@ -54,10 +54,17 @@ def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFr
 
 
 def share(right: np.ndarray, groups: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """Percent (draw,) of right answers, the mean over groups; right, groups (answer,), factor (answer, draw)."""
-    kinds = [groups == c for c in np.unique(groups)]
-    each = [(right[k, None] * factor[k]).sum(0) / factor[k].sum(0) for k in kinds]
-    return 100 * np.mean(each, axis=0)
+    """Percent (draw,) of right answers, the mean over groups; right, groups (answer,), factor (answer, draw).
+
+    A group of which a draw has no answer, few concepts being drawn where another test has them too, is not in its mean.
+    """
+    found = []
+    for group in np.unique(groups):
+        own = groups == group
+        count = factor[own].sum(0)
+        sums = (right[own, None] * factor[own]).sum(0)
+        found.append(np.divide(sums, count, out=np.full_like(sums, np.nan), where=count > 0))
+    return 100 * np.nanmean(found, axis=0)
 
 
 def kept(row: dict, metric: str) -> np.ndarray:
