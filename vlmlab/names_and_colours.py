@@ -53,6 +53,7 @@ NAMES = {
     "lafter_nga_cascade": ("cascade only", ORANGE, "^", DASHED),
     "lafter_nga_nga": ("NGA only", GREEN, "P", DASHDOT),
     "lafter_nga_both": ("cascade + NGA", BLUE, "h", "-"),
+    "lafter_nga_both_true": ("cascade + NGA, true labels", SKY, "*", DASHED),
     "lafter_nga_deepest_first": ("cascade + NGA, deepest first", SKY, "^", DASHED),
     # orders of unfreezing
     "joint": ("all at once", BLUE, "h", "-"),

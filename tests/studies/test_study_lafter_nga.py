@@ -14,6 +14,7 @@ from vlmlab import studies
 from vlmlab.methods.lafter_nga import PLANS, spans
 from vlmlab.studies import manifest
 from vlmlab.studies.pages import tables
+from vlmlab.tasks.faces import tasks as faces
 
 ROOT = Path(__file__).parents[2]
 PARTS = ("single", "cascade", "nga", "both")
@@ -62,12 +63,14 @@ def test_both_ends_of_the_width_and_one_are_swept(study):
     assert found[0] == 1e-3 and found[-1] == 1e3 and 1.0 in found
 
 
-def test_the_demo_has_three_seeds_and_not_the_task_its_settings_come_from(study):
+def test_the_demo_has_three_seeds_and_tests_no_face_that_its_settings_were_chosen_on(study):
     names = ("main", "main_true", "stages", "stages_true", "sigma", "designs", "prompts", "order")
     jobs = study.jobs("demo", names)
     assert {job.task for job in jobs} == {"faces/emotions-500"}
     seeds = {name: {j.seed for j in jobs if j.name == name} for name in {job.name for job in jobs}}
     assert all(found == {1, 2, 3} for found in seeds.values())
+    test = next(iter(vlmlab.task("faces/emotions-500", protocol="zero_shot").tests.values()))
+    assert not {*test.ids} & {*faces.part("val").ids}
 
 
 def test_both_models_of_the_plan_have_their_own_stages(study):
