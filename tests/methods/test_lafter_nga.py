@@ -109,12 +109,14 @@ def test_one_stage_of_all_blocks_and_no_width_is_lafter(build):
 
 def test_the_widest_gaussian_is_the_mean_of_the_blocks(build):
     """(ii)"""
-    m = build(sigma=1e3)
+    m = build(sigma=1e4)
     h = [m.vlm.image.norm(x) for x in m.taps(small_clip.images())]
     for i, x in enumerate(h, start=1):
-        assert_close(features(m)[f"stage{i}"], m.vlm.image.project(x.mean(1)).detach(), 3e-6)
-    means = lafter_nga.Aggregation("gaussian", 3, 1e3)()
-    assert (means - 1 / 3).abs().max() < 2e-6
+        both = (features(m)[f"stage{i}"], m.vlm.image.project(x.mean(1)).detach())
+        found, wanted = (F.normalize(z, dim=-1) for z in both)
+        assert (found - wanted).abs().max() < 1e-6
+    means = lafter_nga.Aggregation("gaussian", 3, 1e4)()
+    assert (means - 1 / 3).abs().max() < 1e-7
 
 
 def test_weights_of_stages_that_name_one_are_that_stage(build):
@@ -128,7 +130,7 @@ def test_weights_of_stages_that_name_one_are_that_stage(build):
     assert_close(features(m)["cls"], found["stage2"])
 
 
-@pytest.mark.parametrize("sigma", [1e-3, 0.1, 0.5, 1.0, 7.0, 1e3])
+@pytest.mark.parametrize("sigma", [1e-4, 1e-3, 0.1, 0.5, 1.0, 7.0, 1e3, 1e4])
 def test_weights_sum_to_one_and_are_finite_with_their_gradients(sigma):
     for blocks in (1, 2, 3, 4, 12):
         a = Aggregation("gaussian", blocks, sigma)
@@ -281,7 +283,7 @@ def test_error_10_a_width_is_positive_and_stands_only_where_it_does_something(bu
         "aggregations.0.value",
         "aggregations.1.value",
     }
-    for wrong in (0, -1.0, 1e-4, 1e4):
+    for wrong in (0, -1.0, 1e-5, 1e5):
         with pytest.raises(ValueError, match="sigma is"):
             registry.configure("lafter_nga", {"sigma": wrong})
 

@@ -24,8 +24,8 @@ PLANS = {
     "b16": "6-8,9-11,12",
     "b32": "1-4,5-8,9-11,12",
 }  # the two designs of the plan, by the model they are for
-WIDEST = 1e3  # of a Gaussian; its inverse is the narrowest: both ends to seven digits
-Width = described(float, "a number from 0.001 to 1000", ge=1 / WIDEST, le=WIDEST)
+WIDEST = 1e4  # of a Gaussian; its inverse is the narrowest: both ends to the digits of float32
+Width = described(float, "a number from 0.0001 to 10000", ge=1 / WIDEST, le=WIDEST)
 
 
 class Aggregation(nn.Module):
