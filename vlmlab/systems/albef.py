@@ -127,21 +127,13 @@ class Albef(System):
         return [self.words.text(row[1:]) for row in torch.where(ids == MASK, best, ids).tolist()]
 
     def relevance(self, images: Tensor, texts: list[str]) -> Tensor:
-        """(batch, rows, columns): where the fusion looked to find that text and image match, mean over words it knows.
-
-        Positive part of attention times its gradient with respect to the matching logit, mean over heads (as the
-        authors' visualisation).
-        """
-        with torch.inference_mode(False), torch.enable_grad(), layers.watched(self.looking()) as kept:
-            logit = self.match(images.clone(), texts).sum()
-            (gradient,) = torch.autograd.grad(logit, kept)
-        ids, _ = self.ids(texts)
-        heat = (kept[0] * gradient).clamp(min=0).mean(1)[..., 1:].detach()
-        known = (ids >= len(SPECIAL))[..., None].to(heat.dtype)
-        side = self.config.image // self.config.patch
-        return ((heat * known).sum(1) / known.sum(1).clamp(min=1)).unflatten(1, (side, side))
+        """(batch, rows, columns): where the fusion looked to find that text and image match, mean over words it knows."""
+        asked, side = self.ids(texts)[0] >= len(SPECIAL), self.config.image // self.config.patch
+        score = lambda: self.match(images.clone(), texts)
+        return layers.relevance(self.looking(), score, asked, (side, side))
 
     def looking(self) -> layers.Attention:
+        """The attention from words to the image that `relevance` reads."""
         return self.online.fusion[self.config.relevance_layer].cross
 
 

@@ -67,6 +67,21 @@ def watched(attention: Attention) -> Iterator[list[Tensor]]:
         attention.kept = None
 
 
+def relevance(
+    attention: Attention, score: Callable[[], Tensor], words: Tensor, grid: tuple[int, int]
+) -> Tensor:
+    """(batch, rows, columns): where words looked that made a score high, the mean over words and heads of the positive
+    part of cross-attention times its gradient (as in ALBEF's visualisation, after Selvaraju et al. 2017, Grad-CAM).
+
+    attention: on [CLS] and the patches of a grid; score: computes (batch,) anew; words: bool (batch, token), those asked.
+    """
+    with torch.inference_mode(False), torch.enable_grad(), watched(attention) as kept:
+        (gradient,) = torch.autograd.grad(score().sum(), kept)
+    heat = (kept[0].detach() * gradient).clamp(min=0).mean(1)[..., 1:]
+    asked = words[..., None].to(heat.dtype)
+    return ((heat * asked).sum(1) / asked.sum(1).clamp(min=1)).unflatten(1, grid)
+
+
 class Block(nn.Module):
     """Attention, cross-attention where it has any, MLP, each added to the stream and normed after that, as in the
     Transformer and in BERT.

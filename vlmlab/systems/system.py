@@ -37,6 +37,7 @@ class System(Learner):
 
     def __init__(self, models, config):
         super().__init__(models, config)
+        self.sizes = config  # of its network, where it does not take over another's
         self.image_size = getattr(config, "image", None)
         if self.image_size:
             self.preprocess = image_transform_v2(PreprocessCfg(size=(self.image_size,) * 2), is_train=False)
@@ -78,7 +79,7 @@ class System(Learner):
 
     def ids(self, texts: Sequence[str], **how) -> tuple[Tensor, Tensor]:
         """Texts as ids and which of them are words, both (text, token), see `Words.batch`."""
-        return self.words.batch(texts, self.config.context, self.device, **how)
+        return self.words.batch(texts, self.sizes.context, self.device, **how)
 
     def stage(self, name: str, o: Options, feed: Feed, optimiser: str = "adamw", **more) -> Stage:
         """A stage of `o.steps` steps whose rate warms up and then falls along half a cosine to 0; more: fields of it."""

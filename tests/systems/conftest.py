@@ -1,0 +1,23 @@
+"""Small tasks of drawn scenes, made once."""
+
+import dataclasses
+
+import pytest
+
+import vlmlab
+
+
+def few(task, train: int = 48, test: int = 24):
+    """The first images of a task."""
+    tests = {name: images.select(range(test)) for name, images in task.tests.items()}
+    return dataclasses.replace(task, train=task.train.select(range(train)), val=None, tests=tests)
+
+
+@pytest.fixture(scope="session")
+def pairs():
+    return few(vlmlab.task("shapes/pairs", protocol="retrieval"))
+
+
+@pytest.fixture(scope="session")
+def one():
+    return few(vlmlab.task("shapes/one", protocol="few_shot"), 96)
