@@ -10,7 +10,7 @@ import vlmlab
 from vlmlab.scores import pointing, ranking, retrieval
 from vlmlab.systems.albef import Albef
 
-SMALL = {"width": 32, "patch": 16, "image_layers": 1, "text_layers": 1, "fusion_layers": 1, "joint": 16}
+SMALL = {"width": 32, "patch": 16, "image_layers": 1, "text_layers": 1, "fusion_layers": 2, "joint": 16}
 SMALL |= {"vocabulary": 40, "context": 16, "queue": 16}
 
 
@@ -163,8 +163,10 @@ def test_scores_ask_it_and_find_numbers(run, pairs):
         assert np.isfinite(found).all() and found.std() > 0
 
 
-def test_what_it_cannot_learn_from_is_said(one, tmp_path):
+def test_what_it_cannot_learn_from_is_said(one, pairs, tmp_path):
     with pytest.raises(ValueError, match="shapes/one under few_shot has no training captions"):
         vlmlab.fit("albef", {}, one, out=tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="relevance_layer is 1; it must be below 1"):
+        vlmlab.fit("albef", {}, pairs, out=tmp_path, **SMALL, relevance_layer=1)
     with pytest.raises(ValueError, match="Albef has no vocabulary yet"):
         Albef({}, Albef.Config(**SMALL)).encode_text(["a"])

@@ -94,4 +94,5 @@ def test_pseudo_log_likelihood_hides_each_word_alone(run):
 
 def test_images_do_not_matter_to_it(run, pairs):
     scores = vlmlab.evaluate(run, pairs).set_index("metric")["value"]
-    assert scores["nll_true_image"] == scores["nll_no_image"] == scores["nll_shuffled_image"] > 0
+    assert scores["nll_true_image"] == scores["nll_shuffled_image"] > 0
+    assert scores["nll_true_image"] == pytest.approx(scores["nll_no_image"], rel=1e-5)  # in other batches

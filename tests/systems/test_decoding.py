@@ -54,8 +54,8 @@ def test_beams_and_their_scores_are_those_of_hugging_face(lm, start, beams, pena
         return
     out = theirs(lm, start, num_beams=beams, length_penalty=penalty, output_scores=True)
     found, scores = decoding.beam(following(lm), start, LENGTH, SEP, beams, penalty)
-    wanted = [row[: row.index(PAD)] if PAD in row else row for row in out.sequences.tolist()]
-    assert found == wanted
+    wanted = out.sequences.tolist()
+    assert [text + [PAD] * (len(wanted[0]) - len(text)) for text in found] == wanted
     assert torch.allclose(torch.tensor(scores), out.sequences_scores, atol=1e-5)
 
 

@@ -57,6 +57,11 @@ class Albef(System):
 
     def __init__(self, models, config):
         super().__init__(models, config)
+        if config.relevance_layer >= config.fusion_layers - 1:
+            raise ValueError(
+                f"relevance_layer is {config.relevance_layer}; it must be below {config.fusion_layers - 1}, the last of "
+                f"the fusion, behind which only [CLS] is read"
+            )
         self.online = Encoders(config)
         self.teacher = momentum.frozen_copy(self.online)
         self.itm = nn.Linear(config.width, 2)
@@ -105,6 +110,11 @@ class Albef(System):
         self.text_queue.push(self.keys[1])
         self.temperature.clamp_(*TEMPERATURES)
 
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, token, width) of texts that look at images, see `inputs`."""
+        read = self.online.read(input_ids, attention_mask)
+        return self.online.fuse(read, attention_mask, self.online.see(pixel_values))
+
     def encode_image(self, images: Tensor) -> Tensor:
         """images (batch, 3, height, width), preprocessed -> (batch, joint), unit length."""
         return F.normalize(self.online.image_joint(self.online.see(images)[:, 0]), dim=1)
@@ -115,8 +125,7 @@ class Albef(System):
 
     def match(self, images: Tensor, texts: list[str]) -> Tensor:
         """(batch,) logits of whether each text belongs to its image."""
-        ids, real = self.ids(texts)
-        fused = self.online.fuse(self.online.read(ids, real), real, self.online.see(images))
+        fused = self(images, *self.ids(texts))
         return self.itm(fused[:, 0]) @ torch.tensor([-1.0, 1.0], device=self.device)
 
     def fill(self, images: Tensor, texts: list[str]) -> list[str]:
@@ -156,11 +165,11 @@ class Encoders(nn.Module):
         """(batch, 1 + patch, width), [CLS] first."""
         return self.vision.forward_features(images)
 
-    def read(self, ids: Tensor, real: Tensor) -> Tensor:
-        """(batch, token, width) of texts alone; ids and real (batch, token)."""
-        x = self.embedding(ids)
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, token, width) of texts alone; ids and which of them are words, both (batch, token)."""
+        x = self.embedding(input_ids)
         for block in self.text:
-            x = block(x, layers.padding(real))
+            x = block(x, layers.padding(attention_mask))
         return x
 
     def fuse(self, read: Tensor, real: Tensor, seen: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class Bert(System):
         return {"input_ids": ids, "attention_mask": real.long(), "token_type_ids": kinds}
 
     def one(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """[CLS] A [SEP] as the model takes it."""
+        """[CLS] A [SEP] as the model takes it, and `vlmlab.capture(run.model.bert, ...)`."""
         ids, real = self.ids(texts)
         return {"input_ids": ids, "attention_mask": real.long(), "token_type_ids": torch.zeros_like(ids)}
 

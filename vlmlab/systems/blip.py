@@ -65,6 +65,11 @@ class Blip(System):
     def build_parts(self, config: Config) -> None:
         """Everything that has weights, of given sizes."""
         self.sizes = config
+        if config.relevance_layer >= config.text_layers - 1:
+            raise ValueError(
+                f"relevance_layer is {config.relevance_layer}; it must be below {config.text_layers - 1}, the last of "
+                f"the texts, behind which only [ENC] is read"
+            )
         self.online, self.decoder = Encoders(config), Decoder(config)
         self.tie()
         self.head = layers.WordHead(self.online.embedding.words)
@@ -141,6 +146,14 @@ class Blip(System):
             self.text_queue.push(self.keys[1])
             self.temperature.clamp_(*TEMPERATURES)
 
+    def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, token, width) of texts that look at images, see `inputs`."""
+        return self.online.read(input_ids, attention_mask, self.online.see(pixel_values))
+
+    def written(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, token, vocabulary) logits of the decoder, see `inputs`."""
+        return self.write(input_ids, attention_mask, self.online.see(pixel_values))
+
     def encode_image(self, images: Tensor) -> Tensor:
         """images (batch, 3, height, width), preprocessed -> (batch, joint), unit length."""
         return F.normalize(self.online.image_joint(self.online.see(images)[:, 0]), dim=1)
@@ -151,7 +164,7 @@ class Blip(System):
 
     def match(self, images: Tensor, texts: list[str]) -> Tensor:
         """(batch,) logits of whether each text belongs to its image; above 0 it does."""
-        fused = self.online.read(*self.ids(texts, first=ENC), self.online.see(images))
+        fused = self(images, *self.ids(texts, first=ENC))
         return self.itm(fused[:, 0]) @ torch.tensor([-1.0, 1.0], device=self.device)
 
     def relevance(self, images: Tensor, texts: list[str]) -> Tensor:
@@ -204,11 +217,11 @@ class Encoders(nn.Module):
         """(batch, 1 + patch, width), [CLS] first."""
         return self.vision.forward_features(images)
 
-    def read(self, ids: Tensor, real: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(batch, token, width) of texts, alone or with what is seen; ids and real (batch, token)."""
-        x = self.embedding(ids)
+    def read(self, input_ids: Tensor, attention_mask: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(batch, token, width) of texts, alone or with what is seen; ids and which of them are words (batch, token)."""
+        x = self.embedding(input_ids)
         for block in self.text:
-            x = block(x, layers.padding(real), seen)
+            x = block(x, layers.padding(attention_mask), seen)
         return x
 
     def joints(self, seen: Tensor, read: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ INITIAL = 0.02, 768  # BERT's standard deviation of initial weights, at its widt
 
 
 def padding(real: Tensor) -> Tensor:
-    """(batch, key), true for words -> (batch, 1, 1, key): nobody looks at padding."""
-    return real[:, None, None]
+    """(batch, key), true or 1 for words -> (batch, 1, 1, key): nobody looks at padding."""
+    return real[:, None, None].bool()
 
 
 def causal(n: int, device: torch.device | None = None) -> Tensor:

@@ -81,6 +81,11 @@ class System(Learner):
         """Texts as ids and which of them are words, both (text, token), see `Words.batch`."""
         return self.words.batch(texts, self.sizes.context, self.device, **how)
 
+    def inputs(self, images: Tensor, texts: Sequence[str], **how) -> dict[str, Tensor]:
+        """What `forward`, and `vlmlab.capture`, take of preprocessed images and texts; how: see `Words.batch`."""
+        ids, real = self.ids(texts, **how)
+        return {"pixel_values": images, "input_ids": ids, "attention_mask": real.long()}
+
     def stage(self, name: str, o: Options, feed: Feed, optimiser: str = "adamw", **more) -> Stage:
         """A stage of `o.steps` steps whose rate warms up and then falls along half a cosine to 0; more: fields of it."""
         warm = max(1, round(o.warmup * o.steps))

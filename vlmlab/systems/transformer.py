@@ -97,10 +97,10 @@ class Transformer(System):
             "cross": source[:, None].expand(-1, m, -1),
         }
 
-    def read(self, ids: Tensor, real: Tensor) -> Tensor:
-        """(batch, token, width) of the encoder."""
-        x = self.embed(ids)
-        mask = self.masks(real, real)["encoder"][:, None]
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """(batch, token, width) of the encoder; ids and which of them are words, both (batch, token)."""
+        x = self.embed(input_ids)
+        mask = self.masks(attention_mask.bool(), attention_mask.bool())["encoder"][:, None]
         for block in self.encoder:
             x = block(x, mask)
         return x
@@ -113,6 +113,24 @@ class Transformer(System):
         for block in self.decoder:
             x = block(x, masks["decoder"][:, None], read, masks["cross"][:, None])
         return F.linear(x, self.embedding.weight)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        decoder_input_ids: Tensor,
+        decoder_attention_mask: Tensor,
+    ) -> Tensor:
+        """Logits of the decoder, see `inputs`."""
+        real, target = attention_mask.bool(), decoder_attention_mask.bool()
+        return self.write(decoder_input_ids, self.read(input_ids, real), real, target)
+
+    def inputs(self, sources: Sequence[str], targets: Sequence[str]) -> dict[str, Tensor]:
+        """What `forward`, and `vlmlab.capture`, take of texts and of what is written for them."""
+        named = zip(("", "decoder_"), (self.ids(sources), self.ids(targets)))
+        return {
+            f"{side}{k}": v for side, pair in named for k, v in zip(("input_ids", "attention_mask"), pair)
+        }
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy of the words of target, given source and the words before, both texts."""

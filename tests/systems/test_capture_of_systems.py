@@ -1,0 +1,89 @@
+"""Capture looks inside the systems: every site of every tower, labelled, without changing what they say."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+import vlmlab
+from vlmlab import registry
+from vlmlab.capturing.module_tower import towers_of
+from vlmlab.capturing.sites import names
+
+TEXTS = ["a small red circle", "a large blue heart left of a small red circle", "a heart"]
+SIZES = {"width": 32, "vocabulary": 40}
+SYSTEMS = {
+    "albef": {"patch": 16, "image_layers": 2, "queue": 0},
+    "blip": {"patch": 16, "image_layers": 2, "queue": 0},
+    "transformer": {},
+    "moco": {"image": 32, "queue": 8},
+    "resnet": {"blocks": 1},
+}
+TOWERS = [
+    *[("albef", kind) for kind in ("image", "text", "fusion")],
+    *[("blip", kind) for kind in ("image", "text", "decoder")],
+    *[("transformer", kind) for kind in ("text", "decoder")],
+    *[("moco", "image"), ("resnet", "image")],
+]
+
+
+@functools.cache
+def model_of(name):
+    torch.manual_seed(0)
+    settings = SYSTEMS[name] | (SIZES if name not in ("moco", "resnet") else {})
+    model = registry.build(name, {}, ("a", "b", "c"), **settings)
+    model.prepared = {"words": sorted({w for text in TEXTS for w in text.split()})}
+    return model.requires_grad_(False)
+
+
+def data_of(name, kind):
+    model = model_of(name)
+    images = torch.randn(3, 3, model.image_size, model.image_size) if model.image_size else None
+    if kind == "image":
+        return images
+    return model.inputs(TEXTS, TEXTS[::-1]) if name == "transformer" else model.inputs(images, TEXTS)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_all_towers_are_found(name):
+    assert set(towers_of(model_of(name))) == {kind for n, kind in TOWERS if n == name}
+
+
+@pytest.mark.parametrize(("name", "kind"), TOWERS)
+def test_every_site_is_read_and_labelled(name, kind):
+    torch.manual_seed(1)
+    model, data = model_of(name), data_of(name, kind)
+    tower = towers_of(model)[kind]
+    sites = names({kind: tower})
+    record = vlmlab.capture(model, data, sites, progress=False)
+    assert list(record.data_vars) == sites
+    assert all(np.isfinite(record[site]).any() for site in sites)
+    if name in ("moco", "resnet"):
+        return
+    probs = record[f"{kind}.attn.probs"]
+    total = probs.fillna(0).sum("token")
+    assert np.allclose(total, 1, atol=1e-5)
+    if kind in ("fusion", "decoder") or (name, kind) == ("blip", "text"):
+        assert np.allclose(record[f"{kind}.cross.probs"].sum("token"), 1, atol=1e-5)
+    if kind == "decoder":
+        first = probs.isel(sample=0, layer=0, head=0).values
+        assert (np.triu(np.nan_to_num(first), 1) == 0).all()
+    if kind != "image":
+        which = TEXTS[::-1] if (name, kind) == ("transformer", "decoder") else TEXTS
+        for row, text in zip(record[f"{kind}.resid.post"]["role"].values, which):
+            n = len(text.split())
+            assert row.tolist()[: n + 2] == ["cls", *["word"] * n, "eos"] and set(row[n + 2 :]) <= {"pad"}
+
+
+def test_what_is_captured_is_what_the_network_computes():
+    model, data = model_of("albef"), data_of("albef", "fusion")
+    record = vlmlab.capture(model, data, ["fusion.resid.post[-1]", "fusion.cross.probs"], progress=False)
+    with torch.no_grad():
+        out = model(**data)
+    found = record["fusion.resid.post"].isel(layer=-1).values
+    real = data["attention_mask"].bool().numpy()
+    assert np.allclose(found[real], out.numpy()[real], atol=1e-5)
+    assert (
+        record["fusion.cross.probs"]["role_key"].values[0] == "cls" if "role_key" in record.coords else True
+    )
