@@ -118,17 +118,17 @@ class Bert(System):
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """mlm and nsp of first, second, follows and masked."""
         given = self.two(batch["first"], batch["second"])
-        self.hidden = corrupted(given["input_ids"], len(self.words), batch["masked"])
-        self.out = self.bert(**given | {"input_ids": self.hidden.ids})
+        hidden = corrupted(given["input_ids"], len(self.words), batch["masked"])
+        out, answer = self.bert(**given | {"input_ids": hidden.ids}), 1 - batch["follows"]
+        self.right = (out.seq_relationship_logits.argmax(1) == answer).float().mean()
         return {
-            "mlm": masked_loss(self.known(self.out.prediction_logits), self.hidden.labels),
-            "nsp": F.cross_entropy(self.out.seq_relationship_logits, 1 - batch["follows"]),
+            "mlm": masked_loss(self.known(out.prediction_logits), hidden.labels),
+            "nsp": F.cross_entropy(out.seq_relationship_logits, answer),
         }
 
-    @torch.no_grad()
     def beside(self, batch: Batch, terms) -> dict[str, Tensor]:
-        right = self.out.seq_relationship_logits.argmax(1) == 1 - batch["follows"]
-        return {"follows_right": right.float().mean()}
+        """follows_right: share of the batch's pairs of which it tells rightly whether they belong together."""
+        return {"follows_right": self.right}
 
     @torch.no_grad()
     def predicted(

@@ -77,18 +77,17 @@ class Moco(System):
         q = F.normalize(self.query(batch["query"]), dim=1)
         with torch.no_grad():
             self.keys = F.normalize(self.key(batch["key"]), dim=1)
-        self.logits = info_nce_logits(q, self.keys, self.queue.rows, self.config.temperature)
-        return {"nce": F.cross_entropy(self.logits, torch.zeros_like(self.logits[:, 0], dtype=torch.long))}
+        logits = info_nce_logits(q, self.keys, self.queue.rows, self.config.temperature)
+        self.similarity = logits.detach() * self.config.temperature
+        return {"nce": F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))}
 
-    @torch.no_grad()
     def beside(self, batch: Batch, terms) -> dict[str, Tensor]:
         """accuracy: share of queries that find their key first; positive, negative: mean similarity to the key, and to
         the nearest of the queue; apart: distance of the two encoders' parameters."""
-        similarity = self.logits.detach() * self.config.temperature
         return {
-            "accuracy": (similarity.argmax(1) == 0).float().mean(),
-            "positive": similarity[:, 0].mean(),
-            "negative": similarity[:, 1:].amax(1).mean(),
+            "accuracy": (self.similarity.argmax(1) == 0).float().mean(),
+            "positive": self.similarity[:, 0].mean(),
+            "negative": self.similarity[:, 1:].amax(1).mean(),
             "apart": momentum.distance(self.key, self.query),
         }
 

@@ -74,12 +74,13 @@ class ResNet(System):
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy of image (batch, 3, height, width) and label."""
-        self.logits = self.net(batch["image"])
-        return {"ce": F.cross_entropy(self.logits, batch["label"])}
+        logits = self.net(batch["image"])
+        self.right = (logits.argmax(1) == batch["label"]).float().mean()
+        return {"ce": F.cross_entropy(logits, batch["label"])}
 
-    @torch.no_grad()
     def beside(self, batch: Batch, terms) -> dict[str, Tensor]:
-        return {"accuracy": (self.logits.argmax(1) == batch["label"]).float().mean()}
+        """accuracy on the batch."""
+        return {"accuracy": self.right}
 
     def set_classes(self, classnames, template: str) -> None:
         """The classes asked about, some of those that it knows. ValueError for others."""

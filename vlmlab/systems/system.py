@@ -15,7 +15,7 @@ from ..tasks import Captions
 from .words import Words, frequent
 
 Share = described(float, "a number from 0 to 1", ge=0, le=1)
-PLAIN = ("*bias", "*norm*.weight")  # no weight decay
+PLAIN = ("*bias", "*norm*.weight", "*Norm.weight")  # no weight decay
 
 
 class System(Learner):
