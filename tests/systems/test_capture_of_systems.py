@@ -78,11 +78,10 @@ def test_every_site_is_read_and_labelled(name, kind):
 
 def test_what_is_captured_is_what_the_network_computes():
     model, data = model_of("albef"), data_of("albef", "fusion")
-    record = vlmlab.capture(model, data, ["fusion.resid.post[-1]", "fusion.cross.probs"], progress=False)
+    record = vlmlab.capture(model, data, ["fusion.resid.post[-1]", "fusion.cross.k"], progress=False)
     with torch.no_grad():
         out = model(**data)
     found = record["fusion.resid.post"].isel(layer=-1).values
     real = data["attention_mask"].bool().numpy()
     assert np.allclose(found[real], out.numpy()[real], atol=1e-5)
-    assert (
-    )
+    assert record["fusion.cross.k"]["role"].values.tolist() == ["cls", *["patch"] * 16]

@@ -5,7 +5,6 @@ Without them a deep network trains worse than a shallow one; with them it does n
 
 import dataclasses
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
@@ -60,14 +59,8 @@ class ResNet(System):
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
         if not len(task.train):
             raise ValueError(f"{task.id} under {task.protocol} has no training images; use few_shot")
-        steps = [self.preprocess.transforms[0], v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        view = v2.Compose(
-            [
-                *steps,
-                *([v2.RandomHorizontalFlip()] if task.train.flip else []),
-                v2.Normalize(self.mean, self.std),
-            ]
-        )
+        flipped = v2.Compose([self.preprocess, v2.RandomHorizontalFlip()])
+        view = flipped if task.train.flip else self.preprocess
         o = options
         feed = feeds.epochs(task.train, {"image": view}, o.batch, seed, o.steps, self.workers)
         return [self.stage("train", o, feed, "sgd", options={"momentum": 0.9}, clip=None)]
