@@ -24,10 +24,15 @@ def test_documents_of_scenes_and_of_several_captions(pairs, one, tmp_path):
     (source, target), text = translations(pairs)[0], pairs.train.texts[0]
     assert source == text and target == found[0][2]
     emoji = vlmlab.task("emoji/captions", protocol="retrieval")
+    assert translations(emoji)[0] == (documents(emoji)[0][0], documents(emoji)[0][-1])
     several = documents(emoji)
     assert several[0] == [emoji.train.texts[j] for j in emoji.train.texts_of[0]] and len(several[0]) > 1
     with pytest.raises(ValueError, match="shapes/one under few_shot has no training captions"):
         documents(one)
+    many = vlmlab.task("shapes/many", protocol="retrieval")
+    with pytest.raises(ValueError, match="shapes/many has no images with two texts that say the same"):
+        translations(many)
+    assert min(map(len, documents(many))) == 2
 
 
 def test_halves_are_of_one_document_or_of_two():

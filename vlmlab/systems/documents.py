@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..tasks import Captions, shapes
 
 Document = Sequence[str]
+PAIRS = "pairs/"  # how the ids of scenes of two shapes begin
 
 
 def documents(task) -> list[Document]:
@@ -32,7 +33,14 @@ def sentences(task) -> list[Document]:
 
 
 def translations(task) -> list[tuple[str, str]]:
-    """(source, target) for each training image, two texts that say the same: of scenes of shapes the caption, which
-    begins with either shape, and the last sentence of its document, which begins with the left or upper one."""
-    several = len(task.train.texts) > len(task.train)
-    return [(d[0] if several else text, d[-1]) for d, text in zip(documents(task), task.train.texts)]
+    """(source, target), two texts that say the same of a training image: of images with several captions the first and
+    the last; of two shapes the caption, which begins with either, and the last sentence of the document, which begins with
+    the left or upper one. ValueError where there are none."""
+    train, found = task.train, sentences(task)
+    if len(train.texts) > len(train):
+        pairs = [(d[0], d[-1]) for d in found if len(d) > 1]
+    else:
+        pairs = [(t, d[-1]) for id, t, d in zip(train.ids, train.texts, found) if id.startswith(PAIRS)]
+    if not pairs:
+        raise ValueError(f"{task.id} has no images with two texts that say the same; shapes/pairs has")
+    return pairs

@@ -17,7 +17,7 @@ from .. import feeds
 from ..learner import Batch, Stage
 from ..schema import Amount, Count
 from . import decoding, layers
-from .documents import documents, translations
+from .documents import translations
 from .system import Share, System
 from .words import CLS, SEP
 
@@ -66,7 +66,6 @@ class Transformer(System):
         return cls.Config(1024, 16, 6, 4096, 37000, 512, 0.3)
 
     def read_by(self, task) -> Iterable[str]:
-        documents(task)
         return (text for pair in translations(task) for text in pair)
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
