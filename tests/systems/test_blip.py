@@ -16,6 +16,7 @@ from vlmlab.systems.words import DEC
 from vlmlab.tasks import shapes
 from vlmlab.tasks.shapes.composition import scene
 from vlmlab.tasks.shapes.texts import captions
+from vlmlab.train.run import Run
 
 SMALL = {"width": 16, "patch": 16, "image_layers": 1, "text_layers": 3, "joint": 16}
 SMALL |= {"vocabulary": 30, "context": 16, "queue": 16}
@@ -163,7 +164,7 @@ def test_captioner_and_filter_go_on_from_the_same_weights(run, pairs, tmp_path, 
     attention = "decoder.blocks.0.attn.query.weight"
     assert (attention in moved) == (part == "captioner") and ("itm.weight" in moved) == (part == "filter")
     assert tuned.model.words.all == run.model.words.all
-    again = vlmlab.open_run(tuned.path)
+    again = Run(tuned.path).attach({"start": run}, pairs)
     with torch.inference_mode():
         x = torch.randn(1, 3, 64, 64)
         assert again.model.generate(x, [""]) == tuned.model.generate(x, [""])

@@ -39,7 +39,7 @@ def model_of(name):
 
 def data_of(name, kind):
     model = model_of(name)
-    images = torch.randn(3, 3, model.image_size, model.image_size) if model.image_size else None
+    images = torch.randn(3, 3, model.image_size, model.image_size)
     if kind == "image":
         return images
     return model.inputs(TEXTS, TEXTS[::-1]) if name == "transformer" else model.inputs(images, TEXTS)

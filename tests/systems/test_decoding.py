@@ -14,12 +14,12 @@ LENGTH = 9
 @pytest.fixture(scope="module")
 def lm():
     """A GPT-2 with strong opinions, whose texts end now and then."""
-    torch.manual_seed(3)
+    torch.manual_seed(0)
     sizes = {"vocab_size": 14, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 24}
     ends = {"bos_token_id": 2, "eos_token_id": SEP, "pad_token_id": PAD}
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends)).eval()
     for p in model.parameters():
-        nn.init.normal_(p, std=0.5)
+        nn.init.normal_(p, std=0.8)
     return model
 
 
@@ -54,8 +54,8 @@ def test_beams_and_their_scores_are_those_of_hugging_face(lm, start, beams, pena
         return
     out = theirs(lm, start, num_beams=beams, length_penalty=penalty, output_scores=True)
     found, scores = decoding.beam(following(lm), start, LENGTH, SEP, beams, penalty)
-    wanted = out.sequences.tolist()
-    assert [text + [PAD] * (len(wanted[0]) - len(text)) for text in found] == wanted
+    rows = out.sequences.tolist()  # behind the end stands anything
+    assert found == [row[: row.index(SEP, 3) + 1] if SEP in row[3:] else row for row in rows]
     assert torch.allclose(torch.tensor(scores), out.sequences_scores, atol=1e-5)
 
 

@@ -33,7 +33,7 @@ def bootstrapped(
         written = [text for images in batches for text in captions(captioner, images, p)]
         pixels = torch.cat(batches)
         rows = rows_of(found, written)
-        rows["score"] = scores(judge, pixels, rows["position"].to_numpy(), list(rows["text"]))
+        rows["score"] = scores(judge, pixels, rows["position"].to_numpy(copy=True), list(rows["text"]))
     rows["kept"] = rows["score"] > 0
     return kept(found, rows), rows.drop(columns="position")
 

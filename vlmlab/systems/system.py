@@ -38,9 +38,8 @@ class System(Learner):
     def __init__(self, models, config):
         super().__init__(models, config)
         self.sizes = config  # of its network, where it does not take over another's
-        self.image_size = getattr(config, "image", None)
-        if self.image_size:
-            self.preprocess = image_transform_v2(PreprocessCfg(size=(self.image_size,) * 2), is_train=False)
+        self.image_size = getattr(config, "image", 1)  # of those that look at no images, as small as can be
+        self.preprocess = image_transform_v2(PreprocessCfg(size=(self.image_size,) * 2), is_train=False)
 
     @classmethod
     def real(cls) -> object:
