@@ -85,3 +85,14 @@ def test_what_is_captured_is_what_the_network_computes():
     real = data["attention_mask"].bool().numpy()
     assert np.allclose(found[real], out.numpy()[real], atol=1e-5)
     assert record["fusion.cross.k"]["role"].values.tolist() == ["cls", *["patch"] * 16]
+
+
+def test_bert_is_looked_into_as_hugging_faces():
+    torch.manual_seed(0)
+    model = registry.build("bert", {}, **SIZES)
+    model.prepared = {"words": sorted({w for text in TEXTS for w in text.split()})}
+    record = vlmlab.capture(
+        model.bert, model.one(TEXTS), ["text.attn.probs", "text.resid.post"], progress=False
+    )
+    assert record["text.resid.post"]["role"].values[2].tolist()[:4] == ["cls", "word", "word", "eos"]
+    assert np.allclose(record["text.attn.probs"].fillna(0).sum("token"), 1, atol=1e-5)

@@ -5,6 +5,7 @@ import torch
 
 from vlmlab.systems.albef import Albef
 from vlmlab.systems.bert import Bert
+from vlmlab.systems.blip import Blip
 from vlmlab.systems.moco import Moco
 from vlmlab.systems.resnet import ResNet
 from vlmlab.systems.transformer import Transformer
@@ -35,7 +36,8 @@ def test_albef():
     ("cls", "more", "published"),
     [
         (Bert, (), 110),  # Devlin et al. 2019, section 3: BERT-base
-        (Moco, (), 24),  # He et al. 2020, figure 1 of table 1: R50
+        (Blip, (), 252),  # Li et al. 2022, table of shared parameters: all shared but self-attention
+        (Moco, (), 24),  # He et al. 2020, table 1: R50
         (ResNet, (tuple(map(str, range(10))),), 0.85),  # He et al. 2016, table 6: ResNet-56
         (Transformer, (), 213),  # Vaswani et al. 2017, table 3: big
     ],
