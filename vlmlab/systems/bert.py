@@ -17,6 +17,7 @@ from .. import feeds
 from ..learner import Batch, Feed, Stage
 from ..schema import Count
 from .documents import Document, documents
+from .layers import deviation
 from .masking import Corrupted, corrupted, masked_loss
 from .system import Share, System
 from .words import CLS, MASK, SEP, SPECIAL, padded
@@ -66,6 +67,7 @@ class Bert(System):
                 hidden_dropout_prob=c.dropout,
                 attention_probs_dropout_prob=c.dropout,
                 max_position_embeddings=c.context,
+                initializer_range=deviation(c.width),
             )
         )
 

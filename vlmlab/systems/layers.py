@@ -147,9 +147,14 @@ class WordHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(x))), self.weight, self.bias)
 
 
+def deviation(width: int) -> float:
+    """The standard deviation of initial weights: BERT's at its width, larger where fewer are summed."""
+    return INITIAL[0] * (INITIAL[1] / width) ** 0.5
+
+
 def initialise(module: nn.Module, width: int) -> None:
     """Weights of layers and embeddings as in BERT, in proportion to the width; biases 0."""
-    std = INITIAL[0] * (INITIAL[1] / width) ** 0.5
+    std = deviation(width)
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             nn.init.normal_(part.weight, std=std)
