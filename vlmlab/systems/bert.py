@@ -46,8 +46,9 @@ class Bert(System):
     class Options(System.Options):
         """masked: share of the words that are selected."""
 
-        steps: Count = 400
+        steps: Count = 1000
         batch: Count = 32
+        lr: Amount = 2e-3
         masked: Share = 0.15
 
     def __init__(self, models, config):
