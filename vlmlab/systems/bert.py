@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import feeds
 from ..learner import Batch, Feed, Stage
-from ..schema import Count
+from ..schema import Amount, Count
 from .documents import Document, documents
 from .layers import deviation
 from .masking import Corrupted, corrupted, masked_loss
