@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..display import Panel, Shown
+from ..image_files import rgb
 from ..models.vlm import VLM
 from .distributions import contrast, log_probabilities
 from .settings import Dola
@@ -70,6 +71,7 @@ def candidates(
     >>> found = decode.candidates(vlm, images, ["cat", "dog", "fox"], decode.Dola(image_contrast_layer=3))
     >>> found.ranking()[:, 0], found.left
     """
+    check_model(vlm)
     dola, depth = dola or Dola(), vlm.image.depth
     layer = dola.image_layer(depth) if dola.image else None
     layers = (depth,) if layer is None else (layer, depth)
@@ -114,7 +116,7 @@ def check_model(vlm) -> None:
 def pixels(vlm: VLM, images) -> Tensor:
     """(image, 3, height, width) on the model's device."""
     if not isinstance(images, Tensor):
-        images = torch.stack([vlm.preprocess(image.convert("RGB")) for image in images])
+        images = torch.stack([vlm.preprocess(rgb(image)) for image in images])
     return images.to(vlm.device)
 
 
