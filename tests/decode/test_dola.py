@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 from uncached import end_of, greedy, states
-from writers import NEW
+from writers import NEW, TEXTS, pixels, two
 
 from vlmlab.decode import Dola, LayerContrast, contrast, generate, layer_logits
 from vlmlab.decode.language import language_of
+from vlmlab.models.families import FAMILIES, Family
 
 STATIC = Dola(contrast_layer=2, fusion_strength=0)
 transformers = pytest.importorskip("transformers")
@@ -51,6 +52,15 @@ def test_layers_read_as_transformers_hidden_states_do(writer):
                 assert torch.allclose(found[layer], expected, atol=1e-4), (readout, layer)
 
 
+def test_all_positions_read_as_the_last_ones_do(llama):
+    model, inputs = llama
+    whole = layer_logits(model, inputs, (3, 0, 1, 3), last=False)
+    assert whole.shape == (4, 2, 8, 99)
+    for end in (4, 8):
+        part = {k: v[:1, :end] for k, v in inputs.items()}
+        assert torch.allclose(layer_logits(model, part, (3, 0, 1, 3)), whole[:, :1, end - 1], atol=1e-4)
+
+
 @pytest.mark.parametrize("readout", ["normed", "raw"])
 def test_with_a_cache_it_writes_what_a_loop_without_one_does(writer, readout):
     model, inputs = writer
@@ -86,6 +96,29 @@ def test_a_uniform_early_layer_restores_the_greedy_choice(writer, alpha):
     model, inputs = writer
     dola = Dola(contrast_layer=1, readout="uniform", apc_threshold=alpha)
     assert torch.equal(generate(model, inputs, dola, max_new_tokens=NEW), plain(model, inputs))
+
+
+def test_a_model_that_vlmlab_does_not_know_is_described():
+    """BLIP, whose text decoder is a BERT with norms behind its blocks."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+    text = {**small, "vocab_size": 99, "encoder_hidden_size": 32, "bos_token_id": 1, "sep_token_id": 2}
+    about = transformers.BlipConfig(
+        text_config=text,
+        vision_config={**small, "image_size": 32, "patch_size": 8},
+        image_text_hidden_size=32,
+    )
+    torch.manual_seed(0)
+    model = transformers.BlipForConditionalGeneration(about).eval()
+    inputs = {**two(TEXTS), "pixel_values": pixels()[:2]}
+    with pytest.raises(ValueError, match=r"BlipForConditionalGeneration has no language model.*pass family="):
+        LayerContrast(model, STATIC)
+    blip = Family("text_decoder.bert.encoder.layer", {}, head="text_decoder.cls", kind="text")
+    with LayerContrast(model, STATIC, family=blip) as dola:
+        out = model.generate(**inputs, logits_processor=[dola], max_new_tokens=NEW, min_new_tokens=NEW)
+    assert len(dola.steps) == NEW
+    assert torch.equal(
+        out, generate(model, inputs, STATIC, family=blip, max_new_tokens=NEW, min_new_tokens=NEW)
+    )
 
 
 @pytest.mark.parametrize("choice", ["published", "jensen_shannon"])
@@ -284,18 +317,15 @@ def test_a_head_that_caps_its_logits_is_refused(llama):
     model, inputs = llama
     capped = copy.deepcopy(model)
     capped.lm_head.register_forward_hook(lambda module, args, out: out * 4)
-    language_of(capped)
     inner = type(capped.lm_head)(capped.lm_head.in_features, capped.lm_head.out_features, bias=False)
     inner.weight = capped.lm_head.weight
-    from vlmlab.models.families import FAMILIES, Family
-
     known = FAMILIES["HF LLaMA"]
     family = Family("base_model.layers", {}, norm=known.norm, head=lambda module: inner)
     with pytest.raises(ValueError, match=r"are not its final norm and head.*pass family="):
         generate(capped, inputs, STATIC, family=family, max_new_tokens=2)
 
 
-def test_a_model_without_a_head_is_refused(made):
+def test_a_model_without_a_head_is_refused():
     bert = transformers.BertModel(
         transformers.BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..models.families import Family
-from .distributions import choose_layer, contrast, log_probabilities, plausible
+from .distributions import choose_layer, contrast, log_probabilities
 from .fusion import Fusion
 from .language import Rows, check_end, language_of, last_position, module_of
 from .settings import Dola
@@ -67,16 +67,11 @@ class LayerContrast(contextlib.AbstractContextManager):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(row, word) log-probabilities of the next word; scores: (row, word) logits or log-probabilities."""
         early = self.fresh(input_ids, scores)
-        final, layer = log_probabilities(scores), scores.new_full((len(scores),), -1, dtype=torch.long)
-        kept = final > -math.inf
-        log_p = final
+        log_p, layer = log_probabilities(scores), torch.full((len(scores),), -1)
         if self.dola.language:
-            chosen = self.chosen(final, early)
-            layer = torch.tensor(self.layers, device=scores.device)[chosen]
-            early = early.gather(0, chosen.view(1, -1, 1).expand(1, *final.shape))[0]
-            kept = plausible(final, self.dola.apc_threshold)
-            log_p = contrast(final, early, self.dola.apc_threshold)
-        lost = torch.zeros_like(layer)
+            early, layer = self.chosen(log_p, early)
+            log_p = contrast(log_p, early, self.dola.apc_threshold)
+        kept, lost = log_p > -math.inf, torch.zeros_like(layer)
         if self.fusion is not None:
             bias = self.fusion.bias(input_ids[:, self.prompt :], scores.shape[-1], scores.device)
             lost = ((bias != 0) & ~kept).sum(dim=-1)
@@ -85,11 +80,14 @@ class LayerContrast(contextlib.AbstractContextManager):
         self.check(log_p)
         return log_p.to(scores.dtype)
 
-    def chosen(self, final: Tensor, early: Tensor) -> Tensor:
-        """(row,) which of the early layers, by place."""
+    def chosen(self, final: Tensor, early: Tensor) -> tuple[Tensor, Tensor]:
+        """(row, word) logits of the early layer of each row, of (layer, row, word), and (row,) which that is."""
         if self.dola.layer_choice == "static":
-            return torch.zeros(len(final), dtype=torch.long, device=final.device)
-        return choose_layer(final, early, self.dola.layer_choice)
+            return early[0], torch.full((len(final),), self.layers[0])
+        place = choose_layer(final, early, self.dola.layer_choice)
+        return early[place, torch.arange(len(final), device=final.device)], torch.tensor(self.layers)[
+            place.cpu()
+        ]
 
     def fresh(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(layer, row, word) logits of the early layers at this token; ValueError where they are of another."""
