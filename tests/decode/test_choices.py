@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlmlab.decode import Choices, Dola, choose, contrast, generate, layer_logits
+from vlmlab.decode import Choices, Dola, choose, contrast, generate, layer_logits, usual_grid
 
 GRID = {"contrast_layer": [0, 1, 2], "apc_threshold": [0.05, 0.3], "fusion_strength": [0.0, 0.7]}
 
@@ -93,6 +93,15 @@ def test_a_grid_of_layers_from_one_pass(llama):
         chosen.of().contrast_layer == best["contrast_layer"]
         and chosen.of().apc_threshold == best["apc_threshold"]
     )
+
+
+def test_the_usual_grid_is_the_plans_at_any_depth():
+    grid = usual_grid(30, 24)
+    assert grid["contrast_layer"] == [22, 24, 26] and grid["image_contrast_layer"] == [16, 18, 20, 22]
+    small = usual_grid(12, 12)
+    assert small["contrast_layer"] == [9, 10] and small["image_contrast_layer"] == [8, 9, 10, 11]
+    _, table = choose(lambda dola, samples: dola.fusion_strength, {"one": None}, small, blocks=12)
+    assert len(table) == 2 * 4 * 3 * 4
 
 
 def test_of_equal_scores_the_first_is_kept():

@@ -48,13 +48,14 @@ def states(model, inputs: dict, new: torch.Tensor):
 
 
 @torch.no_grad()
-def greedy(model, inputs: dict, layer: int, alpha: float, raw: bool, count: int) -> torch.Tensor:
-    """(row, count) tokens of static DoLa, one full forward pass each."""
+def greedy(model, inputs: dict, layer: int, alpha: float, raw: bool, count: int, banned=()) -> torch.Tensor:
+    """(row, count) tokens of static DoLa, one full forward pass each; none of the banned."""
     norm, head = end_of(model)
     new = torch.zeros(len(inputs["input_ids"]), 0, dtype=torch.long)
     for _ in range(count):
         logits, hidden = states(model, inputs, new)
         x = hidden[layer][:, -1]
+        logits[:, list(banned)] = -torch.inf
         final, early = logits.double().log_softmax(-1), head(x if raw else norm(x)).double().log_softmax(-1)
         outside = final.exp() < alpha * final.exp().amax(-1, keepdim=True)
         choice = (final - early).masked_fill(outside, -torch.inf).argmax(-1, keepdim=True)

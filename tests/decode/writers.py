@@ -1,6 +1,7 @@
 """Small random models of every family that decoding knows, with inputs padded on the left where a text is short."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 import family_models
@@ -28,7 +29,9 @@ def qwen() -> dict:
     data = family_models.qwen2_vl()
     rows = torch.tensor([0, 2])  # that of four patches each; the second is padded on the left
     patches = torch.cat([data["pixel_values"][:16], data["pixel_values"][-16:]])
-    found = {k: v[rows] for k, v in data.items() if k != "pixel_values"}
+    (kind,) = of_transformers("Qwen2VLForConditionalGeneration")
+    takes = inspect.signature(kind.forward).parameters  # kinds of tokens since version 5
+    found = {k: v[rows] for k, v in data.items() if k != "pixel_values" and k in takes}
     return {**found, "pixel_values": patches}
 
 
@@ -63,7 +66,7 @@ def known(name: str, inputs: Callable[[], dict]) -> Written:
 WRITERS = [
     known("HF LLaMA with head", lambda: two(TEXTS)),
     known("HF GPT-2", lambda: two(TEXTS)),
-    known("HF T5", lambda: two(TEXTS)),
+    known("HF T5", lambda: two(TEXTS[:1] * 2)),
     known("HF LLaVA", lambda: with_pixels(LEFT)),
     known("HF Janus", lambda: with_pixels(LEFT)),
     known("HF Qwen2-VL", qwen),

@@ -19,7 +19,7 @@ SHARED = (  # none of them is a learner
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "choices": ["Choices", "choose"],
+        "choices": ["Choices", "choose", "usual_grid"],
         "distributions": ["choose_layer", "contrast", "jensen_shannon", "plausible", "published_criterion"],
         "dola": ["LayerContrast"],
         "dual_tower": ["Candidates", "apc_width", "candidate_logits", "candidates"],

@@ -13,7 +13,7 @@ from ..files import read_json, write_json
 from ..nearest import hint
 from ..progress import bar
 from ..schema import Count, Section, Text, Wrong, convert
-from .settings import Dola
+from .settings import Dola, scaled
 
 Score = Callable[[Dola, object], float]
 
@@ -102,6 +102,17 @@ def choose(
     best = table.groupby("domain", sort=False)["score"].idxmax()
     chosen = {name: tried[best[name] % len(tried)][1] for name in domains}
     return Choices(blocks=blocks, domains=chosen), table.assign(chosen=table.index.isin(best))
+
+
+def usual_grid(blocks: int, image_blocks: int) -> dict[str, list]:
+    """The plan's own grid for `choose`: layers 22, 24, 26 of 30 and 16, 18, 20, 22 of 24 at the same share of other
+    depths, its thresholds of the language tower, and strengths from 0 to 1."""
+    return {
+        "contrast_layer": sorted({scaled(layer, 30, blocks) for layer in (22, 24, 26)}),
+        "image_contrast_layer": sorted({scaled(layer, 24, image_blocks) for layer in (16, 18, 20, 22)}),
+        "apc_threshold": [0.05, 0.1, 0.2],
+        "fusion_strength": [0.0, 0.35, 0.7, 1.0],
+    }
 
 
 def combinations(grid: Mapping[str, Sequence], blocks: int, base: Dola) -> list[tuple[dict, Dola]]:

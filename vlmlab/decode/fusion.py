@@ -90,6 +90,7 @@ class Fusion:
         self.active, self.decode = active, decode
         self.known: dict[tuple[int, ...], bool] = {}
         self.made: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.whole: dict[tuple[int, int, str], Tensor] = {}
         best = self.p.topk(min(top or p.shape[1], p.shape[1]), dim=1)
         self.best = torch.zeros_like(self.p).scatter(
             1, best.indices, ((best.values > 0) | self.is_literal).float()
@@ -107,12 +108,21 @@ class Fusion:
         rows, images = written.shape[0], len(self.p)
         if rows % images:
             raise ValueError(f"{rows} rows are decoded, which is no multiple of the {images} images of p")
+        if self.rule == "trie" or self.active:
+            return self.made_anew(written.tolist(), width, device)
+        if (key := (rows, width, str(device))) not in self.whole:  # the same at every step
+            self.whole[key] = self.made_anew([[]] * rows, width, device)
+        return self.whole[key]
+
+    def made_anew(self, written: list[list[int]], width: int, device: torch.device | None) -> Tensor:
+        """(row, word) r_V behind what every row has written."""
+        rows, images = len(written), len(self.p)
         found = torch.full((rows, width), LITERAL.get(self.rule, 0.0), device=device)
-        for row in range(rows):
-            start = self.start(written[row].tolist())
+        for row, ids in enumerate(written):
+            start = self.start(ids)
             if start is None:
                 found[row] = 0
-            elif (node := self.node(written[row, start:].tolist())) is not None:
+            elif (node := self.node(ids[start:])) is not None:
                 self.fill(found[row], row * images // rows, node)
         return found
 

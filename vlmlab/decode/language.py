@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..models.families import Family, at, families_of
 from ..models.model import Model
 
-NEAR = 0.02  # of the spread of logits: what half precision may differ by
+NEAR = 0.02  # of the spread of logits, what two ways to compute them may differ by, beside their rounding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +166,8 @@ def check_end(language: Language, x: Tensor, scores: Tensor) -> None:
     difference = (scores - own).gather(-1, top)
     known = difference.isfinite()
     middle = difference.masked_fill(~known, math.nan).nanmedian(dim=-1, keepdim=True).values
-    near = (difference - middle).abs() <= NEAR * own.std(dim=-1, keepdim=True).clamp_min(1e-3)
+    rounding = 2 * torch.finfo(x.dtype).eps * own.gather(-1, top).abs()
+    near = (difference - middle).abs() <= NEAR * own.std(dim=-1, keepdim=True).clamp_min(1e-3) + rounding
     if bool((known.sum(-1) >= 2).all()) and bool(((near & known).sum(-1) * 2 < known.sum(-1)).any()):
         raise ValueError(
             f"the logits of {language.name} are not its final norm and head applied to the last block: its head caps or "
