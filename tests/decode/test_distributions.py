@@ -126,5 +126,13 @@ def test_the_released_choice_is_one_for_the_batch_and_the_true_one_of_each_row()
     assert len(set(choose_layer(final, early, "jensen_shannon").tolist())) > 1
     assert choose_layer(final, early, "jensen_shannon").tolist() == true.argmax(0).tolist()
     assert choose_layer(final, early, "published").tolist() == [released.mean(1).argmax()] * 6
+    few = early.clone()
+    few[3], few[3, 0, final[0].argmax()] = (
+        final,
+        -60.0,
+    )  # one row is most unlike there, and no other row at all
+    _, released = divergences(final, few)
+    assert released.max(1).argmax() == 3 != released.mean(1).argmax()
+    assert choose_layer(final, few, "published").tolist() == [released.mean(1).argmax()] * 6
     with pytest.raises(ValueError, match=r"unknown rule 'jsd'.*published, jensen_shannon"):
         choose_layer(final, early, "jsd")

@@ -88,12 +88,13 @@ def test_the_processor_is_asked_once_for_every_token(writer):
 
 def test_with_all_switches_off_it_is_plain_generation(writer):
     model, inputs = writer
-    off = Dola(language=False, image=False)
+    drawn = []
+    for dola in (Dola(language=False, image=False), None):
+        torch.manual_seed(3)
+        drawn.append(generate(model, inputs, dola, max_new_tokens=NEW, do_sample=True))
     torch.manual_seed(3)
-    one = generate(model, inputs, off, max_new_tokens=NEW, do_sample=True)
-    torch.manual_seed(3)
-    two = model.generate(**inputs, max_new_tokens=NEW, do_sample=True)
-    assert torch.equal(one, two)
+    plainly = model.generate(**inputs, max_new_tokens=NEW, do_sample=True)
+    assert torch.equal(drawn[0], plainly) and torch.equal(drawn[1], plainly)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 1.0])
@@ -154,6 +155,13 @@ def test_left_padding_changes_no_word(writer):
         pixels = inputs["pixel_values"]
         alone["pixel_values"] = pixels[1:] if len(pixels) == 2 else pixels[len(pixels) // 2 :]
     assert torch.equal(written(generate(model, alone, STATIC, max_new_tokens=NEW)), both[1:])
+
+
+@pytest.mark.parametrize("cache", [{"use_cache": False}, {"cache_implementation": "static"}])
+def test_no_cache_and_one_of_fixed_size(llama, llava, cache):
+    for model, inputs in (llama, llava):
+        expected = generate(model, inputs, STATIC, max_new_tokens=NEW)
+        assert torch.equal(generate(model, inputs, STATIC, max_new_tokens=NEW, **cache), expected)
 
 
 def test_beams_add_up_normalised_scores(llama):
@@ -268,7 +276,7 @@ def test_assisted_decoding_is_refused(llama):
     with pytest.raises(ValueError, match=r"assistant_model= runs the model more or less than once"):
         generate(model, one, STATIC, assistant_model=copy.deepcopy(model), max_new_tokens=4)
     with pytest.raises(ValueError, match=r"prompt_lookup_num_tokens="):
-        generate(model, one, STATIC, prompt_lookup_num_tokens=3, max_new_tokens=4)
+        generate(model, one, STATIC, prompt_lookup_num_tokens=1, max_new_tokens=4)
     with (
         pytest.raises(ValueError, match=r"assisted and speculative decoding"),
         LayerContrast(model, STATIC) as dola,
@@ -287,6 +295,19 @@ def test_guidance_is_refused(llama):
         LayerContrast(model, STATIC) as dola,
     ):
         model.generate(**inputs, guidance_scale=1.5, logits_processor=[dola], max_new_tokens=4)
+
+
+def test_a_forward_pass_in_between_is_noticed(llama):
+    model, inputs = llama
+
+    class Between(transformers.LogitsProcessor):
+        def __call__(self, input_ids, scores):
+            if input_ids.shape[1] > inputs["input_ids"].shape[1]:
+                model(input_ids=input_ids[:, -1:])
+            return scores
+
+    with pytest.raises(ValueError, match=r"this generation ran 2 for the last one"):
+        generate(model, inputs, STATIC, logits_processor=[Between()], max_new_tokens=4)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +386,7 @@ def test_only_rows_are_kept(llama):
     model, inputs = llama
     before = hooks(model)
     with LayerContrast(model, STATIC) as dola:
-        model.generate(**inputs, logits_processor=[dola], max_new_tokens=NEW)
+        model.generate(**inputs, logits_processor=[dola], max_new_tokens=NEW, use_cache=False)
         assert {layer: tuple(x.shape) for layer, x in dola.rows.rows.items()} == {2: (2, 32)}
         assert all(x.untyped_storage().nbytes() == 2 * 32 * 4 for x in dola.rows.rows.values())
         assert not dola.end.rows

@@ -13,7 +13,7 @@ from ..files import read_json, write_json
 from ..nearest import hint
 from ..progress import bar
 from ..schema import Count, Section, Text, Wrong, convert
-from .settings import Dola, scaled
+from .settings import PLAN, Dola, scaled
 
 Score = Callable[[Dola, object], float]
 
@@ -67,7 +67,7 @@ def choose(
     domains: Mapping[str, object],
     grid: Mapping[str, Sequence],
     blocks: int,
-    base: Dola | None = None,
+    base: Dola = PLAN,
 ) -> tuple[Choices, pd.DataFrame]:
     """Try all combinations of a grid on the validation samples of each domain; keep the best for each.
 
@@ -85,7 +85,7 @@ def choose(
     >>> chosen, table = decode.choose(score, {"animals": val}, grid, blocks=30)
     >>> chosen.save("choices.json")
     """
-    tried = combinations(grid, blocks, base or Dola())
+    tried = combinations(grid, blocks, base)
     if not domains:
         raise ValueError("no domain is given; domains is {name: validation samples}")
     rows = []

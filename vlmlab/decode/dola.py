@@ -11,7 +11,7 @@ from ..models.families import Family
 from .distributions import choose_layer, contrast, log_probabilities
 from .fusion import Fusion
 from .language import Rows, check_end, language_of, last_position, module_of
-from .settings import Dola
+from .settings import PLAN, Dola
 
 SEVERAL = (
     "DoLa needs one forward pass for one token of every text, and this generation ran {} for the last one; assisted "
@@ -41,10 +41,8 @@ class LayerContrast(contextlib.AbstractContextManager):
     ...     out = model.generate(**inputs, logits_processor=[dola], max_new_tokens=20)
     """
 
-    def __init__(
-        self, model, dola: Dola | None = None, fusion: Fusion | None = None, family: Family | None = None
-    ):
-        self.dola, self.fusion = dola or Dola(), fusion
+    def __init__(self, model, dola: Dola = PLAN, fusion: Fusion | None = None, family: Family | None = None):
+        self.dola, self.fusion = dola, fusion
         self.language, self.module = language_of(model, family), module_of(model)
         self.layers = self.dola.language_layers(self.language.depth) if self.dola.language else ()
         self.steps: list[Step] = []

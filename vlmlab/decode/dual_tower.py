@@ -17,7 +17,7 @@ from ..display import Panel, Shown
 from ..image_files import rgb
 from ..models.vlm import VLM
 from .distributions import contrast, log_probabilities
-from .settings import Dola
+from .settings import PLAN, Dola
 from .words_of_candidates import check_names
 
 
@@ -59,7 +59,7 @@ class Candidates(Shown):
 
 
 def candidates(
-    vlm: VLM, images, names: Sequence[str], dola: Dola | None = None, template: str = "a photo of a {}."
+    vlm: VLM, images, names: Sequence[str], dola: Dola = PLAN, template: str = "a photo of a {}."
 ) -> Candidates:
     """What a dual tower says of candidates: softmax of scaled cosines, contrasted with an earlier block.
 
@@ -72,7 +72,7 @@ def candidates(
     >>> found.ranking()[:, 0], found.left
     """
     check_model(vlm)
-    dola, depth = dola or Dola(), vlm.image.depth
+    depth = vlm.image.depth
     layer = dola.image_layer(depth) if dola.image else None
     layers = (depth,) if layer is None else (layer, depth)
     logits = candidate_logits(vlm, images, names, layers, template)

@@ -12,7 +12,7 @@ from .dola import LayerContrast
 from .dual_tower import Candidates
 from .fusion import Active, Fusion
 from .language import check_padding, language_of, module_of
-from .settings import Dola
+from .settings import PLAIN, PLAN, Dola
 from .words_of_candidates import candidate_tokens
 
 # their own `generate` takes logits processors and drops them; the mixin's runs them
@@ -33,7 +33,7 @@ REFUSED = {
 def generate(
     model,
     inputs: Mapping[str, Tensor],
-    dola: Dola | str | os.PathLike | None = None,
+    dola: Dola | str | os.PathLike | None = PLAN,
     candidates: Candidates | None = None,
     *,
     domain: str | None = None,
@@ -46,7 +46,7 @@ def generate(
 
     model: a LanguageModel of vlmlab or any module of transformers that generates; it is not changed. inputs: what its
     processor returns, padded on the left. dola: the settings (default: the plan's), or the path of a file of
-    `Choices`, of which `domain` names the part; with language and fusion off it is plain generation, bit for bit.
+    `Choices`, of which `domain` names the part; None, or language and fusion off, is plain generation, bit for bit.
     candidates: what a dual tower says of the images, one row for every text of the batch (`decode.candidates`); they
     are fused with strength lambda. active(step, text): where (see `Fusion`). tokenizer: of a bare module, for
     candidates. family: describes a module that vlmlab does not know. kwargs: of `generate`: greedy, sampling and beams
@@ -81,11 +81,13 @@ def settings_of(dola, domain: str | None, model, family: Family | None) -> Dola:
         return chosen.of(domain)
     if domain is not None:
         raise ValueError(f"domain {domain!r} is a part of a file of choices; give its path as dola=")
-    if dola is not None and not isinstance(dola, Dola):
+    if dola is None:
+        return PLAIN
+    if not isinstance(dola, Dola):
         raise ValueError(
             f"dola is a {type(dola).__name__}; expected is decode.Dola(...) or the path of a file of choices"
         )
-    return dola or Dola()
+    return dola
 
 
 def check(module: nn.Module, inputs: Mapping[str, Tensor], kwargs: Mapping) -> None:
@@ -96,7 +98,8 @@ def check(module: nn.Module, inputs: Mapping[str, Tensor], kwargs: Mapping) -> N
         )
     check_padding(module, inputs)
     for name, why in REFUSED.items():
-        if kwargs.get(name) not in (None, 1, 1.0):
+        value = kwargs.get(name)
+        if value is not None and (name, value) != ("guidance_scale", 1):
             raise ValueError(f"{name}= {why}; leave it out, or generate without dola=")
     if kwargs.get("generation_mode", "text") != "text":
         raise ValueError(
@@ -110,7 +113,7 @@ def fusion_of(model, inputs, dola: Dola, candidates: Candidates, active: Active 
     tokenizer = tokenizer or getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise ValueError("candidates are written in the model's words; pass tokenizer=")
-    texts, p = len(next(iter(inputs.values()))), candidates.log_p.exp()
+    texts, p = len(inputs.get("input_ids", next(iter(inputs.values())))), candidates.log_p.exp()
     if len(p) != texts:
         raise ValueError(
             f"candidates are of {len(p)} images, and {texts} texts are decoded; one row each is expected"

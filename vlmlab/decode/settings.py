@@ -81,6 +81,10 @@ class Dola(Section):
         return checked("image_contrast_layer", (found,), depth)[0]
 
 
+PLAN = Dola()  # the plan's settings
+PLAIN = Dola(language=False, image=False, fusion_strength=0)  # a model as it is
+
+
 def scaled(layer: int, of: int, depth: int) -> int:
     """The layer at the same share of another depth, below the last."""
     return min(round(layer * depth / of), depth - 1)
