@@ -1,8 +1,12 @@
 """A tokenizer of 99 letters, as transformers' are called: one token a letter, one more for a letter behind a space."""
 
+from vlmlab.decode import CandidateTokens, candidate_tokens
+
 SIGNS = "abcdefghijklmnopqrstuvwxyz"
 CASES = SIGNS + "CDFOA"  # of the capitals, those that tests use
 UNKNOWN = 98
+WIDTH = 99
+NAMES = ("cat", "dog", "cow", "catfish")
 
 
 class Letters:
@@ -25,3 +29,11 @@ class Letters:
 
     def decode(self, ids) -> str:
         return "".join(self.words[i - 3] if 3 <= i < 3 + len(self.words) else "?" for i in map(int, ids))
+
+
+def ids(text: str) -> list[int]:
+    return Letters()(text)["input_ids"]
+
+
+def tokens(names=NAMES) -> CandidateTokens:
+    return candidate_tokens(Letters(), names)

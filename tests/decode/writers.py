@@ -9,7 +9,10 @@ import torch
 from family_models import CASES, built, of_transformers, pixels, text_like
 from torch import nn
 
+from vlmlab.decode import Dola
+
 NEW = 8  # tokens
+STATIC = Dola(contrast_layer=2, fusion_strength=0)
 BY_NAME = {case.name: case for case in CASES}
 LEFT = ("sos word:3 patch:16 word:3 eos", "pad:2 sos word:3 patch:16 word eos")
 TEXTS = ("sos word:6 eos", "pad:3 sos word:3 eos")
@@ -73,3 +76,16 @@ WRITERS = [
     known("HF BLIP-2", lambda: with_pixels(BLIP2)),
     Written("HF IDEFICS", lambda: built(family_models.Case("HF IDEFICS", idefics, {})), idefics_inputs),
 ]
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def plain(model, inputs, **kwargs):
+    """The call of transformers that asks its processors."""
+    from transformers import GenerationMixin
+
+    skip = {"guidance_scale": None} if type(model).__name__.startswith("Janus") else {}
+    call = GenerationMixin.generate if skip else type(model).generate
+    return call(model, **inputs, **skip, max_new_tokens=NEW, **kwargs)
