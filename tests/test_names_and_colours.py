@@ -10,6 +10,8 @@ from vlmlab.names_and_colours import NAMES, PALETTE, light
 STUDIES = {
     "prompts": "zero_shot linear_probe coop maple promptsrc hicropl mmrl mmrlpp aligned_norm",
     "lafter": "zero_shot cascade_clip lafter nga lafter_nga",
+    "ablation": "zero_shot linear_probe lafter lafter_nga_single lafter_nga_cascade lafter_nga_nga lafter_nga_both",
+    "orders": "joint deepest_first front_first",
     "distillation": "teacher zero_shot kd fitnet promptkd c2kd llava_kd clip_kd cmapkd",
     "decoding": "greedy dola dola_static fusion",
     "levels": "P2 P3 P4 P5",

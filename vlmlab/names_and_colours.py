@@ -49,6 +49,16 @@ NAMES = {
     "cascade_clip": ("Cascade-CLIP", ORANGE, "v", DASHDOT),
     "nga": ("NGA", GREEN, "P", DASHDOT),
     "lafter_nga": ("LaFTer + NGA", BLUE, "h", "-"),
+    "lafter_nga_single": ("single layer", BLACK, "p", DOTTED),
+    "lafter_nga_cascade": ("cascade only", ORANGE, "^", DASHED),
+    "lafter_nga_nga": ("NGA only", GREEN, "P", DASHDOT),
+    "lafter_nga_both": ("cascade + NGA", BLUE, "h", "-"),
+    "lafter_nga_both_true": ("cascade + NGA, true labels", SKY, "*", DASHED),
+    "lafter_nga_deepest_first": ("cascade + NGA, deepest first", SKY, "^", DASHED),
+    # orders of unfreezing
+    "joint": ("all at once", BLUE, "h", "-"),
+    "deepest_first": ("deepest first", SKY, "^", DASHED),
+    "front_first": ("front first", VERMILLION, "s", DASHDOT),
     # distillation; controls are grey
     "teacher": ("teacher", BLACK, "*", DOTTED),
     "finetune": ("fine-tuned", GREY, "s", DASHED),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import xarray as xr
 
 import vlmlab
 from vlmlab import capture, measures
@@ -73,6 +74,36 @@ def test_wrong_shapes():
         measures.rollout(A[0])
     with pytest.raises(ValueError, match="same shape"):
         measures.chefer(A, G[:1])
+
+
+def grid_map(values):
+    """(sample, row, col) as a map over patches."""
+    n, down, across = np.shape(values)
+    at = {
+        "row": ("token", np.repeat(np.arange(down), across)),
+        "col": ("token", np.tile(np.arange(across), down)),
+    }
+    return xr.DataArray(np.reshape(values, (n, -1)), at, ("sample", "token"))
+
+
+def test_region_shares_by_hand():
+    masks = np.zeros((1, 2, 4, 4), bool)
+    masks[0, 0, :2, :1] = True  # half of the patch at the upper left
+    masks[0, 1] = ~masks[0, 0]
+    found = measures.region_shares(grid_map([[[6.0, 1.0], [1.0, 0.0]]]), masks)
+    assert found.dims == ("sample", "region") and found.values[0] == pytest.approx([3 / 8, 5 / 8])
+    even = measures.region_shares(grid_map(np.ones((1, 2, 2))), masks)
+    assert even.values[0] == pytest.approx([2 / 16, 14 / 16])  # the regions' shares of the image
+
+
+@pytest.mark.parametrize(
+    "map_, sides", [(np.zeros((1, 2, 2)), 4), (np.ones((1, 2, 2)), 5), (np.ones((2, 2, 2)), 4)]
+)
+def test_region_shares_of_what_has_none(map_, sides):
+    with pytest.raises(
+        ValueError, match=r"no relevance at all|expected .sample, region, height, width. with"
+    ):
+        measures.region_shares(grid_map(map_), np.ones((1, 2, sides, sides), bool))
 
 
 # --- on the embedded model ----------------------------------------------------------------------

@@ -57,6 +57,15 @@ def test_the_legend_lies_below_the_points(xy, alone, labels):
         assert legend.get_window_extent().y1 <= ax.xaxis.label.get_window_extent().y0 + 1
 
 
+def test_many_long_class_names_stand_in_columns_within_the_width_of_their_axes():
+    xy = xr.DataArray(np.zeros((13, 2)), dims=("sample", "axis"), coords={"label": ("sample", range(13))})
+    ax = plots.figure(columns=2, height=3, cols=3)[1][1]
+    plots.scatter(xy, ax=ax, names=[f"household item {c}" for c in "abcdefghijklm"])
+    ax.figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    assert box.width <= ax.figure.bbox.width / 3 and box.height < ax.figure.bbox.height / 2
+
+
 def test_many_classes_still_differ():
     xy = xr.DataArray(np.zeros((15, 2)), dims=("sample", "axis"), coords={"label": ("sample", range(15))})
     assert len({tuple(c.get_facecolor()[0]) for c in plots.scatter(xy).collections}) == 15

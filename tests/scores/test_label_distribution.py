@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial import distance
 from scipy.stats import entropy
 
-from vlmlab.scores.label_distribution import distances, softmax
+from vlmlab.scores.label_distribution import DISTANCES, distances, packed, softmax, unpacked
 
 WANTED = {
     "chebyshev": distance.chebyshev,
@@ -46,3 +46,11 @@ def test_the_guess_of_large_logits_is_finite():
     guess = softmax(np.array([[100.0, 0, -100]], np.float32))
     assert guess.sum() == pytest.approx(1) and guess.min() > 0
     assert np.isfinite(distances(np.array([[0, 0, 1.0]]), guess)["KL"]).all()
+
+
+def test_what_each_image_has_is_kept():
+    values = np.random.default_rng(0).random(5)
+    assert unpacked(packed(values), 5) == pytest.approx(values, rel=1e-7)
+    with pytest.raises(ValueError, match="5 values are kept, expected one for each of 4 images"):
+        unpacked(packed(values), 4)
+    assert {*distances(np.ones((1, 1)), np.ones((1, 1)))} == {*DISTANCES}

@@ -2,8 +2,10 @@
 
 import pytest
 
+from vlmlab import registry
 from vlmlab.paths import shipped_notebooks
-from vlmlab.studies import shipped
+from vlmlab.studies import manifest, shipped
+from vlmlab.studies.driver import notebook
 
 
 @pytest.fixture
@@ -49,3 +51,22 @@ def test_nothing_of_ones_own_is_overwritten(ours, tmp_path):
     before = mine.stat().st_mtime_ns
     shipped.copy(tmp_path / "mine")
     assert len(files(tmp_path / "mine")) == 4 and mine.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", manifest.names(shipped_notebooks()))
+def test_every_run_of_every_profile_has_settings_that_its_method_takes(name):
+    study = manifest.load(name, shipped_notebooks())
+    for profile in study.profiles.values():
+        for job in study.jobs(profile.name, tuple(profile.matrices)):
+            registry.settings(registry.find(job.method), job.config)
+
+
+@pytest.mark.parametrize("name", manifest.names(shipped_notebooks()))
+def test_every_artefact_has_its_notebook_and_every_parameter_a_reader(name):
+    study = manifest.load(name, shipped_notebooks())
+    declared = {a.id: notebook.parameters(a.notebook) for a in study.artefacts.values()}
+    for artefact in study.artefacts.values():
+        notebook.check(artefact.notebook, artefact.params)
+        assert {"study", "artefact", "profile", "runs", "out"} <= set(declared[artefact.id])
+    for profile in study.profiles.values():
+        assert set(profile.params) <= {p for found in declared.values() for p in found}, profile.name

@@ -47,7 +47,7 @@ _MODULES = {
         "pair_cosines",
         "field_agreement",
     ),
-    "relevance": ("rollout", "chefer", "legrad", "grad_times_attention"),
+    "relevance": ("rollout", "chefer", "legrad", "grad_times_attention", "region_shares"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
     "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),

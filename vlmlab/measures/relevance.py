@@ -1,4 +1,4 @@
-"""Where in an image a score comes from: four maps made of attention and its gradients.
+"""Where in an image a score comes from: four maps made of attention and its gradients, and what they fall on.
 
 They take arrays (layer, sample, head, query, token), as `attn.probs` and the gradients that
 `vlmlab.capture.attention_grads` records, and return (sample, token): the row of the query at
@@ -67,6 +67,30 @@ def grad_times_attention(probs, grads, at: int = 0):
     """
     a, g = both(probs, grads)
     return like((a * np.maximum(g, 0))[..., at, :].mean(axis=(0, 2)), probs)
+
+
+def region_shares(relevance: xr.DataArray, masks: np.ndarray) -> xr.DataArray:
+    """Share of a map's relevance that lies in each region, (sample, region), 0 to 1.
+
+    relevance: (sample, token) of at least 0, of patches alone, with the coordinates row and col of their grid (from 1
+    or 0). masks: bool (sample, region, height, width), whose sides the grid divides; a patch counts for a region by
+    the share of its pixels that are in it. A map of ones gives the regions' shares of the image, chance. Raises
+    ValueError for a map without a positive number, other sides, or another number of samples.
+    """
+    rows, cols = (np.unique(relevance[c], return_inverse=True)[1] for c in ("row", "col"))
+    (down, across), shape = (rows.max() + 1, cols.max() + 1), np.shape(masks)
+    if len(shape) != 4 or shape[0] != relevance.sizes["sample"] or shape[2] % down or shape[3] % across:
+        raise ValueError(
+            f"masks of shape {shape} for {relevance.sizes['sample']} maps of {down} x {across} patches; expected "
+            f"(sample, region, height, width) with multiples of {down} and {across}"
+        )
+    map_ = relevance.transpose("sample", "token").values.astype(float)
+    if (map_ < 0).any() or not (map_.sum(1) > 0).all():
+        raise ValueError("a map has a negative number, or no relevance at all; its shares are not defined")
+    covered = np.asarray(masks, float).reshape(*shape[:2], down, shape[2] // down, across, shape[3] // across)
+    covered = covered.mean(axis=(3, 5))[:, :, rows, cols]
+    shares = np.einsum("st,srt->sr", map_, covered) / map_.sum(1, keepdims=True)
+    return xr.DataArray(shares, dims=("sample", "region"), name="region_share")
 
 
 def in_order(x) -> np.ndarray:

@@ -199,7 +199,7 @@ class LaFTer(FixedClasses):
             noisy = x + self.config.noise * torch.randn_like(x)
             return {"ce_text": self.smoothed(linear(noisy, self.adapter), labels)}
         z = self.trace(batch["strong"])
-        c, logits = self.config, self.head(z["cls"])
+        c, logits = self.config, self.classify(z)
         labels, shares = self.targets(batch)
         terms = {"ce": c.w_class * self.smoothed(logits, labels)} if c.w_class else {}
         if c.w_distribution:

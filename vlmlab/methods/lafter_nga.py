@@ -24,8 +24,8 @@ PLANS = {
     "b16": "6-8,9-11,12",
     "b32": "1-4,5-8,9-11,12",
 }  # the two designs of the plan, by the model they are for
-WIDEST = 1e3  # of a Gaussian; its inverse is the narrowest: both ends to seven digits
-Width = described(float, "a number from 0.001 to 1000", ge=1 / WIDEST, le=WIDEST)
+WIDEST = 1e4  # of a Gaussian; its inverse is the narrowest: both ends to the digits of float32
+Width = described(float, "a number from 0.0001 to 10000", ge=1 / WIDEST, le=WIDEST)
 
 
 class Aggregation(nn.Module):
@@ -106,6 +106,7 @@ class LaFTerNGA(LaFTer):
         flow: Literal["onward", "restart"] = "onward"
         fusion: Literal["softmax", "raw"] = "softmax"
         last_stage: Finite = 2.0
+        classifiers: Literal["shared", "separate"] = "shared"  # of the stages; all start as that of the texts
         readout: Literal["ln_post", "no_affine"] = "ln_post"
         norms: Literal["all", "inner", "none"] = "inner"
         w_consistency: Amount = (
@@ -146,6 +147,8 @@ class LaFTerNGA(LaFTer):
             self.theta = nn.Parameter(torch.full((count,), 1 / count))
         elif count > 1:
             self.theta = nn.Parameter(torch.tensor([0.0] * (count - 1) + [c.last_stage]))
+        apart = torch.zeros(count, *self.adapter.shape)  # of each stage's classifier from the shared one
+        self.apart = nn.Parameter(apart) if c.classifiers == "separate" else None
 
     def block_weights(self) -> list[Tensor]:
         """Of every stage the weights of its blocks, (block,)."""
@@ -204,6 +207,16 @@ class LaFTerNGA(LaFTer):
         """`cls`, the fused features, and those of every stage, `stage1` ..., each (batch, joint)."""
         return {name: x for name, x in self.trace(images).items() if name != "taps"}
 
+    def classify(self, z: dict[str, Tensor], rule: str = "unified", split: str | None = None) -> Tensor:
+        """(batch, class) logits; with separate classifiers each stage adds what its own says beyond the shared one."""
+        logits = super().classify(z, rule, split)
+        if self.apart is None:
+            return logits
+        each = torch.stack([z[f"stage{i}"].float() for i in range(1, len(self.spans) + 1)])
+        if self.config.student == "unit":  # as the sum of them is scaled
+            each = each / z["cls"].float().norm(dim=-1, keepdim=True).clamp_min(1e-12)
+        return logits + torch.einsum("s,snj,scj->nc", self.stage_weights(), each, self.apart[:, self.rows])
+
     def extra_losses(self, images: Tensor, z: dict[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
         c, terms = self.config, {}
         if c.w_consistency:
@@ -225,7 +238,8 @@ class LaFTerNGA(LaFTer):
     def phases(self, o: "LaFTerNGA.Options") -> list[tuple[str, int, tuple[Group, ...]]]:
         stages = [*range(len(self.spans))]
         theta = () if self.theta is None else (Group("theta", o.nga_lr),)
-        everything = (*self.groups(stages, o.lr, o), *theta, *self.common(o))
+        apart = () if self.apart is None else (Group("apart", o.lr, o.weight_decay),)
+        everything = (*self.groups(stages, o.lr, o), *theta, *apart, *self.common(o))
         if o.order == "joint":
             return [(IMAGES, o.epochs, everything)]
         order = stages[::-1] if o.order == "deepest_first" else stages

@@ -19,6 +19,7 @@ from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 COLUMN = 3.35  # inches; two columns and the gap are 6.9
 SMALL = 7  # points; for numbers inside a picture
+TALL, FINE = 8, 0.75  # a column of more entries is set in so much of the size, side by side
 
 # names of classes hold $, _, ^ and braces: they are text
 TEXT = {"text.parse_math": False, "text.usetex": False}
@@ -169,7 +170,11 @@ def legend(ax: Axes, where: str = "above", handles: list[Artist] | None = None, 
         return
     figure = ax.figure
     sample = 1.0 if all(h.get_linestyle() == "None" for h in handles) else 2.0  # a dot, or a line
-    look = {"ncols": 1 if where == "right" else _columns(handles, sample, room(ax) * (1 if alone else 0.8))}
+    size, wide = mpl.rcParams["legend.fontsize"], room(ax) * (1 if alone else 0.8)
+    look = {"ncols": 1 if where == "right" else _columns(handles, sample, wide, size), "fontsize": size}
+    if where != "right" and look["ncols"] == 1 and len(handles) > TALL:
+        size = FINE * points(size)
+        look = {"ncols": _columns(handles, sample, room(ax), size), "fontsize": size}
     look |= {"handles": handles, "handlelength": sample, "handletextpad": 0.5, "columnspacing": 1.0}
     if alone:
         places = {"above": "upper left", "below": "lower center", "right": "right upper"}
@@ -192,9 +197,14 @@ def room(ax: Axes) -> float:
     return ax.figure.bbox.width / ax.figure.dpi * share
 
 
-def _columns(handles: list[Artist], sample: float, wide: float) -> int:
+def points(size: str | float) -> float:
+    """A font size, also one by name, in points."""
+    return font_manager.FontProperties(size=size).get_size_in_points()
+
+
+def _columns(handles: list[Artist], sample: float, wide: float, size: str | float) -> int:
     """As many columns as fit into `wide` inches; a letter is about 0.6 of the font size."""
-    size = font_manager.FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points() / 72
+    size = points(size) / 72
     letters = [len(h.get_label()) for h in handles]
     for n in range(len(letters), 1, -1):
         columns = np.array_split(letters, n)  # as matplotlib fills them

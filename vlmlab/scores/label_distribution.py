@@ -16,6 +16,8 @@ intersection  sum_j min(d_j, g_j)                                 higher
 A class with d_j = g_j = 0 adds nothing, as does one with d_j = 0 to KL.
 """
 
+import base64
+
 import numpy as np
 
 from ..tasks.images import Images
@@ -23,7 +25,8 @@ from ..tasks.split import Split
 from . import classification
 from .classification import OFFERS, ask
 
-__all__ = ["OFFERS", "ask", "distances", "fits", "rows", "softmax"]
+__all__ = ["DISTANCES", "OFFERS", "ask", "distances", "fits", "packed", "rows", "softmax", "unpacked"]
+DISTANCES = ("chebyshev", "clark", "canberra", "KL", "cosine", "intersection")
 
 
 def fits(test: Images) -> bool:
@@ -31,12 +34,25 @@ def fits(test: Images) -> bool:
 
 
 def rows(name: str, test: Split, logits: np.ndarray) -> list[dict]:
-    """Rows of classification, then one per distance."""
+    """Rows of classification, then one per distance; `values` says what each image has, see `unpacked`."""
     found = distances(test.distributions, softmax(logits))
     return classification.rows(name, test, logits) + [
-        {"split": name, "metric": metric, "value": float(values.mean()), "n": len(test)}
-        for metric, values in found.items()
+        {"split": name, "metric": m, "value": float(v.mean()), "n": len(test), "values": packed(v)}
+        for m, v in found.items()
     ]
+
+
+def packed(values: np.ndarray) -> str:
+    """float32 (image,) as text."""
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def unpacked(text: str, n: int) -> np.ndarray:
+    """float64 (image,) of n images, as `packed` wrote it. ValueError for a text that is none, or of other images."""
+    raw = base64.b64decode(text, validate=True)
+    if len(raw) != 4 * n:
+        raise ValueError(f"{len(raw) / 4:g} values are kept, expected one for each of {n} images")
+    return np.frombuffer(raw, "<f4").astype(np.float64)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -159,7 +159,7 @@ def task(
     test image is shown on, the first white. Those of images and texts (emoji/captions, emoji/scenes) take neither:
     they have all pairs, each test image once; so have the generated ones (shapes/...).
 
-    Generated faces (faces/emotions) have exact soft labels, and masks of their regions (`Split.masks`).
+    Generated faces (faces/emotions; -500 with fewer to test) have exact soft labels, and masks of their regions (`Split.masks`).
 
     Real data sets (caltech101, imagenet, ...): root is the folder that holds them as CoOp lays them out,
     $VLMLAB_DATASETS by default; a class with fewer images than shots gives all it has. make_split: where
@@ -193,7 +193,7 @@ def task(
     elif id in paired.names():
         data = paired.dataset(id, protocol)
     elif id in faces.names():
-        data = faces.dataset(backgrounds)
+        data = faces.dataset(id, backgrounds)
     elif id in captioned.names():
         data = captioned.dataset(id, coop.root_folder(root), protocol)
     elif id in shapes.names():

@@ -69,15 +69,15 @@ def test_a_model_that_no_seed_changes_has_an_error_over_concepts(rows):
 
 
 def test_a_draw_without_a_class_is_the_mean_of_the_others():
-    right, classes = np.array([1.0, 0.0, 1.0]), np.array([0, 0, 1])
+    worth, classes = np.array([100.0, 0.0, 100.0]), np.array([0, 0, 1])
     factor = np.array([[1.0, 3.0], [1.0, 1.0], [1.0, 0.0]])  # the second draw has no answer of class 1
-    assert answers.share(right, classes, factor).tolist() == [75, 75]
-    assert answers.share(right, classes, factor[:, :1]).tolist() == [75]
+    assert answers.mean(worth, classes, factor).tolist() == [75, 75]
+    assert answers.mean(worth, classes, factor[:, :1]).tolist() == [75]
 
 
 def test_what_cannot_be_drawn_says_why(runs):
-    with pytest.raises(LookupError, match="no single answers stand behind KL"):
-        answers.drawn([], "KL")
+    with pytest.raises(LookupError, match="no single answers stand behind mean R"):
+        answers.drawn([], "mean R")
     path = runs[0].path / RESULTS
     before = path.read_text()
     try:
@@ -88,6 +88,17 @@ def test_what_cannot_be_drawn_says_why(runs):
             answers.drawn([(runs[0].path, "base_to_new", "")], "accuracy")
     finally:
         path.write_text(before)
+
+
+def test_distances_of_label_distributions_are_drawn_over_images(runs, tmp_path):
+    vlm = vlmlab.load("tiny", device="cpu")
+    task = vlmlab.task("emoji/emotions", protocol="label_distribution", shots=1, seed=1)
+    run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path)
+    frame = vlmlab.evaluate(run, task).set_index("metric")["value"]
+    for metric in ("KL", "intersection"):
+        found = answers.drawn([(run.path, "label_distribution", "")], metric)
+        assert found[0].item() == pytest.approx(frame[metric], rel=1e-6)  # single answers are float32
+        assert 0 < found[list(range(1, 300))].to_numpy().std() < 0.2 * frame[metric]
 
 
 class Towers(Learner):

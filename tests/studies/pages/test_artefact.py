@@ -111,6 +111,19 @@ def test_a_run_that_two_matrices_share_is_read_under_each_protocol(vlm, tmp_path
     assert "noise" in set(shifted["split"]) and shifted["variant"].eq("short").all()
 
 
+def test_scores_are_of_one_rule_with_settings_beside_them_and_of_shared_runs_once(vlm, tmp_path):
+    data = task("emoji/activities", protocol="few_shot", shots=1, seed=1)
+    run = fit("lafter", vlm, data, out=tmp_path, max_steps=1, epochs=1, tokens=2, noise=0.25)
+    evaluate(run, data, rule=["unified", "unified+best_epoch"])
+    row = {"name": "lafter_short", "protocol": "few_shot", "variant": "short", "path": run.path}
+    found = opened(pd.DataFrame([row, row, row | {"name": "lafter", "variant": ""}]))
+    scores = found.scores("noise", "stages")
+    assert len(scores) == 2 * len(run.results.query("rule == 'unified'")) > 0
+    assert set(scores["rule"]) == {"unified"} and set(scores["name"]) == {"lafter_short", "lafter"}
+    assert scores["noise"].eq(0.25).all() and scores["stages"].isna().all()  # LaFTer has no stages
+    assert "epoch" in set(found.scores(rule="unified+best_epoch")["metric"])
+
+
 def test_images_are_spread_over_the_split(vlm):
     art = opened(opener=lambda **model: vlm)
     split = task("emoji/activities", protocol="base_to_new", seed=1).new

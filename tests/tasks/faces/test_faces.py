@@ -180,6 +180,16 @@ def test_shifts_and_other_data():
     assert other.classnames[0] == "happy" and "loving" in other.classnames
 
 
+def test_the_short_task_has_the_first_test_faces_alone(task):
+    short = tasks.task("faces/emotions-500", protocol="label_distribution")
+    assert short.id == "faces/emotions-500" and short.train.ids == task.train.ids
+    few, all_ = short.tests["test"], task.tests["test"]
+    assert few.ids == all_.ids[:500] and few.regions == all_.regions
+    assert (few.distributions == all_.distributions[:500]).all() and few.counts().min() > 20
+    looks = tasks.task("faces/emotions-500", protocol="domain_shift").tests
+    assert next(iter(looks)) == short.id and len(looks["lines"]) == 500 and len(looks["emoji"]) > 100
+
+
 def test_few_shot_takes_the_class_in_the_published_order(task):
     few = tasks.task("faces/emotions", protocol="few_shot", shots=3, seed=2)
     wanted, _ = sampling.few_shot(task.train.labels, task.val.labels, 3, 2)

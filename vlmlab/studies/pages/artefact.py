@@ -58,7 +58,7 @@ def load(name: str, pretrained: str | None, precision: str | None, device: str |
 
 
 class Opened:
-    """One artefact in its notebook: `runs` (DataFrame), `model`, `only`, `open`, `images`, `drawings`, `save`.
+    """One artefact in its notebook: `runs` (DataFrame), `model`, `scores`, `only`, `open`, `images`, `drawings`, `save`.
 
     runs: method, variant, task, protocol, shots, seed, name (method, or method_variant), key, path.
     """
@@ -87,6 +87,20 @@ class Opened:
 
         rows = zip(self.runs["path"], self.runs["protocol"], self.runs["variant"])
         return pd.concat([measured_by(*row) for row in rows], ignore_index=True)
+
+    def scores(self, *settings: str, rule: str = "unified"):
+        """What its runs measured under one rule, with settings of theirs as columns, such as scores("sigma"), and a
+        column `name`; matrices that share a run have its rows once."""
+        import pandas as pd
+
+        from ...train.run import Run
+
+        frames = []
+        for row in self.runs.drop_duplicates(["path", "name"]).itertuples():
+            found, own = measured_by(row.path, row.protocol, row.variant), Run(row.path).settings
+            about = {"name": row.name, **{setting: own.get(setting) for setting in settings}}
+            frames.append(found[found["rule"] == rule].assign(**about))
+        return pd.concat(frames, ignore_index=True)
 
     def only(
         self, methods: Iterable[str] = (), tasks: str | Iterable[str] = (), first: int | None = None

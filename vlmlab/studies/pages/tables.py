@@ -73,8 +73,8 @@ def stated(rows, kind: str):
     return rows.assign(kind=kind, sd=float("nan"), n=float("nan"), note=notes)[[*keys, *NUMBERS]]
 
 
-def published(study: str, table: str, data: str | Path = DATA):
-    """`data/published/<study>/<table>.csv` in tidy form.
+def published(study: str, table: str, data: str | Path = DATA, kind: str = "published"):
+    """`data/published/<study>/<table>.csv` in tidy form; kind "planned" for what a document only expects.
 
     FileNotFoundError when there is none, ValueError for a line whose value is no number.
     """
@@ -85,7 +85,7 @@ def published(study: str, table: str, data: str | Path = DATA):
             convert(row, Stated)
         except Wrong as error:
             raise ValueError(f"{path}, line {line}, {error.field}: {error}") from error
-    return stated(frame, "published")
+    return stated(frame, kind)
 
 
 def together(*parts):

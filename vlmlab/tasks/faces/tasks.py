@@ -3,6 +3,8 @@
 Each face mixes the prototypes of `data/faces/emotions.csv` with weights from a Dirichlet distribution: the weights are
 its label distribution, the largest its label. 4,000 faces train, 500 validate, 1,500 test, each a function of its id.
 
+`faces/emotions-500` is the same with the first 500 test faces alone, for whoever measures often.
+
 Shifts: the test faces as line drawings (`lines`), without colours (`grey`), turned (`rotated`), partly covered
 (`covered`); and `emoji`, the test and novel faces of `emoji/emotions` that artists drew, labelled among the same classes by the
 words in their names and tags. Across data sets the test is `emoji/emotions` itself, with its own classes.
@@ -21,23 +23,29 @@ from . import captions, expression, pictures
 from .drawing import REGIONS
 
 ID = "faces/emotions"
+SHORT, FIRST = "faces/emotions-500", 500  # the task with the first test faces alone, and how many
 PROTOCOLS = ("zero_shot", "few_shot", "domain_shift", "cross_dataset", "label_distribution")
 READ = {"read": pictures.image, "content": pictures.content, "concept": pictures.concept, "flip": False}
 
 
 def names() -> list[str]:
     """Ids of the tasks of generated faces."""
-    return [ID]
+    return [ID, SHORT]
 
 
 @functools.lru_cache(maxsize=8)
-def dataset(backgrounds: int = 2) -> Dataset:
-    """The data of `faces/emotions`; `backgrounds` is that of the emoji."""
-    shifts = {look: part("test", look) for look in pictures.LOOKS}
+def dataset(id: str = ID, backgrounds: int = 2) -> Dataset:
+    """The data of one of `names()`; `backgrounds` is that of the emoji."""
+
+    def test(look: str = "") -> Split:
+        faces = part("test", look)
+        return faces if id == ID else faces.select(range(FIRST))
+
+    shifts = {look: test(look) for look in pictures.LOOKS}
     return Dataset(
-        ID,
+        id,
         part("train"),
-        part("test"),
+        test(),
         part("val"),
         shifts={**shifts, "emoji": by_artists(backgrounds)},
         others={"emoji/emotions": lambda: emoji_tasks.dataset("emoji/emotions", backgrounds).test},
