@@ -125,7 +125,7 @@ def combinations(grid: Mapping[str, Sequence], blocks: int, base: Dola) -> list[
     if empty := [name for name, values in grid.items() if not len(values)]:
         raise ValueError(f"the grid has no values for {empty[0]!r}")
     found = [dict(zip(grid, values)) for values in itertools.product(*grid.values())]
-    tried = [(fields, msgspec.structs.replace(base, **fields)) for fields in found]
+    tried = [(fields, Dola(**msgspec.structs.asdict(base) | fields)) for fields in found]  # checked anew
     for _, dola in tried:
         dola.language_layers(blocks)
     return tried
