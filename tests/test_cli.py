@@ -27,6 +27,7 @@ COMMANDS = (
     "pretrain",
     "fit",
     "results",
+    "decode",
     "models",
     "tasks",
     "methods",

@@ -17,7 +17,7 @@ _ROOMS = {
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
 }
-_SUBMODULES = ("capturing", "measures", "methods", "plots", "models", "tasks", "scores", "studies")
+_SUBMODULES = ("capturing", "decode", "measures", "methods", "plots", "models", "tasks", "scores", "studies")
 __all__ = [*_ROOMS, *_SUBMODULES]
 
 

@@ -21,7 +21,7 @@ def parser():
     """All commands and their options."""
     import argparse
 
-    from . import listing, reproduce, studies, training
+    from . import decoding, listing, reproduce, studies, training
 
     shape = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     about = "Look inside vision-language models and reproduce papers about them."
@@ -35,7 +35,7 @@ def parser():
         p.set_defaults(run=run)
         return p
 
-    for room in (reproduce, studies, training, listing):
+    for room in (reproduce, studies, training, decoding, listing):
         room.commands(command)
     return ap
 
