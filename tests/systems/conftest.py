@@ -21,3 +21,16 @@ def pairs():
 @pytest.fixture(scope="session")
 def one():
     return few(vlmlab.task("shapes/one", protocol="few_shot"), 96)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return vlmlab.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def language(pairs, tmp_path_factory):
+    """A language model that has read captions for a moment."""
+    sizes = {"width": 32, "layers": 2, "hidden": 64, "vocabulary": 40}
+    out = tmp_path_factory.mktemp("language")
+    return vlmlab.fit("language", {}, pairs, out=out, steps=40, batch=16, lr=1e-2, **sizes)

@@ -105,7 +105,7 @@ def test_masked_words_are_filled_in_and_the_others_stay(run):
         words = text.split()
         assert len(words) == len(frame)
         assert all(b is None or a == b for a, b in zip(words, frame))
-        assert set(words) <= set(run.model.words.all[7:])
+        assert set(words) <= set(run.model.words.all[8:])
 
 
 @torch.no_grad()

@@ -96,3 +96,45 @@ def test_bert_is_looked_into_as_hugging_faces():
     )
     assert record["text.resid.post"]["role"].values[2].tolist()[:4] == ["cls", "word", "word", "eos"]
     assert np.allclose(record["text.attn.probs"].fillna(0).sum("token"), 1, atol=1e-5)
+
+
+def test_flamingo_is_looked_into(tiny, language):
+    """Resampler, gated blocks and the language model between them."""
+    torch.manual_seed(0)
+    sizes = {"latents": 4, "resampler_layers": 1, "heads": 2, "head": 8}
+    model = registry.build("flamingo", {"vlm": tiny, "language": language.model}, **sizes)
+    model.prepared = language.model.prepared
+    images, texts = (
+        torch.randn(2, 2, 3, 64, 64),
+        ["a heart [IMG] a red circle [IMG] a square", "[IMG] a heart"],
+    )
+    with torch.no_grad():
+        for block in model.gated:
+            block.cross_gate.fill_(1.0), block.mlp_gate.fill_(0.5)
+        data = model.inputs(images, texts)
+        plain = model(**data)
+    towers = towers_of(model)
+    assert set(towers) == {"resampler", "gated", "text"}
+    for kind in ("gated", "text"):
+        sites = names({kind: towers[kind]})
+        record = vlmlab.capture(model, data, sites, progress=False)
+        roles = record[f"{kind}.resid.post"]["role"].values
+        assert roles[0].tolist() == ["cls", *["word"] * 7, "eos"] and roles[1].tolist()[:4] == [
+            "cls",
+            "word",
+            "word",
+            "eos",
+        ]
+        if kind == "text":
+            entered = record["text.resid.pre"]
+    gated = vlmlab.capture(model, data, names({"gated": towers["gated"]}), progress=False)
+    assert np.allclose(gated["gated.resid.post"][0, :, :4], entered[0, :, :4], atol=1e-5)  # layer 1, 4 words
+    probs = gated["gated.cross.probs"]
+    assert probs["role"].values.tolist() == ["latent"] * 8
+    first = probs.isel(sample=0, layer=0).values
+    assert (first[:, 3:6, 4:] == 0).all() and (first[:, 6:9, :4] == 0).all() and (first[:, 3:6, :4] > 0).all()
+    alone = model.inputs(images[:, 0], texts[1:] * 2)
+    one = vlmlab.capture(model, alone, names({"resampler": towers["resampler"]}), progress=False)
+    assert one["resampler.cross.probs"]["role"].values.tolist() == ["cls", *["patch"] * 64, *["latent"] * 4]
+    with torch.no_grad():
+        assert torch.equal(model(**data), plain)

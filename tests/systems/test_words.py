@@ -11,8 +11,8 @@ def test_the_most_frequent_words_stay():
     texts = ["a red circle", "a red heart", "a circle?"]
     assert frequent(texts, 100) == ["a", "circle", "red", "?", "heart"]
     assert frequent(texts, len(SPECIAL) + 2) == ["a", "circle"]
-    with pytest.raises(ValueError, match="vocabulary must be above 7"):
-        frequent(texts, 7)
+    with pytest.raises(ValueError, match="vocabulary must be above 8"):
+        frequent(texts, 8)
 
 
 def test_texts_become_ids_and_texts_again():

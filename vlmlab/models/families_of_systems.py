@@ -7,6 +7,7 @@ from . import site_paths as paths
 from .family import Family, Words
 
 READ = Words("cls word*", "mask")
+LOOKING = {"cross": "cross"}
 ATTENTION = {"attn": "attn", "cross": "cross"}
 SEEN = {"cross": "cls patch*"}
 
@@ -37,6 +38,33 @@ SYSTEMS: dict[str, Family] = {
         marks=("online.text",),
         attention=ATTENTION,
         keys=SEEN,
+    ),
+    "Flamingo resampler": Family(
+        "resampler.blocks",
+        paths.PERCEIVER,
+        "latent*",
+        "resampler",
+        marks=("gated",),
+        attention=LOOKING,
+        keys={"cross": lambda model: f"cls patch* latent:{model.config.latents}"},
+    ),
+    "Flamingo gated": Family(
+        "gated",
+        paths.PERCEIVER,
+        READ,
+        "gated",
+        marks=("resampler",),
+        attention=LOOKING,
+        keys={"cross": "latent*"},
+    ),
+    "Flamingo text": Family(
+        "language.llama.model.layers",
+        paths.LLAMA,
+        READ,
+        "text",
+        marks=("resampler", "gated"),
+        norm="language.llama.model.norm",
+        head="language.llama.lm_head",
     ),
     "Transformer encoder": Family(
         "encoder", paths.SYSTEMS, READ, "text", "read", marks=("decoder", "embedding")

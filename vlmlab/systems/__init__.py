@@ -2,6 +2,7 @@
 file each."""
 
 SHARED = (  # by several of them
+    "between",
     "capfilt",
     "decoding",
     "documents",
@@ -9,7 +10,9 @@ SHARED = (  # by several of them
     "masking",
     "matching",
     "momentum",
+    "perceiver",
     "residual",
     "system",
     "words",
+    "writing",
 )

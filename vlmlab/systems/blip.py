@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from ..learner import Batch, Stage
 from ..schema import Amount, Count, Whole
-from . import decoding, layers, matching, momentum
-from .system import Share, System, ramped
-from .words import DEC, ENC, SEP, SPECIAL
+from . import layers, matching, momentum
+from .system import Share, ramped
+from .words import DEC, ENC, SPECIAL
+from .writing import Writer
 
 FLOOR = 1e-4  # added to the weights by which hard negatives are drawn
 TEMPERATURES = 0.001, 0.5  # limits of the learnt one
 
 
-class Blip(System):
+class Blip(Writer):
     """Finds texts for images, tells pairs apart, writes captions."""
+
+    first = DEC
 
     differs = "whole words of the training texts for WordPiece; starts from nothing, not from ViT and BERT"
 
@@ -47,7 +50,7 @@ class Blip(System):
         relevance_layer: Whole = 1
 
     @dataclasses.dataclass(frozen=True)
-    class Options(System.Options):
+    class Options(Writer.Options):
         """alpha: share of the soft targets, reached after the share `ramp` of the steps; smoothing: of words."""
 
         lr: Amount = 6e-4
@@ -103,8 +106,7 @@ class Blip(System):
         seen, texts = self.online.see(batch["image"]), batch["text"]
         found = self.aligned(batch, seen) if "itc" in self.objectives else {}
         if "lm" in self.objectives:
-            log_p, real = self.log_p(texts, seen, batch.get("smoothing", 0.0))
-            found["lm"] = -log_p[real].mean()
+            found["lm"] = self.language_loss(texts, seen, batch.get("smoothing", 0.0))
         return found
 
     def aligned(self, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
@@ -123,18 +125,10 @@ class Blip(System):
         fused = self.online.read(ids[words], real[words], seen[images])
         return {"itc": itc, "itm": F.cross_entropy(self.itm(fused[:, 0]), labels)}
 
-    def log_p(self, texts: list[str], seen: Tensor | None, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Log-probability of each next word and which of them there are, both (text, token - 1); seen None reads without
-        an image; smoothing: of the true word with all others, for training."""
-        ids, real = self.ids(texts, first=DEC)
-        logits = self.known(self.write(ids[:, :-1], real[:, :-1], seen))
-        loss = F.cross_entropy(
-            logits.transpose(1, 2), ids[:, 1:], reduction="none", label_smoothing=smoothing
-        )
-        return -loss, real[:, 1:]
+    def look(self, images: Tensor) -> Tensor:
+        return self.online.see(images)
 
-    def write(self, ids: Tensor, real: Tensor, seen: Tensor | None) -> Tensor:
-        """(batch, token, vocabulary) logits of the word after each of ids."""
+    def write(self, ids: Tensor, real: Tensor, seen: Tensor | None = None) -> Tensor:
         return self.head(self.decoder(self.online.embedding(ids), real, seen))
 
     @torch.no_grad()
@@ -172,32 +166,6 @@ class Blip(System):
         asked, side = self.ids(texts)[0] >= len(SPECIAL), self.sizes.image // self.sizes.patch
         attention = self.online.text[self.sizes.relevance_layer].cross
         return layers.relevance(attention, lambda: self.match(images.clone(), texts), asked, (side, side))
-
-    def log_likelihood(self, images: Tensor | None, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Sums of the words' log-probabilities, [SEP] included, and their numbers, both (text,)."""
-        log_p, real = self.log_p(texts, None if images is None else self.online.see(images))
-        return (log_p * real).sum(1), real.sum(1)
-
-    def generate(
-        self, images: Tensor, texts: list[str], how: str = "beam", length: int = 20, **options
-    ) -> list[str]:
-        """Captions of images that go on from texts, in at most `length` new words; options: see `decoding`. The texts that
-        are gone on from stand at their beginning."""
-        found, seen = list(texts), self.online.see(images)
-        starts = [self.words.ids(text) for text in texts]
-        for n in sorted({len(start) for start in starts}):  # those of one length together
-            rows = [i for i, start in enumerate(starts) if len(start) == n]
-            ids = torch.tensor([[DEC, *starts[i]] for i in rows], device=self.device)
-
-            def following(ids: Tensor, of: Tensor = seen[rows]) -> Tensor:
-                of = of.repeat_interleave(len(ids) // len(of), 0)  # beams of an image lie side by side
-                return self.known(self.write(ids, torch.ones_like(ids, dtype=torch.bool), of)[:, -1])
-
-            most = min(length, self.sizes.context - 1 - n)
-            said = decoding.texts(self.words, following, ids, most, SEP, how, **options)
-            for i, text in zip(rows, said):
-                found[i] = f"{texts[i]} {text}".strip()
-        return found
 
 
 class Encoders(nn.Module):

@@ -27,17 +27,19 @@ def causal(n: int, device: torch.device | None = None) -> Tensor:
 class Attention(nn.Module):
     """Multi-head attention of x (batch, query, width) on keys (batch, key, of), by default on x itself.
 
-    kept: None, or a list that gets the probabilities (batch, head, query, key) of every call, see `watched`.
+    head: width of a head, by default that they have together the width of x. kept: None, or a list that gets the probabilities (batch, head, query, key) of every call, see `watched`.
     """
 
-    def __init__(self, width: int, heads: int, of: int | None = None):
+    def __init__(
+        self, width: int, heads: int, of: int | None = None, head: int | None = None, bias: bool = True
+    ):
         super().__init__()
-        if width % heads:
+        if head is None and width % heads:
             raise ValueError(f"width {width} cannot be divided among {heads} heads")
-        self.heads, self.kept = heads, None
-        self.query = nn.Linear(width, width)
-        self.key, self.value = (nn.Linear(of or width, width) for _ in range(2))
-        self.out = nn.Linear(width, width)
+        self.heads, self.kept, inner = heads, None, heads * (head or width // heads)
+        self.query = nn.Linear(width, inner, bias)
+        self.key, self.value = (nn.Linear(of or width, inner, bias) for _ in range(2))
+        self.out = nn.Linear(inner, width, bias)
 
     def forward(self, x: Tensor, keys: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         keys = x if keys is None else keys
@@ -158,7 +160,7 @@ def initialise(module: nn.Module, width: int) -> None:
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.Embedding)):
             nn.init.normal_(part.weight, std=std)
-        if isinstance(part, nn.Linear):
+        if isinstance(part, nn.Linear) and part.bias is not None:
             nn.init.zeros_(part.bias)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[ENC]", "[DEC]")
-PAD, UNK, CLS, SEP, MASK, ENC, DEC = range(len(SPECIAL))
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[ENC]", "[DEC]", "[IMG]")
+PAD, UNK, CLS, SEP, MASK, ENC, DEC, IMG = range(len(SPECIAL))
+MARKS = (SPECIAL[MASK], SPECIAL[IMG])  # that a text may hold
 
 
 def split(text: str) -> list[str]:
-    """'A red circle?' -> ['a', 'red', 'circle', '?']; [MASK] stays as it is."""
-    return [w if w == SPECIAL[MASK] else w.lower() for w in re.findall(r"\[MASK\]|\w+|[^\w\s]", text)]
+    """'A red circle?' -> ['a', 'red', 'circle', '?']; [MASK] and [IMG] stay as they are."""
+    return [w if w in MARKS else w.lower() for w in re.findall(r"\[MASK\]|\[IMG\]|\w+|[^\w\s]", text)]
 
 
 def frequent(texts: Iterable[str], most: int) -> list[str]:
