@@ -3,8 +3,9 @@
 import time
 
 import pytest
+import torch
 
-from vlmlab import measures
+from vlmlab import load, measures, methods
 
 
 def test_calls_take_turns_and_begin_one_further_each_round():
@@ -33,3 +34,13 @@ def test_each_time_belongs_to_its_call(monkeypatch):
 def test_nothing_to_time_is_named(options):
     with pytest.raises(ValueError, match="at least 1, 1 and 0"):
         measures.interleaved(**{"calls": {"a": print}} | options)
+
+
+def test_a_training_step_moves_what_the_method_trains_and_nothing_else():
+    method = methods.build("coop", load("tiny"), ["cat", "dog"], "a {}.", tokens=2).train()
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    batch = {"image": torch.zeros(2, 3, 64, 64), "label": torch.tensor([0, 1])}
+    step = measures.training_step(method, batch, lr=0.1)
+    step()
+    moved = {name for name, p in method.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(method.trainable()) and moved

@@ -332,7 +332,7 @@ def first_tensor(function: Callable, inputs: tuple):
 
 
 def circumstances(x) -> dict:
-    """What a time or a peak depends on."""
+    """What a time or a peak depends on: device, threads and torch, batch and dtype of a tensor that was given."""
     import torch
 
     name = torch.cuda.get_device_name(x.device) if x.device.type == "cuda" else cpu_name()

@@ -40,6 +40,26 @@ def interleaved(calls: Mapping[str, Callable], rounds: int = 8, warmup: int = 1)
     )
 
 
+def training_step(method, batch: Mapping, lr: float = 1e-6) -> Callable[[], None]:
+    """One training step of a method on one batch, as a call for `interleaved`: losses, gradients, AdamW.
+
+    method: in training mode, with losses(batch) and trainable(); batch: what its losses read, such as image
+    (batch, 3, height, width) and label (batch,). The rate is small, as the steps go on from one another.
+    """
+    import torch
+
+    optimiser = torch.optim.AdamW(method.trainable().values(), lr=lr)
+
+    def step() -> None:
+        with method.vlm.autocast():
+            loss = sum(method.losses(batch).values())
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
 def synchronise() -> None:
     """Wait for the GPU, where this process uses one."""
     import torch
