@@ -87,6 +87,27 @@ def test_what_a_profile_says_of_a_method_stands_below_its_matrices(load):
         load(text.replace("method.mmrlpp]\nlr", "method.mrlpp]\nlr"))
 
 
+def test_what_a_profile_says_for_all_its_matrices_stands_below_theirs(load):
+    shared = (
+        'seeds = [4, 5]\nprotocol = "few_shot"\nrules = ["unified"]\npresets = true\ntemplate = "a {}."\n'
+    )
+    text = GOOD.replace(
+        'model = "tiny"\n', f'model = "tiny"\ntasks = ["toy/a", "toy/b"]\nshots = [16]\n{shared}'
+    )
+    text = text.replace('tasks = ["toy/a", "toy/b"]\nseeds = [1, 2, 3]\nshots = [16]\nconfig', "config")
+    study = load(text)
+    main, zero = (study.jobs("demo", (name,)) for name in ("main", "zero"))
+    assert [(j.method, j.task, j.seed) for j in main[:3]] == [
+        ("zero_shot", "toy/a", 4),
+        ("zero_shot", "toy/a", 5),
+        ("mmrlpp", "toy/a", 4),
+    ]
+    assert {(j.shots, j.protocol, j.rules, j.presets, j.template) for j in main} == {
+        (16, "few_shot", ("unified",), True, "a {}.")
+    }
+    assert [(j.task, j.seed, j.protocol) for j in zero] == [("toy/a", 1, "zero_shot")]
+
+
 def test_variants_are_runs_of_their_own(load):
     text = GOOD + "[profile.demo.matrix.variants]\nfirst = { lr = 0.5 }\nsecond = { lr = 0.1, rank = 2 }\n"
     jobs = load(text).jobs("demo", ("zero",))

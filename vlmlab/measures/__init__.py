@@ -50,8 +50,8 @@ _MODULES = {
     "relevance": ("rollout", "chefer", "legrad", "grad_times_attention", "region_shares"),
     "lens": ("readout", "lens_logits", "lens_accuracy", "predictions", "agreement"),
     "probe": ("probe_predictions", "probe_accuracy"),
-    "cost": ("parameters", "flops", "transformer_flops", "latency", "peak_memory"),
-    "timing": ("interleaved",),
+    "cost": ("parameters", "flops", "transformer_flops"),
+    "timing": ("interleaved", "training_step", "latency", "peak_memory", "circumstances"),
     "confidence": ("calibration",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

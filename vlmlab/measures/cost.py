@@ -1,24 +1,18 @@
-"""What a model costs: numbers it holds, arithmetic, time, memory.
+"""What a model costs in numbers that it holds and in arithmetic; for time and memory see timing.py.
 
 The other measures read arrays. A cost is not in any array: it takes the model, or a function and its inputs,
 and runs it. The model may be a vlmlab one, a Method, or any torch module (timm, Hugging Face); nothing is
 imported from them, and torch only when a function here is called. A function is anything callable with
 tensors; use functools.partial or a lambda for keyword arguments.
-
-Never compare times from two machines, or from one machine with different attributes.
 """
 
 import contextlib
 import dataclasses
-import pathlib
-import platform
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import xarray as xr
 
-QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 PARTS = {
     "total": "all parameters of the model, tied ones once; buffers are not counted",
     "trainable": "what training changes: trainable() of a Method, else those that require a gradient",
@@ -242,113 +236,3 @@ def transformer_flops(tokens: int, width: int, blocks: int, mlp_ratio: float = 4
     A ViT adds 2 g^2 3 p^2 d for g x g patches of p pixels and 2 d e for the projection to e features.
     """
     return blocks * ((8 + 4 * mlp_ratio) * tokens * width**2 + 4 * tokens**2 * width)
-
-
-def latency(function: Callable, *inputs, warmup: int = 20, repeats: int = 100) -> xr.DataArray:
-    """Wall time of one call, dims (quantile,), in milliseconds; quantiles 0.1, 0.25, 0.5, 0.75, 0.9.
-
-    Protocol: evaluation mode, inference_mode, `warmup` calls unmeasured, then `repeats` calls timed one by
-    one; on a GPU between two synchronisations. The median is the number to report, the quartiles say how far
-    to trust it. What a model caches (the class features of a Method) is cached by the warm-up. Tokenise and
-    decode before; measure the towers apart, and batches of 1 and of many.
-    Attributes: batch and dtype (of the first tensor given), device, threads, warmup, repeats,
-    samples_per_second, torch. Raises ValueError in training mode or without a tensor.
-    """
-    import torch
-
-    first = first_tensor(function, inputs)
-    if warmup < 1 or repeats < 1:
-        raise ValueError(f"warmup={warmup}, repeats={repeats}: at least 1 of each")
-    wait = torch.cuda.synchronize if first.device.type == "cuda" else lambda: None
-    times = []
-    with torch.inference_mode():
-        for _ in range(warmup + repeats):
-            wait()
-            start = time.perf_counter()
-            function(*inputs)
-            wait()
-            times.append((time.perf_counter() - start) * 1e3)
-    values = np.quantile(times[warmup:], QUANTILES)
-    about = {
-        "units": "ms",
-        "samples_per_second": float(len(first) / values[2] * 1e3),
-        "warmup": warmup,
-        "repeats": repeats,
-    } | circumstances(first)
-    return xr.DataArray(values, {"quantile": list(QUANTILES)}, ("quantile",), "latency", about)
-
-
-def peak_memory(function: Callable, *inputs) -> xr.DataArray:
-    """Largest tensor memory that one call holds beyond what was there before, a number, in MiB.
-
-    Weights and inputs are not part of it. On a GPU torch.cuda.max_memory_allocated (what tensors occupy, not
-    what the allocator reserves), on the CPU the running sum of the allocations that torch's profiler
-    records. One call before is not measured. Attributes as `latency`: batch, dtype, device, threads, torch.
-    """
-    import torch
-
-    first = first_tensor(function, inputs)
-    with torch.inference_mode():
-        function(*inputs)
-        if first.device.type == "cuda":
-            torch.cuda.synchronize()
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            function(*inputs)
-            torch.cuda.synchronize()
-            most = torch.cuda.max_memory_allocated() - before
-        else:
-            most = cpu_peak(lambda: function(*inputs))
-    return xr.DataArray(most / 2**20, name="peak_memory", attrs={"units": "MiB"} | circumstances(first))
-
-
-def cpu_peak(run: Callable) -> int:
-    """Bytes: the largest sum of what torch's CPU allocator gave and took back while run() runs."""
-    import torch
-
-    cpu = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=cpu, profile_memory=True) as profile:
-        result = run()  # held to the end, as a caller would
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    del result
-    changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    return int(max(np.cumsum(changes), default=0))
-
-
-def first_tensor(function: Callable, inputs: tuple):
-    """The tensor that names device, type and batch; ValueError without one, and for a model that trains."""
-    import torch
-
-    owner = getattr(function, "__self__", function)
-    if getattr(owner, "training", False):
-        raise ValueError(f"{type(owner).__name__} is in training mode; call eval() before measuring")
-    found = next((x for x in inputs if isinstance(x, torch.Tensor) and x.ndim), None)
-    if found is None:
-        raise ValueError(
-            "give the input tensors after the function: latency(model.encode_image, images); "
-            "the first one says batch and device"
-        )
-    return found
-
-
-def circumstances(x) -> dict:
-    """What a time or a peak depends on."""
-    import torch
-
-    name = torch.cuda.get_device_name(x.device) if x.device.type == "cuda" else cpu_name()
-    return {
-        "batch": len(x),
-        "dtype": str(x.dtype).removeprefix("torch."),
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
-    }
-
-
-def cpu_name() -> str:
-    """The processor as Linux names it, else what Python knows."""
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

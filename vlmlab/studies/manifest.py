@@ -23,6 +23,8 @@ folder. Methods and measures of your own lie beside that folder of studies (vlml
     resources = { cores = 1, gpus = 0, memory_gb = 8, hours = 24 }  # of each job; may be left out
     params = { epochs = 10 }           # passed to every notebook that declares them
     config = { epochs = 10 }           # passed to vlmlab.fit in every matrix
+    seeds = [1, 2, 3]                  # what a matrix of this profile leaves out: its tasks, seeds, shots, protocol,
+                                       # template, rules (a list) and presets may stand here once
 
     [profile.demo.method.aligned_norm] # goes over that for one method; may be left out
     w_proj = 0.1
@@ -224,7 +226,7 @@ class Manifest(TomlFile):
         section = f"profile.{name}"
         checked = self.section(ProfileSection, section, 0, raw)
         matrices = {}
-        for nth, value in enumerate(checked.matrix):
+        for nth, value in enumerate(map(checked.under, checked.matrix)):
             matrix = self.section(Matrix, f"{section}.matrix", nth, value)
             if matrix.name in matrices:
                 self.fail(f"{section}.matrix", nth, "name", f"{matrix.name!r} is there twice")

@@ -94,6 +94,15 @@ Notebook = described(
 )
 OWN = ("method", "models", "task", "out", "study", "variant")  # what the driver itself gives to `vlmlab.fit`
 MOST_RUNS = 10_000  # of one matrix
+SHARED = (
+    "tasks",
+    "seeds",
+    "shots",
+    "protocol",
+    "template",
+    "rules",
+    "presets",
+)  # a profile says them for its matrices
 After = described(
     dict[Annotated[str, Meta(pattern=NAME_RULE)], Text], "a table of matrices of this profile by role"
 )
@@ -160,7 +169,7 @@ class Matrix(Section):
 
 
 class ProfileSection(Section):
-    """[profile.<name>], with its matrices still unread."""
+    """[profile.<name>], with its matrices still unread; the fields of SHARED stand under those of every matrix."""
 
     model: Text | None = None
     models: Models | None = None
@@ -171,6 +180,13 @@ class ProfileSection(Section):
     config: Table = {}
     resources: NeedsTable = Needs()
     method: ByMethod = {}
+    tasks: Texts | None = None
+    seeds: Seeds | None = None
+    shots: Counts | None = None
+    protocol: Protocol | None = None
+    template: Text | None = None
+    rules: Texts | None = None
+    presets: bool | None = None
     matrix: described(tuple[object, ...], "[[profile.<name>.matrix]] sections") = ()
 
     def __post_init__(self):
@@ -180,6 +196,11 @@ class ProfileSection(Section):
             raise Wrong("model", message if self.model is None else "goes without models by role")
         if self.pretrained and self.model is None:
             raise Wrong("pretrained", "belongs to model; write it into the table of one of the models")
+
+    def under(self, matrix: object) -> object:
+        """A matrix as it is written, with what this section says for all of them."""
+        shared = {name: value for name in SHARED if (value := getattr(self, name)) is not None}
+        return shared | matrix if isinstance(matrix, dict) else matrix
 
 
 def among(key: str, table: object, methods: tuple[str, ...]) -> None:

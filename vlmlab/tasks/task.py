@@ -186,20 +186,7 @@ def task(
     shots = None if shots is None else whole("shots", shots, 1)
     if template is not None:
         check_template(template)
-    if own.is_own(id):
-        data = own.dataset(id, root, protocol)
-    elif id in coop.names():
-        data = coop.dataset(id, coop.root_folder(root), protocol, make_split)
-    elif id in paired.names():
-        data = paired.dataset(id, protocol)
-    elif id in faces.names():
-        data = faces.dataset(id, backgrounds)
-    elif id in captioned.names():
-        data = captioned.dataset(id, coop.root_folder(root), protocol)
-    elif id in shapes.names():
-        data = shapes.dataset(id, protocol)
-    else:
-        data = emoji.dataset(id, backgrounds)
+    data = data_of(id, protocol, backgrounds, root, make_split)
     if protocol not in data.protocols:
         raise ValueError(f"{id} has no protocol {protocol}; it has {', '.join(data.protocols)}")
     if template is not None:
@@ -217,6 +204,21 @@ def task(
     }
     template = train.template if isinstance(train, Split) else "{}"
     return Task(id, protocol, shots, seed, template, train, val, tests, arguments)
+
+
+def data_of(id: str, protocol: str, backgrounds: int, root: str | Path | None, make_split: bool):
+    """What the room of an id has; the arguments are those of `task`."""
+    if own.is_own(id):
+        return own.dataset(id, root, protocol)
+    rooms = {
+        coop: lambda: coop.dataset(id, coop.root_folder(root), protocol, make_split),
+        paired: lambda: paired.dataset(id, protocol),
+        faces: lambda: faces.dataset(id, backgrounds),
+        captioned: lambda: captioned.dataset(id, coop.root_folder(root), protocol),
+        shapes: lambda: shapes.dataset(id, protocol),
+        emoji: lambda: emoji.dataset(id, backgrounds),
+    }
+    return next(made() for room, made in rooms.items() if id in room.names())
 
 
 def unknown(id: object) -> str:

@@ -453,6 +453,17 @@ def test_tidy_numbers_stand_side_by_side_where_they_agree():
     assert new[0][1]["spread"] == "0.40" and new[2][1]["mark"] == 1 and first["notes"] == ["as printed"]
 
 
+def test_a_median_stands_with_its_quartiles_where_it_has_both():
+    tidy = rows_of(
+        "method,metric,kind,median,q1,q3,mean,sd,n,note\n"
+        "a,s,measured,2.5,2.25,16.25,7,9,3,\nb,s,measured,1.5,1.25,,7,9,3,\nc,s,measured,,,,7,0.5,3,\n"
+    )
+    (table,) = comparison(tidy)
+    cells = {row["name"]: row["cells"][0][1] for row in table["rows"]}
+    assert [cells[m]["value"] for m in "abc"] == ["2.500", "1.500", "7.000"]
+    assert [cells[m].get("spread") for m in "abc"] == ["2.250 to 16.250", None, "0.500"]
+
+
 @pytest.mark.parametrize(
     ("value", "text"), [("0.04217", "0.0422"), ("7.0", "7.000"), ("-12.5", "−12.50"), ("nan", "nan")]
 )

@@ -15,9 +15,10 @@ def shown(lines: list[Line], across: str | None) -> None:
         places = decimals(found)
         for numbers in found:
             for kind, number in numbers.items():
-                if "median" in number:
-                    number |= {"value": number.pop("median"), "range": [number.pop("q1"), number.pop("q3")]}
-                    number.pop("spread", None)
+                quartiles = [number.pop(q) for q in ("q1", "q3") if q in number]
+                if "median" in number:  # a spread around the mean does not go with it
+                    number["value"], _ = number.pop("median"), number.pop("spread", None)
+                    number |= {"range": quartiles} if len(quartiles) == 2 else {}
                 number["raw"], number["sd"] = number["value"], number.get("spread")
                 number |= stated(number, places) if kind != "measured" else measured(number, places)
 

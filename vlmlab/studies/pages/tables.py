@@ -151,8 +151,8 @@ def text(number, digits: dict[str, int]) -> str:
     places = digits[number.kind]
     if number.mean != number.mean:  # not a number
         return ""
-    spread = f" ± {number.sd:.{places}f}" if number.sd == number.sd else ""
-    return f"{number.mean:.{places}f}{spread}"
+    spread = f" ± {number.sd:,.{places}f}" if number.sd == number.sd else ""
+    return f"{number.mean:,.{places}f}{spread}"
 
 
 def save_table(
