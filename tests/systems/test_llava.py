@@ -106,8 +106,8 @@ def test_it_resumes_in_its_second_stage(run, tiny, language, pairs, tmp_path, mo
     assert again.digest == run.digest and again.metrics.equals(run.metrics)
 
 
-def test_it_is_measured_and_opened_again(run, tiny, language, pairs):
-    scores = vlmlab.evaluate(run, pairs).set_index("metric")["value"]
+def test_it_is_measured_and_opened_again(run, tiny, language, pairs, handful):
+    scores = vlmlab.evaluate(run, handful).set_index("metric")["value"]
     assert {"nll_true_image", "nll_shuffled_image", "nll_no_image", "attributes_right"} <= set(scores.index)
     again, images = (
         Run(run.path).attach({"vlm": tiny, "language": language}, pairs),

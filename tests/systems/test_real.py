@@ -63,11 +63,11 @@ class Tower(torch.nn.Module):
         self.device = torch.device("meta")
 
 
-def standing(cls, width, **sizes):
+def standing(cls, seen, **sizes):
     with torch.device("meta"):
         config = dataclasses.replace(Language.real(), **sizes)
         language = Language({}, config).requires_grad_(False)
-        return cls({"vlm": Tower(width), "language": language}, cls.real()), language
+        return cls({"vlm": Tower(seen), "language": language}, cls.real()), language
 
 
 def test_language():

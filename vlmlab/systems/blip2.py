@@ -105,7 +105,7 @@ class Blip2(Prompted):
     def tokens(self) -> int:
         return self.config.queries
 
-    def between(self, seen: Tensor, ids: Tensor, real: Tensor, how: str) -> Tensor:
+    def attended(self, seen: Tensor, ids: Tensor, real: Tensor, how: str) -> Tensor:
         """(batch, query + token, width) of the Q-Former; seen (batch, patch, width of the images), ids and which of them are
         words (batch, token), how: see `MASKS`. Queries alone are beside texts of no tokens."""
         x = self.words_of(ids) + self.places.weight[: ids.shape[1]]
@@ -126,7 +126,7 @@ class Blip2(Prompted):
 
     def alone(self, seen: Tensor) -> Tensor:
         none = torch.zeros(len(seen), 0, dtype=torch.long, device=seen.device)
-        return self.between(seen, none, none.bool(), "apart")
+        return self.attended(seen, none, none.bool(), "apart")
 
     def link(self, seen: Tensor) -> Tensor:
         """(batch, query, width of the language model)."""
@@ -138,7 +138,7 @@ class Blip2(Prompted):
             return super().losses(batch)
         seen, texts, count = self.seen(batch), batch["text"], len(self.query)
         ids, real = self.ids(texts)
-        apart = self.between(seen, ids, real, "apart")
+        apart = self.attended(seen, ids, real, "apart")
         logits = self.similarity(apart[:, :count], apart[:, count]) / self.temperature
         own, how = torch.arange(len(seen), device=seen.device), {"label_smoothing": batch["smoothing"]}
         itc = (F.cross_entropy(logits, own, **how) + F.cross_entropy(logits.T, own, **how)) / 2
@@ -146,7 +146,7 @@ class Blip2(Prompted):
             images, words, labels = matching.to_match(logits, matching.equal(texts, logits.device))
         itm = F.cross_entropy(self.matched(seen[images], ids[words], real[words]), labels)
         ids = torch.cat([torch.full_like(ids[:, :1], DEC), ids[:, 1:]], 1)
-        log_p = self.known(self.head(self.between(seen, ids, real, "writing")[:, count:-1]))
+        log_p = self.known(self.head(self.attended(seen, ids, real, "writing")[:, count:-1]))
         itg = F.cross_entropy(log_p[real[:, 1:]], ids[:, 1:][real[:, 1:]])
         return {"itc": itc, "itm": itm, "itg": itg}
 
@@ -158,7 +158,7 @@ class Blip2(Prompted):
 
     def matched(self, seen: Tensor, ids: Tensor, real: Tensor) -> Tensor:
         """(batch, 2) logits of whether text and image belong together, the mean over queries."""
-        return self.itm(self.between(seen, ids, real, "together")[:, : len(self.query)]).mean(1)
+        return self.itm(self.attended(seen, ids, real, "together")[:, : len(self.query)]).mean(1)
 
     def match(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """(batch,) logits of whether each text belongs to its image; above 0 it does."""

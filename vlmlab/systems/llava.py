@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..learner import Batch, Feed, Group, Stage
 from ..schema import Amount, Count
 from .between import Prompted
+from .system import Share
 from .words import IMG, split
 
 
@@ -30,7 +31,7 @@ class Llava(Prompted):
         steps: Count = 200
         lr: Amount = 3e-3
         weight_decay: float = 0.0
-        warmup: float = 0.03
+        warmup: Share = 0.03
         instruct_steps: Count = 150
         instruct_lr: Amount = 5e-4
 
