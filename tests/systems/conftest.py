@@ -19,6 +19,12 @@ def pairs():
 
 
 @pytest.fixture(scope="session")
+def handful(pairs):
+    """For those that take long to write."""
+    return few(pairs, test=6)
+
+
+@pytest.fixture(scope="session")
 def one():
     return few(vlmlab.task("shapes/one", protocol="few_shot"), 96)
 

@@ -128,7 +128,7 @@ def test_flamingo_is_looked_into(tiny, language):
         if kind == "text":
             entered = record["text.resid.pre"]
     gated = vlmlab.capture(model, data, names({"gated": towers["gated"]}), progress=False)
-    assert np.allclose(gated["gated.resid.post"][0, :, :4], entered[0, :, :4], atol=1e-5)  # layer 1, 4 words
+    assert np.allclose(gated["gated.resid.post"][:, :, :4], entered[:, :, :4], atol=1e-5)
     probs = gated["gated.cross.probs"]
     assert probs["role"].values.tolist() == ["latent"] * 8
     first = probs.isel(sample=0, layer=0).values
@@ -138,3 +138,26 @@ def test_flamingo_is_looked_into(tiny, language):
     assert one["resampler.cross.probs"]["role"].values.tolist() == ["cls", *["patch"] * 64, *["latent"] * 4]
     with torch.no_grad():
         assert torch.equal(model(**data), plain)
+
+
+def test_blip_2_and_llava_are_looked_into(tiny, language):
+    """The Q-Former, and language models that read images among words."""
+    images, models = torch.randn(2, 3, 64, 64), {"vlm": tiny, "language": language.model}
+    blip2 = registry.build("blip2", models, width=16, heads=2, layers=2, queries=3)
+    llava = registry.build("llava", models)
+    blip2.prepared = llava.prepared = language.model.prepared
+    texts = ["a red heart", "a heart"]
+    towers = towers_of(blip2)
+    assert set(towers) == {"qformer", "text"}
+    data = blip2.inputs(images, texts)
+    record = vlmlab.capture(blip2, data, names({"qformer": towers["qformer"]}), progress=False)
+    assert record["qformer.cross.probs"]["role"].values.tolist() == ["cls", *["patch"] * 64]
+    assert record["qformer.attn.probs"]["role"].values.tolist() == ["latent"] * 3
+    text = vlmlab.capture(blip2, data, names({"text": towers["text"]}), progress=False)
+    wanted = ["patch"] * 3 + ["cls", "word", "word", "word", "eos"]
+    assert text["text.resid.post"]["role"].values[0].tolist() == wanted
+    data = llava.inputs(images, texts)
+    seen = vlmlab.capture(llava.llava, data, ["text.attn.probs", "text.resid.post"], progress=False)
+    roles = seen["text.resid.post"]["role"].values[1].tolist()
+    assert roles[:66] == ["sos", *["patch"] * 64, "word"] and roles[-1] == "pad"
+    assert np.allclose(seen["text.attn.probs"].fillna(0).sum("token"), 1, atol=1e-5)

@@ -14,7 +14,7 @@ SMALL = {"image": 16, "blocks": 1, "width": 8}
 @pytest.fixture(scope="module")
 def run(one, tmp_path_factory):
     out = tmp_path_factory.mktemp("resnet")
-    return vlmlab.fit("resnet", {}, one, out=out, steps=60, batch=32, lr=0.2, **SMALL)
+    return vlmlab.fit("resnet", {}, one, out=out, steps=40, batch=32, lr=0.2, **SMALL)
 
 
 def test_it_learns_and_is_measured(run, one):

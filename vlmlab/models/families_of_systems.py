@@ -66,6 +66,25 @@ SYSTEMS: dict[str, Family] = {
         norm="language.llama.model.norm",
         head="language.llama.lm_head",
     ),
+    "BLIP-2 Q-Former": Family(
+        "qformer.encoder.layer",
+        paths.QFORMER,
+        "latent*",
+        "qformer",
+        "queries",
+        marks=("image_joint",),
+        attention={"attn": "attention", "cross": "crossattention"},
+        keys=SEEN,
+    ),
+    "BLIP-2 text": Family(
+        "language.llama.model.layers",
+        paths.LLAMA,
+        Words("cls word*", "mask", image="image_token"),
+        "text",
+        marks=("qformer", "image_joint"),
+        norm="language.llama.model.norm",
+        head="language.llama.lm_head",
+    ),
     "Transformer encoder": Family(
         "encoder", paths.SYSTEMS, READ, "text", "read", marks=("decoder", "embedding")
     ),

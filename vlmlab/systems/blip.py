@@ -106,7 +106,7 @@ class Blip(Writer):
         seen, texts = self.online.see(batch["image"]), batch["text"]
         found = self.aligned(batch, seen) if "itc" in self.objectives else {}
         if "lm" in self.objectives:
-            found["lm"] = self.language_loss(texts, seen, batch.get("smoothing", 0.0))
+            found["lm"] = self.lm_loss(texts, seen, batch.get("smoothing", 0.0))
         return found
 
     def aligned(self, batch: Batch, seen: Tensor) -> dict[str, Tensor]:

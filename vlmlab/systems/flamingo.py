@@ -65,6 +65,9 @@ class Flamingo(Between):
         named = ((f"{k} {i}", g) for i, b in enumerate(self.gated, 1) for k, g in gates(b).items())
         return {name: gate.tanh() for name, gate in named}
 
+    def link(self, seen: Tensor) -> Tensor:
+        return self.resampler(seen[:, None])
+
     def look(self, images: Tensor) -> Tensor:
         """(batch, image times latent, width) of images (batch, 3, height, width), of several each (batch, image, 3, ...), or
         of videos (batch, image, frame, 3, ...)."""

@@ -74,7 +74,7 @@ class Language(Writer):
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """lm of text."""
-        return {"lm": self.language_loss(batch["text"], None)}
+        return {"lm": self.lm_loss(batch["text"], None)}
 
     def look(self, images: Tensor) -> None:
         return None

@@ -38,7 +38,7 @@ class Writer(System):
         )
         return -loss, real[:, 1:]
 
-    def language_loss(
+    def lm_loss(
         self,
         texts: Sequence[str],
         seen: Tensor | None,
