@@ -64,10 +64,16 @@ def found(test: Images, learner: object) -> list[ModuleType]:
     return chosen
 
 
+def anything(learner: object) -> bool:
+    """Whether any file knows how to ask this learner; MoCo, for one, makes features and answers nothing."""
+    modules = (importlib.import_module(f"{__name__}.{name}") for name in _NAMES)
+    return any(offers(learner, way) for module in modules for way in module.OFFERS)
+
+
 def offers(learner: object, names: tuple[str, ...]) -> bool:
     """Whether a learner has all these functions."""
     return all(callable(getattr(learner, name, None)) for name in names)
 
 
 def __dir__() -> list[str]:
-    return ["find", "found", "names", "offers"]
+    return ["anything", "find", "found", "names", "offers"]

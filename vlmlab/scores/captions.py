@@ -63,3 +63,14 @@ def hallucination(
         "hallucinated": (100 * float(wrong.sum()) / max(named, 1), named),
         "captions_hallucinated": (100 * float((wrong > 0).mean()), len(pairs)),
     }
+
+
+def distinct(texts: Sequence[str], n: int) -> float:
+    """Share of different runs of n words among all of them, 0 where there are none (Li et al. 2016, "A
+    Diversity-Promoting Objective Function for Neural Conversation Models").
+
+    >>> distinct(["a red circle", "a red heart"], 2)
+    0.75
+    """
+    found = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
+    return len({*found}) / max(1, len(found))

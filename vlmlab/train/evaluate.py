@@ -192,7 +192,7 @@ def evaluate(
     data.
 
     Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
-    that the learner cannot be asked about.
+    that the learner cannot be asked about. One that answers no question of any kind, such as MoCo, has no rows.
 
     >>> vlmlab.evaluate(run, task, rule=["unified", "decoupled"])
     >>> vlmlab.evaluate(run, vlmlab.task("emoji/animals", protocol="domain_shift"))
@@ -223,7 +223,7 @@ def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *
     for extra in dict.fromkeys(r.partition("+")[2] for r in rules):
         same = {r: r.partition("+")[0] for r in rules if r.partition("+")[2] == extra}
         configs = per_target(learner, task, extra)
-        for name, test in task.tests.items():
+        for name, test in task.tests.items() if scores.anything(learner) else ():
             learner.config = configs.get(name, config)
             part = part_of(task, name, isinstance(test, Split) and trained.issuperset(test.classnames))
             parts = {inner: part if inner == "decoupled" else None for inner in same.values()}

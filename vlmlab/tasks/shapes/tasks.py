@@ -3,6 +3,7 @@
 - `shapes/one`: 24 classes, a colour and a shape each.
 - `shapes/pairs`: two shapes and how they stand, with a caption or, under the protocol vqa, with questions.
 - `shapes/noisy`: the same, but of the captions that are trained on 30 % are wrong; `flaws` says which and why.
+- `shapes/clean`: a few other scenes of two shapes whose captions are all true, as people write them for some images.
 - `shapes/many`: one to four shapes, with a caption that counts them or, under vqa, with questions of all three kinds.
 """
 
@@ -20,10 +21,12 @@ PROTOCOLS = {
     "shapes/one": ("zero_shot", "few_shot", "base_to_new"),
     "shapes/pairs": ("retrieval", "vqa"),
     "shapes/noisy": ("retrieval",),
+    "shapes/clean": ("retrieval",),
     "shapes/many": ("retrieval", "vqa"),
 }
 SIZES = {"train": 3000, "val": 200, "test": 500}  # scenes
 SEEDS = {"train": 1, "val": 2, "test": 2}
+CLEAN = {"train": 1000}, {"train": 3}  # the same of shapes/clean, where they differ
 NOISE = 0.3  # share of wrong captions
 TEMPLATE = "a {}"
 READING = {"read": pixels.image, "content": pixels.content, "flip": False}
@@ -37,14 +40,15 @@ def names() -> list[str]:
 @functools.lru_cache(maxsize=8)
 def dataset(id: str, protocol: str) -> Dataset:
     """The data of one of `names()`."""
-    kind = {"noisy": "pairs"}.get(id.partition("/")[2], id.partition("/")[2])
+    kind = {"noisy": "pairs", "clean": "pairs"}.get(id.partition("/")[2], id.partition("/")[2])
+    sizes, seeds = (a | b for a, b in zip((SIZES, SEEDS), CLEAN if id == "shapes/clean" else ({}, {})))
     parts = {}
-    for side, n in SIZES.items():
+    for side, n in sizes.items():
         if kind == "one":
-            parts[side] = labelled(n, SEEDS[side], side)
+            parts[side] = labelled(n, seeds[side], side)
         else:
             noise = NOISE if id == "shapes/noisy" and side == "train" else 0.0
-            parts[side] = scenes(n, SEEDS[side], kind, side, noise=noise)
+            parts[side] = scenes(n, seeds[side], kind, side, noise=noise)
     if protocol == "vqa":
         parts = {side: questions(part) for side, part in parts.items()}
     return Dataset(id, **parts, protocols=PROTOCOLS[id])
