@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmlab.scores.captions import hallucination, mentions
+from vlmlab.scores.captions import distinct, hallucination, mentions
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_silence_is_neither_right_nor_made_up():
     found = hallucination([set(), set()], [("dog",), ("cat",)])
     assert {m: v for m, (v, _) in found.items()} == dict.fromkeys(found, 0.0)
     assert found["hallucinated"][1] == 0
+
+
+def test_distinct_counts_different_runs_of_words():
+    texts = ["a red circle", "a red heart"]
+    assert [distinct(texts, n) for n in (1, 2, 3)] == [4 / 6, 3 / 4, 1]
+    assert distinct(["a b", "a b"], 2) == 0.5 and distinct(["a"], 2) == 0

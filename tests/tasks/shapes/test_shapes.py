@@ -204,6 +204,13 @@ def test_the_noisy_task_is_tested_on_true_captions():
     assert clean.tests["test"].fingerprint() == task.tests["test"].fingerprint()
 
 
+def test_the_clean_task_has_other_scenes_and_only_true_captions():
+    clean, noisy = (vlmlab.task(f"shapes/{name}", protocol="retrieval") for name in ("clean", "noisy"))
+    assert len(clean.train) == 1000 and not {*clean.train.ids} & {*noisy.train.ids}
+    assert all(is_true(clean.train.texts[i], read(clean.train.image(i))) for i in range(40))
+    assert clean.tests["test"].fingerprint() == noisy.tests["test"].fingerprint()
+
+
 @pytest.mark.parametrize(
     "id", ["pairs/test/2", "three/test/2.1", "pairs/dev/2.1", "pairs/test/2.-1", "pairs/test/a.1"]
 )

@@ -8,7 +8,11 @@ from ...feeds import in_order
 from ...train.run import Run
 from ...train.run_folder import RunFolder
 
-NAMES = {"zero_shot": "clip", "linear_probe": "vit", "moco_watched": "moco"}  # learner -> the system it stands for
+NAMES = {
+    "zero_shot": "clip",
+    "linear_probe": "vit",
+    "moco_watched": "moco",
+}  # learner -> the system it stands for
 MASK = "[MASK]"
 
 # what a learner may offer -> how it writes, and a call that shows it; the first that there is
