@@ -54,6 +54,11 @@ def test_it_trains_as_moco_does_and_goes_on_after_a_stop(one, tmp_path, monkeypa
     assert again.metrics.equals(run.metrics) and "drift 4" in run.metrics
 
 
-def test_what_answers_nothing_has_no_rows(one, tmp_path):
-    run = vlmlab.fit("moco", {}, one, out=tmp_path, steps=1, batch=8, **SMALL)
-    assert len(vlmlab.evaluate(run, one)) == 0 and len(run.results) == 0
+def test_what_answers_nothing_is_told_by_its_training(one, tmp_path):
+    run = vlmlab.fit("moco", {}, one, out=tmp_path, steps=24, batch=8, **SMALL)
+    found = vlmlab.evaluate(run, one)
+    assert found.equals(run.results) and set(found["split"]) == {"training"} and set(found["n"]) == {20}
+    value = found.set_index("metric")["value"]
+    log = run.metrics.tail(20)
+    assert {"nce", "accuracy", "loss"} <= set(value.index) and not {"lr", "step"} & set(value.index)
+    assert value["nce"] == pytest.approx(log["nce"].mean())

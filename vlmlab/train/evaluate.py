@@ -26,6 +26,7 @@ from .tables import Scores
 
 PER_TARGET = "per_target"
 BEST_EPOCH = "best_epoch"
+LAST = 20  # steps
 
 
 def pictures_for(
@@ -192,7 +193,8 @@ def evaluate(
     data.
 
     Raises ValueError for a rule that the learner does not have, where no published value is known, or for a test
-    that the learner cannot be asked about. One that answers no question of any kind, such as MoCo, has no rows.
+    that the learner cannot be asked about. A run of one that answers no question of any kind, such as MoCo, has the rows
+    of `at_the_end`.
 
     >>> vlmlab.evaluate(run, task, rule=["unified", "decoupled"])
     >>> vlmlab.evaluate(run, vlmlab.task("emoji/animals", protocol="domain_shift"))
@@ -204,7 +206,10 @@ def evaluate(
     rules = rules_of(learner, task, rule)
     trained = ((run.info["classes"] or [()])[0] if saved else getattr(learner, "classnames", None)) or ()
     with restored(learner), saying_what_is_kept(run if saved else None):
-        rows = measure(learner, task, rules, set(trained), batch_size, workers)
+        if saved and not scores.anything(learner):
+            rows = [{"rule": r, **row} for r in rules for row in at_the_end(run)]
+        else:
+            rows = measure(learner, task, rules, set(trained), batch_size, workers)
     for r in rules:
         rows += [{"rule": r, **row} for row in task.summary([x for x in rows if x["rule"] == r])]
     rows = [{"task": task.id, "protocol": task.protocol, **r} for r in rows]
@@ -217,13 +222,21 @@ def evaluate(
     return Scores([{**labels, **r} for r in rows], columns=COLUMNS)
 
 
+def at_the_end(run: Run) -> list[dict]:
+    """Rows of the split "training": the mean of every number that the run logged in its last `LAST` steps."""
+    log = run.metrics.tail(LAST)
+    means = log.drop(columns=["step", "epoch", "lr"], errors="ignore").mean(numeric_only=True).dropna()
+    about = {"split": "training", "n": len(log), "test": run.info["job"]["data"][:16]}
+    return [about | {"metric": name, "value": float(value)} for name, value in means.items()]
+
+
 def measure(learner: Learner, task: Task, rules: list[str], trained: set[str], *loading) -> list[dict]:
     """Rows of all tests under all rules; one pass over a test serves all rules with the same parameters."""
     rows, config = [], learner.config
     for extra in dict.fromkeys(r.partition("+")[2] for r in rules):
         same = {r: r.partition("+")[0] for r in rules if r.partition("+")[2] == extra}
         configs = per_target(learner, task, extra)
-        for name, test in task.tests.items() if scores.anything(learner) else ():
+        for name, test in task.tests.items():
             learner.config = configs.get(name, config)
             part = part_of(task, name, isinstance(test, Split) and trained.issuperset(test.classnames))
             parts = {inner: part if inner == "decoupled" else None for inner in same.values()}
