@@ -154,7 +154,7 @@ def test_blip_2_and_llava_are_looked_into(tiny, language):
     assert record["qformer.cross.probs"]["role"].values.tolist() == ["cls", *["patch"] * 64]
     assert record["qformer.attn.probs"]["role"].values.tolist() == ["latent"] * 3
     text = vlmlab.capture(blip2, data, names({"text": towers["text"]}), progress=False)
-    wanted = ["patch"] * 3 + ["cls", "word", "word", "word", "eos"]
+    wanted = ["latent"] * 3 + ["cls", "word", "word", "word", "eos"]
     assert text["text.resid.post"]["role"].values[0].tolist() == wanted
     data = llava.inputs(images, texts)
     seen = vlmlab.capture(llava.llava, data, ["text.attn.probs", "text.resid.post"], progress=False)
