@@ -102,6 +102,6 @@ def test_its_two_views_differ_and_are_the_same_again(one):
 
 
 def test_it_learns(one, tmp_path):
-    run = vlmlab.fit("moco", {}, one, out=tmp_path, steps=36, batch=12, lr=0.1, **SMALL | {"momentum": 0.9})
+    run = vlmlab.fit("moco", {}, one, out=tmp_path, steps=40, batch=16, lr=0.2, **SMALL | {"momentum": 0.9})
     log = run.metrics  # at first the queue is of random vectors, from which any image differs
-    assert log["nce"].iloc[-8:].mean() < log["nce"].iloc[5:13].mean() - 0.05
+    assert log["nce"].iloc[-10:].mean() < log["nce"].iloc[5:15].mean() - 0.1

@@ -79,7 +79,7 @@ SYSTEMS: dict[str, Family] = {
     "BLIP-2 text": Family(
         "language.llama.model.layers",
         paths.LLAMA,
-        Words("cls word*", "mask", image="image_token"),
+        lambda model: Words(f"latent:{model.config.queries} cls word*", "mask"),
         "text",
         marks=("qformer", "image_joint"),
         norm="language.llama.model.norm",

@@ -96,7 +96,6 @@ class Prompted(Between):
     """
 
     place = 0
-    image_token = IMG
 
     @property
     def tokens(self) -> int:
@@ -110,7 +109,7 @@ class Prompted(Between):
 
     def placed(self, ids: Tensor, real: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Ids and which of them there are, both (batch, token), with `count` marks where an image stands."""
-        marks = ids.new_full((len(ids), count), self.image_token)
+        marks = ids.new_full((len(ids), count), IMG)
         both = zip((ids, real), (marks, torch.ones_like(marks, dtype=torch.bool)))
         return tuple(torch.cat([x[:, : self.place], own, x[:, self.place :]], 1) for x, own in both)
 
@@ -118,7 +117,7 @@ class Prompted(Between):
         """(batch, token, vocabulary) logits; seen (batch, mark, width): what stands at the marks among ids."""
         x = self.speaker.get_input_embeddings()(ids)
         if seen is not None:
-            x = x.masked_scatter((ids == self.image_token)[..., None], seen.to(x.dtype))
+            x = x.masked_scatter((ids == IMG)[..., None], seen.to(x.dtype))
         return self.speaker(inputs_embeds=x, attention_mask=real.long(), use_cache=False).logits
 
     def write(self, ids: Tensor, real: Tensor, seen: Tensor | None = None) -> Tensor:
