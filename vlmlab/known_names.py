@@ -26,13 +26,15 @@ def files() -> dict[str, Path]:
 
 
 def learners() -> list[str]:
-    """The learners there are: what a room names in `SHARED` is none."""
-    shared = set()
-    for start in (folder / "__init__.py" for folder in folders()):
+    """The learners there are: what a room names in `SHARED` is none of its own."""
+    found = set()
+    for folder in folders():
+        start, shared = folder / "__init__.py", set()
         for part in ast.parse(start.read_text(encoding="utf-8")).body if start.is_file() else ():
             if "SHARED" in names_of(part):
                 shared |= {*ast.literal_eval(part.value)}
-    return sorted(files().keys() - shared)
+        found |= {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} - shared
+    return sorted(found)
 
 
 def classes(path: Path) -> dict[str, ast.ClassDef]:
