@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from ...feeds import in_order
+from ...systems.system import System
 from ...train.run import Run
 from ...train.run_folder import RunFolder
 
@@ -54,7 +55,7 @@ def facts(run: Run, task) -> dict[str, object]:
 def written(learner, images: torch.Tensor, text: str) -> tuple[str, str]:
     """How a learner writes, and what it writes of one image (1, 3, height, width) and one text; ("no", "") where it
     does not."""
-    for name, (how, ask) in WRITES.items():
+    for name, (how, ask) in WRITES.items() if isinstance(learner, System) else ():
         if callable(offered := getattr(learner, name, None)):
             return how, ask(offered, images, text)[0]
     return "no", ""
