@@ -527,3 +527,14 @@ def test_damaged_verdicts_are_named_by_file(tmp_path, claims):
     (tmp_path / "alignednorm/claims.json").write_text(f'{{"claims": {claims}}}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"alignednorm/claims.json is damaged .*vlmlab claims alignednorm"):
         gallery.build(tmp_path, ROOT / "notebooks")
+
+
+def test_rows_without_a_number_are_left_to_the_csv():
+    """A group of them has no table, and the others keep theirs."""
+    rows = [
+        {"method": "a", "task": "x", "measured": "1.5"},
+        {"method": "b", "task": "x", "measured": "2.5"},
+        {"method": "c", "task": "y", "measured": ""},
+    ]
+    (found,) = comparison(rows)
+    assert [row["name"] for row in found["rows"]] == ["a", "b"] and found["title"] == "x"

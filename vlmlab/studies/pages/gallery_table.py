@@ -39,7 +39,12 @@ def comparison(rows: list[dict[str, str]], reference: Sequence[str] = (), same: 
     groups: dict[tuple, list[Line]] = {}
     for keys, numbers in lines:
         groups.setdefault(tuple(whole(keys[c]) for c in rest), []).append((keys, numbers))
-    parts = [(" ".join(k), part) for k, group in groups.items() for part in by_setting(group, across, down)]
+    parts = [
+        (" ".join(k), part)
+        for k, group in groups.items()
+        for part in by_setting(group, across, down)
+        if part  # some rows may have no number at all
+    ]
     parts.sort(key=lambda p: (not p[0].endswith("average"), "measured" not in kinds_of(p[1])))
     tables = [table(title, part, across, down, reference, same) for title, part in parts]
     front = parts[0][0]
