@@ -20,7 +20,7 @@ EMOJI = [n for n in SUBGROUPS if n.startswith("emoji")]
 
 
 def test_names():
-    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 5 + 2 + 3 + 4 + 15 + 5 + len(stamps.names())
+    assert len(tasks.names()) == len(set(tasks.names())) == 17 + 5 + 2 + 3 + 5 + 15 + 5 + len(stamps.names())
     assert {"emoji/animals", "emoji/animals-fine", "emoji/emotions", "caltech101"} <= set(tasks.names())
 
 
