@@ -9,7 +9,7 @@ from . import own_files
 from .nearest import hint
 from .paths import PACKAGE
 
-ROOMS = ("methods", "distill", "decode", "mini")
+ROOMS = ("methods", "distill", "decode", "mini", "systems")
 
 
 def folders() -> list[Path]:

@@ -11,12 +11,13 @@ knows; the first whose paths a module has is used. A family for a module of one'
 from typing import Any
 
 from .families_of_pairs import PAIRS
+from .families_of_systems import SYSTEMS
 from .families_with_language import LANGUAGE
 from .family import Family, Patches, Words, at, has
 
 __all__ = ["FAMILIES", "Family", "Patches", "Words", "at", "families_of", "fits", "has"]
 
-FAMILIES: dict[str, Family] = LANGUAGE | PAIRS
+FAMILIES: dict[str, Family] = SYSTEMS | LANGUAGE | PAIRS
 # what would fit a family by its paths and does not by what it does: paths that tell it, and why
 REFUSED = {
     "Hiera": (

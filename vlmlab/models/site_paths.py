@@ -59,6 +59,21 @@ BERT = RESIDUAL | {
     "mlp.act": ("intermediate", "out"),
     "mlp.out": ("output.dropout", "out"),
 }
+# vlmlab's own blocks, normed behind the sums as BERT's
+SYSTEMS = RESIDUAL | {
+    "resid.mid": ("attn_norm", "out"),
+    "attn.out": ("attn", "out"),
+    "cross.out": ("cross", "out"),
+    "mlp.act": ("mlp.1", "out"),
+    "mlp.out": ("mlp", "out"),
+}
+# Flamingo's: cross-attention, then an MLP behind its norm; what is found stands behind no gate yet
+PERCEIVER = RESIDUAL | {
+    "resid.mid": ("mlp", "in"),
+    "cross.out": ("cross", "out"),
+    "mlp.act": ("mlp.2", "out"),
+    "mlp.out": ("mlp", "out"),
+}
 QFORMER = BERT | {"mlp.act": ("intermediate_query", "out"), "mlp.out": ("output_query.dropout", "out")}
 # the neurons of a gated MLP are what its last projection reads
 LLAMA = RESIDUAL | {

@@ -25,6 +25,7 @@ _NAMES = (
     "retrieval",
     "captions",
     "language_loss",
+    "masked_words",
     "ranking",
     "pointing",
 )
