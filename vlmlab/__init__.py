@@ -16,8 +16,20 @@ _ROOMS = {
     "open_run": "vlmlab.train.run",
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
+    "explore": "vlmlab.widgets.explorer",
 }
-_SUBMODULES = ("capturing", "decode", "measures", "methods", "plots", "models", "tasks", "scores", "studies")
+_SUBMODULES = (
+    "capturing",
+    "decode",
+    "measures",
+    "methods",
+    "plots",
+    "models",
+    "tasks",
+    "scores",
+    "studies",
+    "widgets",
+)
 __all__ = [*_ROOMS, *_SUBMODULES]
 
 

@@ -1,0 +1,17 @@
+"""Explorers: pictures that follow the hand, in JupyterLab, VS Code and as a Voilà page (ipywidgets and matplotlib).
+
+The verbs are `vlmlab.explore` and its kin; the rest is what the cells of "copy as code" call. Nothing is imported
+before it is asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "attending": ["as_grid", "looking", "weights_of"],
+        "explorer": ["explore"],
+        "given": ["own_images", "zero_shot"],
+        "reading": ["attention", "class_features", "seen", "some", "streams"],
+    },
+)
