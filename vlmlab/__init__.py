@@ -17,6 +17,9 @@ _ROOMS = {
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
     "explore": "vlmlab.widgets.explorer",
+    "explore_patching": "vlmlab.widgets.patching",
+    "explore_text": "vlmlab.widgets.captions",
+    "explore_weights": "vlmlab.widgets.stages",
 }
 _SUBMODULES = (
     "capturing",

@@ -10,8 +10,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "attending": ["as_grid", "looking", "weights_of"],
+        "captions": ["explore_text"],
         "explorer": ["explore"],
         "given": ["own_images", "zero_shot"],
+        "patching": ["explore_patching"],
         "reading": ["attention", "class_features", "seen", "some", "streams"],
+        "stages": ["explore_weights"],
     },
 )

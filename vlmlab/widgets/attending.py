@@ -23,11 +23,9 @@ def queries(probs: xr.DataArray) -> dict[str, Query]:
 
 
 def looking(probs: xr.DataArray, query: Query) -> xr.DataArray:
-    """Whom one token looks at, (layer, head, token). ValueError for a token that is not there."""
+    """Whom one token looks at, (layer, head, token); NaN where there is no such token."""
     at = np.flatnonzero((probs["query_role"] == query[0]) & (probs["query_index"] == query[1]))
-    if not len(at):
-        raise ValueError(f"there is no {query[0]} token with number {query[1] + 1}")
-    return probs.isel(query=int(at[0]))
+    return probs.isel(query=int(at[0])) if len(at) else probs.isel(query=0).where(False)
 
 
 def weights_of(probs: xr.DataArray, query: Query, layer: int, head: int) -> xr.DataArray:

@@ -5,20 +5,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from .. import plots
-from . import attending, given, panes, reading, sheet
+from . import attending, given, reading, sheet
 from .clickable import MOST, Clickable
 from .drawing import painted, png
 from .frame import Frame, guarded, labelled, wrapping
 from .gallery import Gallery
 from .own import OwnPictures
-from .pane import CHOSEN, PANES
+from .pane import CHOSEN
+from .panes import PANES
 from .slot import Slot
 
 SIDE = 288  # pixels of a picture under attention
 MEAN = "mean"
 
 
-def explore(models, task, samples: int = 48) -> "Explorer | None":
+def explore(models, task, samples: int = 32) -> "Explorer | None":
     """An explorer of one model, or of two side by side, on the images of a task.
 
         vlm, task = vlmlab.load("tiny"), vlmlab.task("emoji/animals", protocol="base_to_new", shots=16)
@@ -69,7 +70,7 @@ class Explorer(Frame):
         self.rows = sheet.table(self.tests, self.readings)
         self.depth = max(m.vlm.image.depth for m in methods.values())
         self.number = min(self.kept.get("number", 0), len(self.rows) - 1)
-        self.gallery = Gallery(self.rows, self.tests, list(methods), self.kept, self.choose)
+        self.gallery = Gallery(self.rows, self.tests, list(methods), self.kept, self.choose, self.remember)
         self.own = OwnPictures(self.add_own, self.guarded)
         self.controls()
         self.settled = True  # False while controls are set by what was chosen
@@ -255,7 +256,7 @@ class Explorer(Frame):
         self.remember(
             number=self.number, layer=self.layer.value, head=self.head.value, query=self.query.value
         )
-        self.remember(same=self.same.value, **{n: c.value for n, c in self.gallery.filters.items()})
+        self.remember(same=self.same.value)
 
     def draw_attention(self) -> None:
         state, probs = self.state(), self.probs()
@@ -267,7 +268,9 @@ class Explorer(Frame):
             view.show(under(self.base[name], w if there else None, view.size, state["query"], p, most))
             weights[name] = w
             said.append(
-                f"{name}: {summed(w)}" if there else f"{name} has no such token in block {state['layer']}"
+                f"{name} looks at {summed(w)}"
+                if there
+                else f"{name} has no such token in block {state['layer']}"
             )
         if len(probs) == 2 and self.gap is not None:
             first, second = (attending.as_grid(w) for w in weights.values())
@@ -355,6 +358,3 @@ def summed(weights) -> str:
     for role, value in zip(weights["role"].values.tolist(), np.nan_to_num(weights.values).tolist()):
         by_role[role] = by_role.get(role, 0.0) + value
     return ", ".join(f"{plots.label(role)} {share:.0%}" for role, share in by_role.items())
-
-
-__all__ = ["Explorer", "explore", "panes"]

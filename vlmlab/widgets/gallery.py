@@ -7,17 +7,20 @@ import numpy as np
 
 from . import sheet
 from .clickable import Clickable
-from .frame import labelled, wrapping
+from .frame import labelled
 
 PAGE = sheet.ROWS * sheet.COLUMNS
 NARROW = {"description_width": "4.5em"}
 
 
 class Gallery(ipywidgets.VBox):
-    """Thumbnails of the rows of a table (see `sheet.table`). choose(number) is called for one that is clicked."""
+    """Thumbnails of the rows of a table (see `sheet.table`). choose(number) is called for one that is clicked, keep(name=value, ...)
+    when filters changed."""
 
-    def __init__(self, rows, tests, models: list[str], kept: dict, choose: Callable[[int], None]):
-        self.models, self.choose, self.at, self.chosen = models, choose, 0, 0
+    def __init__(
+        self, rows, tests, models: list[str], kept: dict, choose: Callable[[int], None], keep: Callable
+    ):
+        self.models, self.choose, self.keep, self.at, self.chosen = models, choose, keep, 0, 0
         self.small: dict[tuple, object] = {}
         width, height = sheet.COLUMNS * sheet.SIDE, sheet.ROWS * sheet.SIDE
         self.cells = Clickable(sheet.ROWS, sheet.COLUMNS, width, height, self.clicked, keyboard=True)
@@ -36,16 +39,20 @@ class Gallery(ipywidgets.VBox):
         super().__init__(
             [*self.filters.values(), pager, self.cells, self.told], layout={"width": f"{width + 8}px"}
         )
-        self.take(rows, tests, kept)
+        self.take(rows, tests, dict(kept))
         for control in self.filters.values():
             control.observe(lambda _: self.filter(), "value")
 
     def controls(self) -> dict[str, ipywidgets.Widget]:
-        wide = {"width": "98%"}
-        said = {"style": NARROW, "layout": wide}
+        said = {"style": NARROW, "layout": {"width": "48%"}}
         alone = [(f"only {m} right", f"only {m}") for m in self.models] if len(self.models) > 1 else []
         controls = {
-            "text": ipywidgets.Text(description="search", placeholder="class, prediction or file", **said),
+            "text": ipywidgets.Text(
+                description="search",
+                placeholder="class, prediction or file",
+                style=NARROW,
+                layout={"width": "97%"},
+            ),
             "test": ipywidgets.Dropdown(description="test", options=[sheet.EVERY], **said),
             "name": ipywidgets.Dropdown(description="class", options=[sheet.EVERY], **said),
             "answer": ipywidgets.Dropdown(
@@ -80,6 +87,7 @@ class Gallery(ipywidgets.VBox):
         self.numbers = sheet.found(self.rows, self.model, **asked)
         self.at = 0
         self.draw()
+        self.keep(**{name: c.value for name, c in self.filters.items()})
 
     def turn(self, step: int) -> None:
         self.at = min(max(0, self.at + step), self.pages - 1)
@@ -121,6 +129,3 @@ class Gallery(ipywidgets.VBox):
         if (key := (row["test"], row["sample"])) not in self.small:
             self.small[key] = sheet.thumbnail(self.tests[row["test"]].image(int(row["sample"])))
         return self.small[key]
-
-
-__all__ = ["Gallery", "wrapping"]

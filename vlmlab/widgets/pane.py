@@ -11,7 +11,6 @@ import textwrap
 from collections.abc import Callable, Mapping
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from .. import plots
 from .drawing import Drawing, drawn
@@ -41,7 +40,13 @@ AFTER = {  # argument -> those that its line uses
     "pictures": ("models", "test", "sample"),
 }
 CHOSEN = ("test", "sample", "layer", "head", "query")  # what a user moves
-HEAD = "import matplotlib.pyplot as plt\nimport numpy as np\n\nimport vlmlab\nfrom vlmlab import measures, plots, widgets\n\n"
+IMPORTS = {  # what a cell imports, where its text uses it
+    "plt.": "import matplotlib.pyplot as plt",
+    "np.": "import numpy as np",
+    "pd.": "import pandas as pd",
+    "vlmlab.": "import vlmlab",
+    "": "from vlmlab import measures, plots, widgets",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Pane:
         ]
         if self.marks:
             lines += ["for ax in axes:", '    ax.axvline(layer, color="0.35", linewidth=1.2)']
-        return HEAD + "\n".join([*lines, "plt.show()"]) + "\n"
+        text = "\n".join([*lines, "plt.show()"])
+        return "\n".join([*(line for name, line in IMPORTS.items() if name in text), "", text]) + "\n"
 
 
 PANES: dict[str, Pane] = {}
@@ -127,6 +133,3 @@ def body(function: Callable) -> str:
     node = ast.parse(source).body[0]
     first = node.body[1 if ast.get_docstring(node) else 0]
     return textwrap.dedent("\n".join(source.splitlines()[first.lineno - 1 : node.end_lineno]))
-
-
-__all__ = ["PANES", "Pane", "np", "pane"]

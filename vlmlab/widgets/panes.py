@@ -16,10 +16,6 @@ from .reading import FINAL, has_ratio
 EACH = lambda models: models
 
 
-def two(given) -> str:
-    return "" if len(given["models"]) == 2 else "two models are compared here; give explore a dict of two"
-
-
 def ratio(given) -> str:
     there = any(has_ratio(r) for of in given["every"].values() for r in of.values())
     return "" if there else "r(x) is of methods with a prompt branch (MMRL, MMRL++, AlignedNorm)"
@@ -131,8 +127,8 @@ def attention(axes, probs, pictures, layer, head, query):
         weights = widgets.weights_of(p, query, layer, head)
         plots.overlay(pictures[name], weights, ax=ax, title=name)
     if len(probs) == 2:
-        first, second = (widgets.weights_of(p, query, layer, head) for p in probs.values())
-        gap = widgets.as_grid(first - second)
+        grids = [widgets.as_grid(widgets.weights_of(p, query, layer, head)) for p in probs.values()]
+        gap = grids[0] - grids[1]
         most = float(abs(gap).max())
         names = " − ".join(probs)
         plots.matrix(gap, axes[-1], names, vmin=-most, vmax=most, cmap="RdBu_r", xlabel="", ylabel="")

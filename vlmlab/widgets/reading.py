@@ -15,6 +15,7 @@ from IPython.display import display
 from ..capturing.capture import capture
 from ..capturing.rows import spread
 from ..display import size
+from ..feeds import batch_for
 from ..measures.norms import norm_ratio
 from ..methods.method import Method
 from ..models.fingerprint import fingerprint
@@ -86,8 +87,7 @@ def some(test: Split, samples: int) -> Split:
 
 def roles(method: Method, test: Split) -> list[str]:
     """The roles of the tokens of its image tower."""
-    found = capture(method, test.select([0]), STREAM, keep=capture.norms, progress=False)
-    return roles_of(found[STREAM])
+    return roles_of(capture(method, test.select([0]), STREAM, keep=capture.norms, progress=False)[STREAM])
 
 
 def streams(method: Method, test: Split) -> xr.Dataset:
@@ -95,8 +95,13 @@ def streams(method: Method, test: Split) -> xr.Dataset:
 
     Where a role has one token, as the class token, that is the token itself.
     """
-    kept = capture.mean(*roles(method, test))
-    return capture(method, test, [STREAM, FINAL], keep={STREAM: kept}, progress=False, batch_size=32)
+    sites, at_once = [STREAM, FINAL], batch_for(method.device)
+    return capture(method, test, sites, keep={STREAM: means}, progress=False, batch_size=at_once)
+
+
+def means(x, table):
+    """Reducer: the mean token of each role that there is."""
+    return capture.mean(*dict.fromkeys(role for role, _ in table.axis.tokens))(x, table)
 
 
 def class_features(method: Method, test: Split) -> np.ndarray:

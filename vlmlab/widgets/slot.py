@@ -8,7 +8,8 @@ import numpy as np
 
 from .clickable import Clickable, cells_of
 from .drawing import Drawing, png
-from .pane import PANES, Pane
+from .pane import Pane
+from .panes import PANES
 
 ROWS, COLUMNS, KEPT = 16, 24, 24  # cells over a picture whose samples can be clicked; drawings kept
 
