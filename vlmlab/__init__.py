@@ -17,6 +17,7 @@ _ROOMS = {
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
     "explore": "vlmlab.widgets.explorer",
+    "explore_generation": "vlmlab.widgets.generation",
     "explore_patching": "vlmlab.widgets.patching",
     "explore_text": "vlmlab.widgets.captions",
     "explore_weights": "vlmlab.widgets.stages",

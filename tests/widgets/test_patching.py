@@ -41,6 +41,10 @@ def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh):
 
 
 def test_what_is_no_pair(vlm, task):
-    for pair, said in ((task.base.select([0]), "1 images"), (task.base.select([0, 1]), "of class"), (3, "a int")):
+    for pair, said in (
+        (task.base.select([0]), "1 images"),
+        (task.base.select([0, 1]), "of class"),
+        (3, "a int"),
+    ):
         with pytest.raises(ValueError, match=said):
             vlmlab.explore_patching(vlm, pair)

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "attending": ["as_grid", "looking", "weights_of"],
         "captions": ["explore_text"],
         "explorer": ["explore"],
+        "generation": ["explore_generation"],
         "given": ["own_images", "zero_shot"],
         "patching": ["explore_patching"],
         "reading": ["attention", "class_features", "seen", "some", "streams"],

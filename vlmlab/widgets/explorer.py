@@ -275,8 +275,11 @@ class Explorer(Frame):
         if len(probs) == 2 and self.gap is not None:
             first, second = (attending.as_grid(w) for w in weights.values())
             gap = first - second
-            self.gap.value = png(difference(gap))
-            said.append(f"largest difference {float(abs(gap).max()):.3f}")
+            there = bool(np.isfinite(gap).any())
+            self.gap.layout.visibility = "visible" if there else "hidden"
+            if there:
+                self.gap.value = png(difference(gap))
+                said.append(f"largest difference {float(abs(gap).max()):.3f}")
         self.caption.value = labelled("; ".join(said)).value
 
     def copy(self, pane) -> None:
