@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import vlmlab
+from vlmlab.train.evaluate import predict
 from vlmlab.widgets import drawing, explorer, reading, slot
 from vlmlab.widgets.pane import PANES, Pane
 
@@ -84,6 +85,12 @@ def test_the_answers_are_those_of_evaluate(vlm, task, fresh):
     scores = scores.set_index("split")["value"]
     right = ui.rows.groupby("test")["right CLIP"].mean() * 100
     assert right["base"] == pytest.approx(scores["base"]) and right["new"] == pytest.approx(scores["new"])
+
+
+def test_recorded_features_answer_as_the_method_does(both, tuned):
+    for (model, name), found in both.readings.items():
+        plain = predict(both.methods[model], both.tests[name])
+        np.testing.assert_allclose(found.logits, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_r_is_that_of_the_measure(both, tuned, task):

@@ -28,6 +28,7 @@ def test_play_and_difficulty(run, fresh):
     before = ui.image.value
     ui.at.value = 1
     assert ui.image.value != before and ui.message.value == ""
+    assert vlmlab.explore_weights(run).play.value == 1  # where a page begins, whatever the slider says
     ui.by.value = stages.HARD
     assert ui.message.value == "" and (ui.at.max, ui.at.description) == (5, "difficulty")
     np.testing.assert_allclose(ui.shown.sum("stage"), 1, atol=1e-5)

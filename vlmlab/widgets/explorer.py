@@ -15,7 +15,7 @@ from .pane import CHOSEN
 from .panes import PANES
 from .slot import Slot
 
-SIDE = 288  # pixels of a picture under attention
+SIDES = {1: 288, 2: 208}  # number of models -> pixels of a picture under attention
 MEAN = "mean"
 
 
@@ -210,19 +210,21 @@ class Explorer(Frame):
         if [getattr(v, "grid", None) for v in self.views[: len(grids)]] == grids:
             return
         self.views = [self.view(i, grid) for i, grid in enumerate(grids)]
-        self.gap = ipywidgets.Image(format="png", layout={"height": f"{SIDE}px"}) if agree else None
+        wide, tall = (f"{n}px" for n in self.views[0].size)
+        self.gap = ipywidgets.Image(format="png", layout={"width": wide, "height": tall}) if agree else None
         named = [ipywidgets.VBox([labelled(n), v]) for n, v in zip(probs, self.views)]
         if agree:
             self.gap.add_class("vlmlab-gap")
             named.append(
-                ipywidgets.VBox([labelled(f"{' − '.join(probs)}: red where the first looks more"), self.gap])
+                ipywidgets.VBox([labelled(f"{' − '.join(probs)}: red: the first looks more"), self.gap])
             )
         self.looking.children = tuple(named)
 
     def view(self, number: int, grid: tuple[int, int]) -> Clickable:
         """A picture with a place a patch; of more patches than a page holds, none."""
         rows, columns = grid if grid[0] * grid[1] <= MOST else (1, 1)
-        wide = SIDE if columns >= rows else round(SIDE * columns / rows)
+        side = SIDES[len(self.methods)]
+        wide = side if columns >= rows else round(side * columns / rows)
         tall = round(wide * rows / columns)
         view = Clickable(rows, columns, wide, tall, lambda cell: self.look(cell, columns))
         view.grid = grid
@@ -278,7 +280,7 @@ class Explorer(Frame):
             there = bool(np.isfinite(gap).any())
             self.gap.layout.visibility = "visible" if there else "hidden"
             if there:
-                self.gap.value = png(difference(gap))
+                self.gap.value = png(difference(gap, self.views[0].size))
                 said.append(f"largest difference {float(abs(gap).max()):.3f}")
         self.caption.value = labelled("; ".join(said)).value
 
@@ -345,10 +347,10 @@ def under(picture, weights, size, query, probs, most) -> np.ndarray:
     return painted(figure, 100)
 
 
-def difference(gap) -> np.ndarray:
+def difference(gap, size: tuple[int, int]) -> np.ndarray:
     """(row, column) from blue (the second looks more) over white to red (the first does), without any margin."""
     most = float(abs(gap).max()) or 1.0
-    figure = Figure(figsize=(SIDE / 100, SIDE / 100 * gap.shape[0] / gap.shape[1]))
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
     ax = figure.add_axes((0, 0, 1, 1))
     plots.matrix(gap, ax, vmin=-most, vmax=most, cmap="RdBu_r", colorbar=False)
     ax.set_axis_off()

@@ -10,7 +10,7 @@ from .clickable import Clickable
 from .frame import labelled
 
 PAGE = sheet.ROWS * sheet.COLUMNS
-NARROW = {"description_width": "4.5em"}
+NARROW = {"description_width": "4em"}
 
 
 class Gallery(ipywidgets.VBox):
@@ -44,14 +44,14 @@ class Gallery(ipywidgets.VBox):
             control.observe(lambda _: self.filter(), "value")
 
     def controls(self) -> dict[str, ipywidgets.Widget]:
-        said = {"style": NARROW, "layout": {"width": "48%"}}
+        said = {"style": NARROW, "layout": {"width": "auto"}}
         alone = [(f"only {m} right", f"only {m}") for m in self.models] if len(self.models) > 1 else []
         controls = {
             "text": ipywidgets.Text(
                 description="search",
                 placeholder="class, prediction or file",
                 style=NARROW,
-                layout={"width": "97%"},
+                layout={"width": f"{sheet.COLUMNS * sheet.SIDE - 4}px"},
             ),
             "test": ipywidgets.Dropdown(description="test", options=[sheet.EVERY], **said),
             "name": ipywidgets.Dropdown(description="class", options=[sheet.EVERY], **said),
@@ -61,7 +61,7 @@ class Gallery(ipywidgets.VBox):
             "order": ipywidgets.Dropdown(description="order", options=sheet.ORDERS, **said),
         }
         if len(self.models) > 1:
-            controls["model"] = ipywidgets.Dropdown(description="judged by", options=self.models, **said)
+            controls["model"] = ipywidgets.Dropdown(description="model", options=self.models, **said)
         for name, control in controls.items():
             control.add_class(f"vlmlab-{name}")
         return controls

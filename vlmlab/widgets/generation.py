@@ -134,7 +134,7 @@ def steps(written: Written, step: int, layer: int, tokenizer, looks=None, pictur
     coords = {"layer": np.arange(len(shares)), "word": names}
     plots.lines(xr.DataArray(shares[:, best].cpu().numpy(), coords, ("layer", "word")), by="word", ax=axes[0])
     axes[0].axvline(layer, color="0.35", linewidth=1.2)
-    axes[0].set(ylabel="probability", title="each layer would say", ylim=(0, 1.02))
+    axes[0].set(ylabel="probability", title="each layer would say", ylim=(0, None))
     axes[0].legend(fontsize=7)
     top = contrasted.topk(min(WORDS, int(contrasted.isfinite().sum()))).indices.tolist()[::-1]
     for i, (values, name, role) in enumerate(
@@ -145,7 +145,7 @@ def steps(written: Written, step: int, layer: int, tokenizer, looks=None, pictur
             np.arange(len(top)) + (i - 0.5) * 0.4, values[top].exp().cpu(), 0.38, color=colour, label=name
         )
     axes[1].set_yticks(range(len(top)), [f"{tokenizer.decode([i]).strip() or '␣'} ({i})" for i in top])
-    axes[1].set(xlim=(0, 1), title=f"plausible: {written.kept(step):,} words")
+    axes[1].set(xlim=(0, None), xlabel="probability", title=f"plausible: {written.kept(step):,} words")
     axes[1].legend(fontsize=7)
     if looks is not None:
         weights = looks.sel(layer=max(1, layer)).isel(word=step)

@@ -113,7 +113,7 @@ def sweep(logits: xr.DataArray, pair: Split, layer: int, role: str):
     right.set_yticks(range(len(best)), [pair.classnames[c].replace("_", " ") for c in best])
     right.set(xlim=(0, 1), xlabel="probability", title=f"{plots.label(role)} behind block {layer}")
     handles, labels = right.get_legend_handles_labels()
-    right.legend(handles[::-1], labels[::-1], fontsize=7)
+    right.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right")
     return fig
 
 

@@ -15,13 +15,7 @@ EDGE = 4  # pixels of the border
 CHOSEN, RIGHT, WRONG = (230, 159, 0), (0, 158, 115), (213, 94, 0)
 EVERY = "all"
 ANSWERS = {"all": EVERY, "right": "right", "wrong": "wrong"}
-ORDERS = (
-    "as they come",
-    "smallest margin first",
-    "largest margin first",
-    "smallest r(x) first",
-    "largest r(x) first",
-)
+ORDERS = ("as they come", "low margin first", "high margin first", "low r(x) first", "high r(x) first")
 
 
 def table(tests: Mapping[str, Split], readings: Mapping[tuple[str, str], Reading]) -> pd.DataFrame:
@@ -95,7 +89,7 @@ def found(
     rows = rows[keep]
     if order != ORDERS[0]:
         column = f"{'margin' if 'margin' in order else 'r'} {model}"
-        rows = rows.sort_values(column, ascending=order.startswith("smallest"), kind="stable")
+        rows = rows.sort_values(column, ascending=order.startswith("low"), kind="stable")
     return rows.index.tolist()
 
 

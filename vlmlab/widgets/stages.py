@@ -112,7 +112,9 @@ class Weights(Frame):
         last = self.shown.sizes[axis]
         self.at.description = axis
         self.at.max = self.play.max = last
-        self.at.value = min(self.kept.get("at", last), last)
+        self.at.value = self.play.value = min(
+            self.kept.get("at", last), last
+        )  # a page takes the slider from play
         self.draw()
 
     @property
