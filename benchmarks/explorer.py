@@ -54,7 +54,7 @@ def main() -> int:
         found.setdefault("the same cell again", []).append(seconds(explore))
         ui = explore()
         for layer in range(1, 4):
-            found.setdefault("a block further", []).append(seconds(setattr, ui.layer, "value", layer))
+            found.setdefault("a block further", []).append(seconds(setattr, ui.looking.layer, "value", layer))
         found.setdefault("another image", []).append(seconds(ui.choose, 1 + round_ % (len(ui.rows) - 1)))
     missed = False
     for name, times in found.items():

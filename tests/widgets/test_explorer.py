@@ -18,7 +18,7 @@ from vlmlab.widgets.pane import PANES, Pane
 @pytest.mark.parametrize("name", list(PANES))
 def test_the_code_of_a_pane_draws_the_same(both, vlm, tuned, name, monkeypatch):
     both.choose(7)
-    both.layer.value, both.head.value = 8, 2
+    both.looking.layer.value, both.looking.head.value = 8, 2
     shown = both.slots[0]
     shown.chooser.value = name
     both.copy(PANES[name])
@@ -39,9 +39,9 @@ def test_a_block_further_only_marks_are_moved(both, monkeypatch):
     made, captured = [], []
     monkeypatch.setattr(Pane, "figure", lambda *a: made.append(a))
     monkeypatch.setattr(reading, "capture", lambda *a, **k: captured.append(a))
-    before = [s.image.value for s in both.slots], both.views[0].image.value
-    both.layer.value = 5
-    assert [s.image.value for s in both.slots] != before[0] and both.views[0].image.value != before[1]
+    before = [s.image.value for s in both.slots], both.looking.views[0].image.value
+    both.looking.layer.value = 5
+    assert [s.image.value for s in both.slots] != before[0] and both.looking.views[0].image.value != before[1]
     assert made == captured == []
 
 
@@ -57,24 +57,26 @@ def test_another_image_is_read_once(both, monkeypatch):
 
 
 def test_a_click_on_a_patch_makes_it_look(both):
-    before = both.views[1].image.value
-    both.views[0].cells[2 * 8 + 5].click()
-    assert both.query.value == ("patch", 21) and both.query.label == "patch in row 3, column 6"
-    assert both.views[1].image.value != before
-    assert "looks at" in both.caption.value
+    before = both.looking.views[1].image.value
+    both.looking.views[0].cells[2 * 8 + 5].click()
+    assert (
+        both.looking.query.value == ("patch", 21) and both.looking.query.label == "patch in row 3, column 6"
+    )
+    assert both.looking.views[1].image.value != before
+    assert "looks at" in both.looking.caption.value
 
 
 def test_a_token_that_a_block_does_not_have(both):
-    both.query.value = ("prompt", 0)
-    both.layer.value = 2  # MMRL++ inserts its prompts later
-    assert "MMRL++ has no such token in block 2" in both.caption.value
-    both.layer.value = 12
-    assert "MMRL++ looks at" in both.caption.value
+    both.looking.query.value = ("prompt", 0)
+    both.looking.layer.value = 2  # MMRL++ inserts its prompts later
+    assert "MMRL++ has no such token in block 2" in both.looking.caption.value
+    both.looking.layer.value = 12
+    assert "MMRL++ looks at" in both.looking.caption.value
 
 
 def test_frozen_models_have_no_prompts_to_look_from(both):
-    both.query.value = ("prompt", 0)
-    assert "CLIP has no such token" in both.caption.value and both.message.value == ""
+    both.looking.query.value = ("prompt", 0)
+    assert "CLIP has no such token" in both.looking.caption.value and both.message.value == ""
 
 
 def test_the_answers_are_those_of_evaluate(vlm, task, fresh):
@@ -121,13 +123,13 @@ def test_the_map_chooses(both):
 
 def test_what_was_chosen_survives_the_cell(both, vlm, tuned, task, monkeypatch):
     both.choose(5)
-    both.layer.value, both.query.value = 4, ("patch", 3)
+    both.looking.layer.value, both.looking.query.value = 4, ("patch", 3)
     both.slots[0].chooser.value = "similarity of blocks"
     both.gallery.filters["answer"].value = "wrong"
     monkeypatch.setattr(reading, "capture", None)  # all is in memory
     again = vlmlab.explore({"CLIP": vlm, "MMRL++": tuned}, task, samples=6)
     assert again is not both and again.number == 5
-    assert (again.layer.value, again.query.value) == (4, ("patch", 3))
+    assert (again.looking.layer.value, again.looking.query.value) == (4, ("patch", 3))
     assert again.slots[0].chooser.value == "similarity of blocks"
     assert again.gallery.filters["answer"].value == "wrong" and again.message.value == ""
 
@@ -161,7 +163,7 @@ def test_stopped_it_goes_on(vlm, task, forgotten, monkeypatch):
 
 def test_one_model_compares_its_blocks_with_themselves(vlm, task, fresh):
     ui = vlmlab.explore(vlm, task.new, samples=6)
-    assert list(ui.methods) == ["CLIP"] and ui.gap is None
+    assert list(ui.methods) == ["CLIP"] and ui.looking.gap is None
     ui.slots[0].chooser.value = "r(x)"
     assert "r(x) is of methods with a prompt branch" in ui.slots[0].why.value
     ui.slots[0].chooser.value = "similarity of blocks"
@@ -198,8 +200,8 @@ def test_what_goes_wrong_later_is_said(both, monkeypatch):
 
 def test_two_explorers_do_not_disturb_each_other(both, vlm, task):
     other = vlmlab.explore(vlm, task, samples=6)
-    both.layer.value = 3
-    other.layer.value = 9
+    both.looking.layer.value = 3
+    other.looking.layer.value = 9
     both.choose(2)
-    assert (both.layer.value, other.layer.value, other.number) == (3, 9, 0)
+    assert (both.looking.layer.value, other.looking.layer.value, other.number) == (3, 9, 0)
     assert both.message.value == other.message.value == ""

@@ -9,7 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "attending": ["as_grid", "looking", "weights_of"],
+        "attending": ["as_grid", "of_query", "weights_of"],
         "captions": ["explore_text"],
         "explorer": ["explore"],
         "generation": ["explore_generation"],

@@ -22,7 +22,7 @@ def queries(probs: xr.DataArray) -> dict[str, Query]:
     return found
 
 
-def looking(probs: xr.DataArray, query: Query) -> xr.DataArray:
+def of_query(probs: xr.DataArray, query: Query) -> xr.DataArray:
     """Whom one token looks at, (layer, head, token); NaN where there is no such token."""
     at = np.flatnonzero((probs["query_role"] == query[0]) & (probs["query_index"] == query[1]))
     return probs.isel(query=int(at[0])) if len(at) else probs.isel(query=0).where(False)
@@ -33,13 +33,13 @@ def weights_of(probs: xr.DataArray, query: Query, layer: int, head: int) -> xr.D
 
     A model with fewer blocks gives its last.
     """
-    p = looking(probs, query).sel(layer=min(layer, int(probs["layer"].max())))
+    p = of_query(probs, query).sel(layer=min(layer, int(probs["layer"].max())))
     return p.mean("head") if head == 0 else p.isel(head=min(head, p.sizes["head"]) - 1)
 
 
 def brightest(probs: xr.DataArray, query: Query, head: int) -> float:
     """The largest weight on a patch in any block: one scale for all blocks."""
-    p = looking(probs, query)
+    p = of_query(probs, query)
     p = p.isel(token=p["role"].values == "patch")
     return float((p.mean("head") if head == 0 else p.isel(head=min(head, p.sizes["head"]) - 1)).max())
 

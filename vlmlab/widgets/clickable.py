@@ -39,10 +39,9 @@ class Clickable(ipywidgets.GridBox):
         cell = ipywidgets.Layout(
             width="auto", height="auto", margin="0", padding="0", border="none", min_width="0"
         )
-        self.style_of_cells = ipywidgets.ButtonStyle(button_color="transparent")
+        clear = ipywidgets.ButtonStyle(button_color="transparent")
         self.cells = [
-            ipywidgets.Button(layout=cell, style=self.style_of_cells, tabbable=keyboard)
-            for _ in range(rows * columns)
+            ipywidgets.Button(layout=cell, style=clear, tabbable=keyboard) for _ in range(rows * columns)
         ]
         for number, button in enumerate(self.cells):
             button.on_click(lambda _, number=number: choose(number))

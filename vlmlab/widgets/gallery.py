@@ -10,7 +10,7 @@ from .clickable import Clickable
 from .frame import labelled
 
 PAGE = sheet.ROWS * sheet.COLUMNS
-NARROW = {"description_width": "4em"}
+NARROW = {"description_width": "4.3em"}
 
 
 class Gallery(ipywidgets.VBox):
@@ -36,9 +36,11 @@ class Gallery(ipywidgets.VBox):
         self.told = ipywidgets.HTML(layout={"width": f"{width}px"})
         self.told.add_class("vlmlab-told")
         pager = ipywidgets.HBox([self.back, self.on, self.where])
-        super().__init__(
-            [*self.filters.values(), pager, self.cells, self.told], layout={"width": f"{width + 8}px"}
-        )
+        search, *others = self.filters.values()
+        columns = {"grid_template_columns": "repeat(2, minmax(0, 1fr))", "width": f"{width}px"}
+        pairs = ipywidgets.GridBox(others, layout=columns)
+        parts = [search, pairs, pager, self.cells, self.told]
+        super().__init__(parts, layout={"width": f"{width + 8}px"})
         self.take(rows, tests, dict(kept))
         for control in self.filters.values():
             control.observe(lambda _: self.filter(), "value")

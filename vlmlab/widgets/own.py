@@ -27,7 +27,9 @@ class OwnPictures(ipywidgets.Accordion):
         for text in (self.path, self.names):
             text.layout.width = "420px"
         self.go.on_click(lambda _: self.look())
-        note = labelled("They join the images above as the test “own”; nothing leaves this machine.")
+        note = labelled(
+            "They join the images above as the test “own” (60 of a larger folder); nothing leaves this machine."
+        )
         super().__init__(
             [ipywidgets.VBox([wrapping(self.files, self.path), wrapping(self.names, self.go), note])],
             titles=("your own pictures and class names",),

@@ -116,7 +116,7 @@ def similarity(axes, acts):
 def heads(axes, probs, pictures, layer, query):
     """Whom the chosen token looks at in the chosen block, by each head."""
     for ax, (name, p) in zip(axes, probs.items()):
-        p = widgets.looking(p, query).sel(layer=min(layer, int(p["layer"].max())))
+        p = widgets.of_query(p, query).sel(layer=min(layer, int(p["layer"].max())))
         plots.overlay_grid(pictures[name], p, ax=ax, title=f"{name}, block {int(p['layer'])}")
 
 

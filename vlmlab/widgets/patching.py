@@ -11,7 +11,7 @@ from .. import plots, progress
 from ..capturing.capture import capture
 from ..methods.method import Method
 from ..tasks.split import Split
-from ..train.evaluate import predict, restored
+from ..train.evaluate import restored
 from .drawing import drawn, png
 from .frame import Frame, guarded, wrapping
 from .given import method_of
@@ -57,17 +57,18 @@ def patched(method: Method, pair: Split) -> xr.DataArray:
     there, depth = [*roles(method, pair), ALL], method.vlm.image.depth
     found = np.full((depth, len(there), len(pair.classnames)), np.nan)
     with restored(method):
-        plain = predict(method, pair, rule=method.rules[0])
         method.set_classes(list(pair.classnames), pair.template)
-        image = method.vlm.preprocess(pair.image(1))[None].to(method.vlm.device)
-        for block in progress.bar(range(1, depth + 1), desc="patching", unit="block", leave=False, delay=1):
+        images = torch.stack([method.vlm.preprocess(pair.image(i)) for i in range(2)]).to(method.vlm.device)
+        with torch.inference_mode():
+            plain = method.logits(images).float().cpu().numpy()
+        for block in progress.bar(range(1, depth + 1), desc="patching", unit="block", delay=1):
             tokens = acts.sel(layer=block).dropna("token")
             here = dict.fromkeys(tokens["role"].values.tolist())
             for column, role in enumerate(there):
                 if role == ALL or role in here:
                     put = capture.patch(tokens, *([] if role == ALL else [role]))
                     with capture.edit(method, {f"{STREAM}[{block}]": put}), torch.inference_mode():
-                        found[block - 1, column] = method.logits(image)[0].float().cpu().numpy()
+                        found[block - 1, column] = method.logits(images[1:])[0].float().cpu().numpy()
     coords = {"layer": np.arange(1, depth + 1), "role": there, "class": list(pair.classnames)}
     dims = ("layer", "role", "class")
     return xr.DataArray(found, coords, dims, "logit", {"first": plain[0], "second": plain[1]})
