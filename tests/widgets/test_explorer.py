@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import shutil
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +25,7 @@ def test_the_code_of_a_pane_draws_the_same(both, vlm, tuned, name, monkeypatch):
     both.copy(PANES[name])
     assert both.code.layout.display == "flex"
     monkeypatch.setattr(plt, "show", lambda: None)
+    monkeypatch.setattr(vlmlab, "load", {"tiny": vlm}.__getitem__)
     names = {"model": tuned}
     exec(both.code.value, names)
     again = drawing.painted(names["fig"], drawing.DPI)
@@ -205,3 +207,12 @@ def test_two_explorers_do_not_disturb_each_other(both, vlm, task):
     both.choose(2)
     assert (both.looking.layer.value, other.looking.layer.value, other.number) == (3, 9, 0)
     assert both.message.value == other.message.value == ""
+
+
+def test_a_run_whose_folder_is_deleted(vlm, task, tmp_path, fresh):
+    run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs")
+    ui = vlmlab.explore(run, task, samples=6)  # what it trained is in memory
+    assert ui.message.value == "" and "open_run" in ui.codes["models"]
+    with pytest.raises(FileNotFoundError, match="run.json"):
+        vlmlab.explore(str(run.path), task)

@@ -24,7 +24,7 @@ def test_the_ends_of_the_sweep(tuned, pair, fresh):
     np.testing.assert_allclose(ui.logits.attrs["second"], plain[1], rtol=1e-5)
 
 
-def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh):
+def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh, monkeypatch):
     ui = vlmlab.explore_patching(vlm, pair)
     share = patching.restored_share(ui.logits, pair)
     assert float(share.sel(layer=12, role="cls")) == pytest.approx(1, abs=1e-4)
@@ -36,6 +36,7 @@ def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh):
     exec(ui.cell(), names)
     assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
     plt.close("all")
+    monkeypatch.setattr(patching, "patched", None)  # the sweep is in memory
     again = vlmlab.explore_patching(vlm, pair)
     assert (again.layer.value, again.role.value) == (12, "cls")
 

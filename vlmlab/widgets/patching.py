@@ -16,7 +16,7 @@ from .drawing import drawn, png
 from .frame import Frame, guarded, wrapping
 from .given import method_of
 from .pane import IMPORTS
-from .reading import STREAM, roles, seen
+from .reading import READ, STREAM, key, roles, seen
 
 ALL = "all tokens"
 CLASSES = 5  # whose probabilities are drawn
@@ -29,7 +29,7 @@ def explore_patching(model, pair: Split) -> "Patching":
         vlmlab.explore_patching(vlm, task.tests["test"].select([0, 60]))
 
     model: as for `explore`, one. pair: a Split of two images of different classes. All blocks and roles are run
-    once before, so that a choice only draws. Raises ValueError for another pair.
+    once before and kept in memory, so that a choice only draws. Raises ValueError for another pair.
     """
     check_pair(pair)
     method = method_of(model, pair)
@@ -125,7 +125,8 @@ class Patching(Frame):
         first, second = (pair.caption(i) for i in range(2))
         super().__init__(f"patching, {first} into {second}", (pair.fingerprint(),))
         self.method, self.code_of_model, self.pair = method, code, pair
-        self.logits = patched(method, pair)
+        sweep_key = (*key(method, pair), "patched")
+        self.logits = READ.get(sweep_key, lambda: patched(method, pair), lambda logits: logits.nbytes)
         names = self.logits["role"].values.tolist()
         depth = self.logits.sizes["layer"]
         at = min(self.kept.get("layer", depth // 2), depth)
