@@ -214,5 +214,5 @@ def test_a_run_whose_folder_is_deleted(vlm, task, tmp_path, fresh):
     shutil.rmtree(tmp_path / "runs")
     ui = vlmlab.explore(run, task, samples=6)  # what it trained is in memory
     assert ui.message.value == "" and "open_run" in ui.codes["models"]
-    with pytest.raises(FileNotFoundError, match="run.json"):
+    with pytest.raises(FileNotFoundError, match=r"run\.json"):
         vlmlab.explore(str(run.path), task)
