@@ -64,7 +64,7 @@ def use(seen: Explored) -> dict[str, float]:
         "vlmlab-picture-1", lambda: page.locator(".vlmlab-sheet button").nth(3).click()
     )
     took["a filter"] = seen.changes(
-        "vlmlab-sheet", lambda: page.locator(".vlmlab-order select").select_option("low margin first")
+        "vlmlab-sheet", lambda: page.locator(".vlmlab-order select").select_option("low margin")
     )
     page.locator(".vlmlab-pane select").nth(1).select_option("map of the images")
     page.locator(".vlmlab-map img").wait_for()
@@ -163,7 +163,7 @@ def test_the_cell_again_shows_what_was_chosen(notebook):
     page.locator(".vlmlab-told").first.wait_for()
     assert page.locator(".vlmlab-told").first.inner_text() == told
     order = page.locator(".vlmlab-order select").first.evaluate("e => e.selectedOptions[0].label")
-    assert order.replace("\xa0", " ") == "low margin first"
+    assert order.replace("\xa0", " ") == "low margin"
 
 
 @pytest.mark.parametrize("theme", list(THEMES))
@@ -186,7 +186,7 @@ def test_the_same_as_a_page(browser, server, screenshots, theme):
             use(seen)
         page.locator(".vlmlab-sheet").scroll_into_view_if_needed()
         page.wait_for_timeout(500)
-        page.screenshot(path=screenshots / f"voila-{theme}.png")
+        page.screenshot(path=screenshots / f"voila-{theme}.png", full_page=True)
         assert page.locator("text=Traceback").count() == 0 and wrong == []
         assert [m for m in seen.said if "ERR_FAILED" not in m] == []
     finally:

@@ -38,8 +38,8 @@ ROWS = pd.DataFrame(
         ({"answer": "right"}, [0, 2]),
         ({"answer": "only B"}, [1, 3]),
         ({"answer": "only A"}, [0]),
-        ({"order": "low margin first"}, [3, 1, 2, 0]),
-        ({"order": "high r(x) first", "test": "base"}, [0, 1]),
+        ({"order": "low margin"}, [3, 1, 2, 0]),
+        ({"order": "high r(x)", "test": "base"}, [0, 1]),
         ({"text": "nothing like it"}, []),
     ],
 )
@@ -48,7 +48,7 @@ def test_filters(asked, numbers):
 
 
 def test_missing_r_comes_last_and_changes_nothing():
-    assert sheet.found(ROWS, "B", order="low r(x) first") == [0, 1, 2, 3]
+    assert sheet.found(ROWS, "B", order="low r(x)") == [0, 1, 2, 3]
 
 
 def test_what_is_told():

@@ -15,7 +15,7 @@ EDGE = 4  # pixels of the border
 CHOSEN, RIGHT, WRONG = (230, 159, 0), (0, 158, 115), (213, 94, 0)
 EVERY = "all"
 ANSWERS = {"all": EVERY, "right": "right", "wrong": "wrong"}
-ORDERS = ("as they come", "low margin first", "high margin first", "low r(x) first", "high r(x) first")
+ORDERS = ("as they come", "low margin", "high margin", "low r(x)", "high r(x)")
 
 
 def table(tests: Mapping[str, Split], readings: Mapping[tuple[str, str], Reading]) -> pd.DataFrame:
