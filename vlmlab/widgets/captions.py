@@ -94,7 +94,7 @@ class Texts(Frame):
         depth, heads = vlm.text.depth, int(vlm.text.blocks[0].attn.num_heads)
         wide = {"layout": {"width": "min(640px, 98%)"}}
         self.text = ipywidgets.Text(
-            self.kept.get("text", text), description="text", continuous_update=False, **wide
+            self.kept.get("words", text), description="text", continuous_update=False, **wide
         )
         self.layer = ipywidgets.IntSlider(
             min(self.kept.get("layer", depth), depth), 1, depth, description="block"
@@ -122,7 +122,7 @@ class Texts(Frame):
         row = end_attention(self.vlm, text).sel(layer=self.layer.value)
         row = row.mean("head") if self.head.value == 0 else row.isel(head=self.head.value - 1)
         self.pieces.value = tinted(tokens(self.vlm, text), row.values[1:])
-        self.remember(text=self.text.value, layer=self.layer.value, head=self.head.value)
+        self.remember(words=self.text.value, layer=self.layer.value, head=self.head.value)
 
     def cell(self) -> str:
         from .given import named
