@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env figures lab test test-lowest lint notebooks clean
+.PHONY: help env figures lab test test-browser test-lowest lint notebooks clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -25,6 +25,7 @@ help:
 	@echo "  make lab        open JupyterLab here, with this environment as the kernel of the notebooks"
 	@echo "                  (installs it the first time; LAB='--no-browser --port 8889' passes options on)"
 	@echo "  make test       run the fast tests, then every notebook with tiny settings"
+	@echo "  make test-browser  the explorers in a real JupyterLab and as a Voila page; needs Chromium"
 	@echo "  make test-lowest  the fast tests at the lowest versions of pyproject.toml, in an environment of its own"
 	@echo "  make lint       check the style of code and notebooks"
 	@echo "  make notebooks  clean the notebooks before a commit: no outputs, stable cell ids"
@@ -71,6 +72,9 @@ test: $(STAMP)
 	rm -rf $(SMOKE)
 	$(VENV)/bin/vlmlab reproduce --profile smoke --jobs $(JOBS) --runs $(SMOKE)
 	VLMLAB_PROFILE=smoke $(PY) -m pytest -n $(JOBS) --nbmake --nbmake-timeout=600 notebooks/*.ipynb
+
+test-browser: $(LAB_STAMP)
+	$(PY) -m pytest -m slow tests/browser/test_explorer_in_browser.py
 
 test-lowest:
 	.ci/lowest

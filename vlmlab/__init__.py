@@ -16,8 +16,24 @@ _ROOMS = {
     "open_run": "vlmlab.train.run",
     "capture": "vlmlab.capturing.capture",
     "roles": "vlmlab.capturing.capture",
+    "explore": "vlmlab.widgets.explorer",
+    "explore_generation": "vlmlab.widgets.generation",
+    "explore_patching": "vlmlab.widgets.patching",
+    "explore_text": "vlmlab.widgets.captions",
+    "explore_weights": "vlmlab.widgets.stages",
 }
-_SUBMODULES = ("capturing", "decode", "measures", "methods", "plots", "models", "tasks", "scores", "studies")
+_SUBMODULES = (
+    "capturing",
+    "decode",
+    "measures",
+    "methods",
+    "plots",
+    "models",
+    "tasks",
+    "scores",
+    "studies",
+    "widgets",
+)
 __all__ = [*_ROOMS, *_SUBMODULES]
 
 

@@ -20,21 +20,30 @@ def folders() -> list[Path]:
 
 
 def files() -> dict[str, Path]:
-    """Name -> file of all learners and of what they share."""
-    found = (p for folder in folders() for p in folder.glob("*.py") if not p.stem.startswith("_"))
-    return {p.stem: p for p in found}
+    """Name -> file of all learners and of what they share; where two have a name, the learner."""
+    found = {p.stem: p for folder in folders() for p in of(folder)}
+    return found | learner_files()
+
+
+def of(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("*.py") if not p.stem.startswith("_")]
+
+
+def learner_files() -> dict[str, Path]:
+    """Name -> file of the learners there are: what a room names in its `SHARED` is none."""
+    return {p.stem: p for folder in folders() for p in of(folder) if p.stem not in shared(folder)}
+
+
+def shared(folder: Path) -> set[str]:
+    """What the `__init__.py` of a room names in `SHARED`."""
+    start = folder / "__init__.py"
+    parts = ast.parse(start.read_text(encoding="utf-8")).body if start.is_file() else ()
+    return {name for part in parts if "SHARED" in names_of(part) for name in ast.literal_eval(part.value)}
 
 
 def learners() -> list[str]:
-    """The learners there are: what a room names in `SHARED` is none of its own."""
-    found = set()
-    for folder in folders():
-        start, shared = folder / "__init__.py", set()
-        for part in ast.parse(start.read_text(encoding="utf-8")).body if start.is_file() else ():
-            if "SHARED" in names_of(part):
-                shared |= {*ast.literal_eval(part.value)}
-        found |= {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")} - shared
-    return sorted(found)
+    """The names of all learners."""
+    return sorted(learner_files())
 
 
 def classes(path: Path) -> dict[str, ast.ClassDef]:

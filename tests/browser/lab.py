@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -52,7 +53,7 @@ class Server:
             path = folder / f"settings/@jupyterlab/{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(values))
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        self.url, self.token = f"http://127.0.0.1:{(port := free_port())}", secrets.token_hex(16)
         places = {"JUPYTER_DATA_DIR": folder / "data", "JUPYTER_CONFIG_DIR": folder / "config"}
         places |= {
             "JUPYTER_RUNTIME_DIR": folder / "runtime",
@@ -60,7 +61,7 @@ class Server:
         }
         places |= {"JUPYTERLAB_SETTINGS_DIR": folder / "settings"}
         places |= {"IPYTHONDIR": folder / "ipython", "PYTHONPATH": ROOT, "OMP_NUM_THREADS": 1}
-        options = ("ServerApp.token=", "ServerApp.password=", f"ServerApp.root_dir={self.work}")
+        options = (f"IdentityProvider.token={self.token}", f"ServerApp.root_dir={self.work}")
         options += ("LabApp.expose_app_in_browser=True", "LabApp.extension_manager=readonly")
         options += (f"ServerApp.port={port}", "ServerApp.ip=127.0.0.1")
         with (folder / "log").open("w") as log:
@@ -76,7 +77,7 @@ class Server:
     def wait(self) -> None:
         for _ in range(STARTS * 2):
             try:
-                urllib.request.urlopen(f"{self.url}/api/status", timeout=5).close()
+                urllib.request.urlopen(f"{self.url}/api/status?token={self.token}", timeout=5).close()
                 return
             except OSError:
                 if self.process.poll() is not None:
@@ -120,7 +121,7 @@ class Notebook:
         self.page = self.context.new_page()
         self.page.set_default_timeout(90_000)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(f"{server.url}/lab/tree/{name}?reset")
+        self.page.goto(f"{server.url}/lab/tree/{name}?reset&token={server.token}")
         self.page.wait_for_function(
             "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )

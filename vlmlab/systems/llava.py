@@ -43,10 +43,12 @@ class Llava(Prompted):
         eyes = CLIPVisionConfig(
             hidden_size=width, intermediate_size=width, num_hidden_layers=1, num_attention_heads=1
         )
+        # older versions keep that the kind of attention was chosen, but not which
+        own = {k: v for k, v in text.to_dict().items() if not k.startswith("_attn")}
         self.llava = LlavaForConditionalGeneration(
             LlavaConfig(
                 vision_config=eyes,
-                text_config=type(text)(**text.to_dict()),
+                text_config=type(text)(**own),
                 image_token_index=IMG,
                 image_seq_length=self.tokens,
                 vision_feature_layer=-1,

@@ -1,0 +1,47 @@
+"""A frozen model and a method with prompts, on a few images."""
+
+import pytest
+
+import vlmlab
+from vlmlab import registry
+
+
+@pytest.fixture(scope="session")
+def vlm():
+    return vlmlab.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def task():
+    return vlmlab.task("emoji/animals", protocol="base_to_new", shots=4, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tuned(vlm, task):
+    """MMRL++ as it starts: it has a prompt branch."""
+    cls = registry.find("mmrlpp")
+    base = task.base
+    return cls(vlm, list(base.classnames), base.template, cls.Config()).eval()
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """Nothing is chosen yet."""
+    from vlmlab.widgets import frame
+
+    monkeypatch.setattr(frame, "KEPT", {})
+
+
+@pytest.fixture
+def forgotten(fresh, monkeypatch):
+    """Nothing is read yet either."""
+    from vlmlab.widgets import reading
+
+    monkeypatch.setattr(reading, "READ", reading.Memory(reading.MEMORY))
+    monkeypatch.setattr(reading, "LOOKED", reading.Memory(reading.MEMORY))
+
+
+@pytest.fixture
+def both(vlm, tuned, task, fresh):
+    """An explorer of two models."""
+    return vlmlab.explore({"CLIP": vlm, "MMRL++": tuned}, task, samples=6)

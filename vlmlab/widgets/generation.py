@@ -1,0 +1,232 @@
+"""`explore_generation`: a model writes, and at every word one sees what its layers would have said."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .. import decode, plots
+from ..capturing.capture import capture
+from ..capturing.reducers import Kept
+from ..decode.language import Rows, language_of, module_of
+from .captions import tinted
+from .drawing import drawn, png
+from .frame import Frame, guarded, wrapping
+
+WORDS = 6  # drawn of each distribution
+IMAGE = "text.attn.probs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """What a model wrote and why. ids: (step,) of the new words; pieces: their texts. logits: (layer, step, word) that
+    each layer reads as before the word, layer 0 to depth. early: the layer that is contrasted, None without DoLa."""
+
+    ids: np.ndarray
+    pieces: list[str]
+    logits: Tensor
+    early: int | None
+    alpha: float
+
+    def log_p(self, step: int) -> tuple[Tensor, Tensor]:
+        """(word,) log-probabilities of the last layer, and those that were decoded from before any fusion."""
+        final = self.logits[-1, step].log_softmax(-1)
+        if self.early is None:
+            return final, final
+        return final, decode.contrast(self.logits[-1, step], self.logits[self.early, step], self.alpha)
+
+    def kept(self, step: int) -> int:
+        """How many words the plausibility constraint (APC) leaves."""
+        return int(decode.plausible(self.logits[-1, step], self.alpha).sum())
+
+
+def explore_generation(
+    model, inputs: Mapping[str, Tensor], tokens: int = 12, candidates=None, picture=None, tokenizer=None
+) -> "Generation":
+    """Word by word: what each layer would say, which words are plausible (APC), the contrast, and where a model that
+    reads an image looks; with switches for DoLa and the fusion.
+
+        model = vlmlab.load("smollm2-135m")
+        vlmlab.explore_generation(model, model.prompt("The capital of France is"))
+
+    model: a decoder that writes: a LanguageModel of vlmlab, or a module of transformers with its tokenizer=. inputs:
+    one text, as its processor returns it. tokens: how many are written. candidates: of `decode.candidates`, for the
+    fusion. picture: a PIL image to draw the attention on. Raises ValueError for several texts or an encoder-decoder.
+    """
+    module, tokenizer = module_of(model), tokenizer or getattr(model, "tokenizer", None)
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    if ids is None or len(ids) != 1:
+        raise ValueError(
+            "explore_generation takes the inputs of one text, with input_ids, as a processor returns them"
+        )
+    if getattr(module.config, "is_encoder_decoder", False):
+        raise ValueError(
+            f"{type(module).__name__} has an encoder and a decoder; a model that goes on writing is expected"
+        )
+    if tokenizer is None:
+        raise ValueError("the words need a tokenizer; pass tokenizer=")
+    return Generation(model, inputs, tokens, candidates, picture, tokenizer)
+
+
+def extended(inputs: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
+    """The inputs with the words that were written behind them; ids: (1, token) of both."""
+    more, shape = ids.shape[1] - inputs["input_ids"].shape[1], inputs["input_ids"].shape
+    found = {}
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == shape and name != "input_ids":
+            value = torch.cat([value, value.new_full((1, more), int(name == "attention_mask"))], dim=1)
+        found[name] = value
+    return found | {"input_ids": ids}
+
+
+def write(model, inputs, tokens: int, dola: decode.Dola, candidates=None, tokenizer=None) -> Written:
+    """Let a model write, then read every layer at every word that it wrote."""
+    language, module = language_of(model), module_of(model)
+    out = decode.generate(
+        model, inputs, dola, candidates, tokenizer=tokenizer, max_new_tokens=tokens, do_sample=False
+    )
+    new = out.shape[1] - inputs["input_ids"].shape[1]
+    if new < 1:
+        raise ValueError("the model wrote nothing; it ends at once")
+    layers = range(language.depth + 1)
+    with torch.no_grad(), Rows(language, layers, lambda x: x[:, -new - 1 : -1].clone()) as rows:
+        module(**extended(inputs, out))
+        logits = torch.stack([language.read(rows.rows[n][0], "normed") for n in layers])
+    ids = out[0, -new:].cpu().numpy()
+    pieces = [tokenizer.decode([int(i)]) for i in ids]
+    early = dola.language_layers(language.depth)[0] if dola.language else None
+    return Written(ids, pieces, logits, early, dola.apc_threshold)
+
+
+def looked_at(model, inputs, written: Written) -> xr.DataArray | None:
+    """Attention to the patches of the image before each word, the mean of heads, (layer, step, token); None for a
+    model without patches among its tokens."""
+    new = len(written.ids)
+    ids = torch.cat(
+        [inputs["input_ids"], torch.as_tensor(written.ids)[None].to(inputs["input_ids"].device)], 1
+    )
+
+    def rows(x, table):
+        return Kept(
+            x.float().mean(1)[:, -new - 1 : -1], ("sample", "word", "token"), {"token": table.axes["token"]}
+        )
+
+    record = capture(model, extended(inputs, ids), IMAGE, keep=rows, progress=False)
+    found = record[IMAGE].isel(sample=0)
+    patches = found["role"].values == "patch"
+    return found.isel(token=patches) if patches.any() else None
+
+
+def steps(written: Written, step: int, layer: int, tokenizer, looks=None, picture=None):
+    """A figure of one word: what the layers would say, what the last one and the contrast say, and where it looks."""
+    final, contrasted = written.log_p(step)
+    cols = 2 + (looks is not None)
+    fig, axes = plots.figure(2, 2.7, cols=cols)
+    plt.close(fig)
+    shares = written.logits[:, step].softmax(-1)
+    best = shares.amax(0).topk(min(WORDS, shares.shape[1])).indices.tolist()
+    names = [f"{tokenizer.decode([i]).strip() or '␣'} ({i})" for i in best]
+    coords = {"layer": np.arange(len(shares)), "word": names}
+    plots.lines(xr.DataArray(shares[:, best].cpu().numpy(), coords, ("layer", "word")), by="word", ax=axes[0])
+    axes[0].axvline(layer, color="0.35", linewidth=1.2)
+    axes[0].set(ylabel="probability", title="each layer would say", ylim=(0, None))
+    axes[0].legend(fontsize=7)
+    top = contrasted.topk(min(WORDS, int(contrasted.isfinite().sum()))).indices.tolist()[::-1]
+    for i, (values, name, role) in enumerate(
+        ((final, "last layer", "patch"), (contrasted, "decoded from", "cls"))
+    ):
+        colour = plots.colour(role)
+        axes[1].barh(
+            np.arange(len(top)) + (i - 0.5) * 0.4, values[top].exp().cpu(), 0.38, color=colour, label=name
+        )
+    axes[1].set_yticks(range(len(top)), [f"{tokenizer.decode([i]).strip() or '␣'} ({i})" for i in top])
+    axes[1].set(xlim=(0, None), xlabel="probability", title=f"plausible: {written.kept(step):,} words")
+    axes[1].legend(fontsize=7)
+    if looks is not None:
+        weights = looks.sel(layer=max(1, layer)).isel(word=step)
+        plots.overlay(np.asarray(picture), weights, ax=axes[2], title=f"looks, block {max(1, layer)}")
+    plots.style.plain_text(fig)
+    return fig
+
+
+class Generation(Frame):
+    """The widget that `explore_generation` returns."""
+
+    def __init__(self, model, inputs, tokens, candidates, picture, tokenizer):
+        super().__init__(f"{type(module_of(model)).__name__} writing", (str(inputs["input_ids"].tolist()),))
+        self.model, self.inputs, self.tokens, self.candidates = model, inputs, tokens, candidates
+        self.picture, self.tokenizer, self.pixels = picture, tokenizer, None
+        depth, kept, plan = language_of(model).depth, self.kept, decode.Dola()
+        self.dola = ipywidgets.Checkbox(kept.get("dola", True), description="DoLa", indent=False)
+        self.fusion = ipywidgets.Checkbox(
+            kept.get("fusion", True), description="fusion", indent=False, disabled=candidates is None
+        )
+        early = kept.get("early", plan.language_layers(depth)[0])
+        self.early = ipywidgets.IntSlider(
+            early, 0, depth - 1, description="contrast", continuous_update=False
+        )
+        self.alpha = ipywidgets.FloatSlider(
+            kept.get("alpha", plan.apc_threshold),
+            min=0,
+            max=1,
+            step=0.05,
+            description="APC",
+            continuous_update=False,
+        )
+        self.word = ipywidgets.IntSlider(1, 1, 1, description="word")
+        self.layer = ipywidgets.IntSlider(min(kept.get("layer", depth), depth), 0, depth, description="layer")
+        self.text = ipywidgets.HTML()
+        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        for name in ("dola", "fusion", "early", "alpha", "word", "layer", "image"):
+            getattr(self, name).add_class(f"vlmlab-generation-{name}")
+        switches = wrapping(self.dola, self.early, self.alpha, self.fusion)
+        self.fill(switches, self.text, wrapping(self.word, self.layer), self.image)
+        self.rewrite()
+        for control in (self.dola, self.fusion, self.early, self.alpha):
+            control.observe(lambda _: self.rewrite(), "value")
+        for control in (self.word, self.layer):
+            control.observe(lambda _: self.draw(), "value")
+
+    def settings(self) -> decode.Dola:
+        strength = decode.Dola().fusion_strength if self.fusion.value and self.candidates is not None else 0.0
+        if not self.dola.value:
+            return decode.Dola(language=False, apc_threshold=self.alpha.value, fusion_strength=strength)
+        return decode.Dola(
+            contrast_layer=self.early.value, apc_threshold=self.alpha.value, fusion_strength=strength
+        )
+
+    @guarded
+    def rewrite(self) -> None:
+        """Write again with other settings."""
+        self.say("writing …")
+        self.written = write(
+            self.model, self.inputs, self.tokens, self.settings(), self.candidates, self.tokenizer
+        )
+        self.looks = None if self.picture is None else looked_at(self.model, self.inputs, self.written)
+        self.say()
+        self.word.max = len(self.written.ids)
+        self.word.value = min(self.kept.get("word", 1), self.word.max)
+        self.remember(
+            dola=self.dola.value, fusion=self.fusion.value, early=self.early.value, alpha=self.alpha.value
+        )
+        self.draw()
+
+    @guarded
+    def draw(self) -> None:
+        step, layer = self.word.value - 1, self.layer.value
+        figure = steps(self.written, step, layer, self.tokenizer, self.looks, self.picture)
+        self.pixels = drawn(figure).pixels
+        self.image.value = png(self.pixels)
+        chosen = np.array(
+            [self.written.log_p(i)[0][int(w)].exp().item() for i, w in enumerate(self.written.ids)]
+        )
+        self.text.value = tinted(self.written.pieces, chosen)
+        self.remember(word=self.word.value, layer=layer)
+
+    def pictures(self) -> list[np.ndarray]:
+        return [] if self.pixels is None else [self.pixels]

@@ -1,0 +1,166 @@
+"""Where a token looks: block, head and token to choose, and attention over the image, a click away from another patch."""
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .. import plots
+from ..methods.method import Method
+from . import attending
+from .clickable import MOST, Clickable
+from .drawing import painted, png
+from .frame import labelled, wrapping
+
+SIDES = {1: 288, 2: 208}  # number of models -> pixels of a picture under attention
+MEAN = "mean"
+
+
+class Looking(ipywidgets.VBox):
+    """One picture a model, and one of the difference of two whose patches agree.
+
+    kept: what was chosen before. moved() is called when a control moved, copy() by the button.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], kept: Mapping, moved: Callable, copy: Callable):
+        self.depth = max(m.vlm.image.depth for m in methods.values())
+        self.heads = max(int(m.vlm.image.blocks[0].attn.num_heads) for m in methods.values())
+        self.side, self.kept, self.moved = SIDES[len(methods)], kept, moved
+        self.settled = True  # False while controls are set by what was chosen
+        self.views: list[Clickable] = []
+        self.gap = None
+        self.controls(kept)
+        button = ipywidgets.Button(description="copy as code", layout={"width": "120px"})
+        button.tooltip = "show the cell that draws this as a static figure"
+        button.on_click(lambda _: copy())
+        self.row, self.caption = wrapping(grid_gap="8px"), ipywidgets.HTML()
+        choices = wrapping(self.layer, self.head, self.query, self.same)
+        layout = {"flex": "1 1 420px", "min_width": "300px"}
+        super().__init__([choices, self.row, self.caption, button], layout=layout)
+
+    def controls(self, kept: Mapping) -> None:
+        said = {"style": {"description_width": "3.5em"}, "layout": {"width": "300px"}}
+        layer, head = min(kept.get("layer", self.depth), self.depth), min(kept.get("head", 0), self.heads)
+        self.layer = ipywidgets.IntSlider(layer, 1, self.depth, description="block", **said)
+        options = [(MEAN, 0), *((str(n), n) for n in range(1, self.heads + 1))]
+        self.head = ipywidgets.SelectionSlider(options=options, value=head, description="head", **said)
+        self.query = ipywidgets.Dropdown(description="looks", **said)
+        text = "one colour scale for all blocks"
+        self.same = ipywidgets.Checkbox(
+            kept.get("same", True), description=text, indent=False, layout={"width": "260px"}
+        )
+        for name in ("layer", "head", "query", "same"):
+            control = getattr(self, name)
+            control.add_class(f"vlmlab-{name}")
+            control.observe(lambda _: self.moved() if self.settled else None, "value")
+
+    @property
+    def chosen(self) -> dict:
+        """What the controls say."""
+        return {name: getattr(self, name).value for name in ("layer", "head", "query", "same")}
+
+    def show(self, probs: Mapping[str, xr.DataArray], seen: Mapping[str, np.ndarray]) -> None:
+        """Take another image: attention (layer, head, query, token) and the image as each model gets it."""
+        self.probs, self.seen = probs, seen
+        there = {text: q for p in probs.values() for text, q in attending.queries(p).items()}
+        if dict(self.query.options or ()) != there:
+            before = self.query.value or self.kept.get("query")
+            self.settled = False
+            self.query.options = list(there.items())
+            self.query.value = before if before in there.values() else next(iter(there.values()))
+            self.settled = True
+        grids = [grid_of(p) for p in probs.values()]
+        if [view.patches for view in self.views] != grids:
+            self.lay_out(grids)
+
+    def lay_out(self, grids: list[tuple[int, int]]) -> None:
+        """A picture with a button on each patch for each model, and room for the difference."""
+        self.views = [self.view(i, grid) for i, grid in enumerate(grids)]
+        named = [ipywidgets.VBox([labelled(n), v]) for n, v in zip(self.probs, self.views)]
+        self.gap = None
+        if len(grids) == 2 and grids[0] == grids[1]:
+            wide, tall = (f"{n}px" for n in self.views[0].size)
+            self.gap = ipywidgets.Image(format="png", layout={"width": wide, "height": tall})
+            self.gap.add_class("vlmlab-gap")
+            text = f"{' − '.join(self.probs)}: red: the first looks more"
+            named.append(ipywidgets.VBox([labelled(text), self.gap]))
+        self.row.children = tuple(named)
+
+    def view(self, number: int, grid: tuple[int, int]) -> Clickable:
+        """A picture with a place a patch; of more patches than a page holds, none."""
+        rows, columns = grid if grid[0] * grid[1] <= MOST else (1, 1)
+        wide = self.side if columns >= rows else round(self.side * columns / rows)
+        tall = round(wide * rows / columns)
+        view = Clickable(rows, columns, wide, tall, lambda cell: self.look(cell, columns))
+        view.patches = grid
+        view.add_class(f"vlmlab-picture-{number}")
+        here = {r * columns + c: f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)}
+        view.name(here if (rows, columns) == grid else {})
+        return view
+
+    def look(self, cell: int, columns: int) -> None:
+        """The patch that was clicked becomes the one that looks."""
+        text = f"patch in row {cell // columns + 1}, column {cell % columns + 1}"
+        if text in dict(self.query.options):
+            self.query.value = dict(self.query.options)[text]
+
+    def draw(self) -> None:
+        at, said, grids = self.chosen, [], []
+        for (name, p), view in zip(self.probs.items(), self.views):
+            weights = attending.weights_of(p, at["query"], at["layer"], at["head"])
+            there = bool(np.isfinite(weights).any())
+            most = attending.brightest(p, at["query"], at["head"]) if at["same"] else None
+            view.show(under(self.seen[name], weights if there else None, view.size, most))
+            grids.append(attending.as_grid(weights))
+            lacks = f"{name} has no such token in block {at['layer']}"
+            said.append(f"{name} looks at {summed(weights)}" if there else lacks)
+        if self.gap is not None:
+            gap = grids[0] - grids[1]
+            there = bool(np.isfinite(gap).any())
+            self.gap.layout.visibility = "visible" if there else "hidden"
+            if there:
+                self.gap.value = png(difference(gap, self.views[0].size))
+                said.append(f"largest difference {float(abs(gap).max()):.3f}")
+        self.caption.value = labelled("; ".join(said)).value
+
+
+def grid_of(probs: xr.DataArray) -> tuple[int, int]:
+    """Rows and columns of patches. ValueError for a model whose tokens are on no grid."""
+    if "row" not in probs.coords:
+        raise ValueError("the patches of this model stand on no grid, so nothing can be drawn over the image")
+    return int(probs["row"].max()) + 1, int(probs["col"].max()) + 1
+
+
+def under(picture: np.ndarray, weights: xr.DataArray | None, size: tuple[int, int], most) -> np.ndarray:
+    """A picture under attention, without any margin, in so many pixels; None for the picture alone."""
+    plots.use()
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
+    ax = figure.add_axes((0, 0, 1, 1))
+    if weights is None:
+        ax.imshow(picture, extent=(0, 1, 0, 1), aspect="auto")
+        ax.set_axis_off()
+    else:
+        plots.overlay(picture, weights, ax=ax, vmax=most)
+        ax.set_aspect("auto")
+    return painted(figure, 100)
+
+
+def difference(gap: xr.DataArray, size: tuple[int, int]) -> np.ndarray:
+    """(row, column) from blue (the second looks more) over white to red (the first does), without any margin."""
+    most = float(abs(gap).max()) or 1.0
+    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
+    ax = figure.add_axes((0, 0, 1, 1))
+    plots.matrix(gap, ax, vmin=-most, vmax=most, cmap="RdBu_r", colorbar=False)
+    ax.set_aspect("auto")
+    ax.set_axis_off()
+    return painted(figure, 100)
+
+
+def summed(weights: xr.DataArray) -> str:
+    """'patches 71%, prompt tokens 12%': how much of the attention each role gets."""
+    by_role: dict[str, float] = {}
+    for role, value in zip(weights["role"].values.tolist(), np.nan_to_num(weights.values).tolist()):
+        by_role[role] = by_role.get(role, 0.0) + value
+    return ", ".join(f"{plots.label(role)} {share:.0%}" for role, share in by_role.items())
