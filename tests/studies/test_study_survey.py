@@ -90,7 +90,7 @@ def test_captioner_and_filter_have_not_read_what_they_judge(study):
 
 @pytest.mark.parametrize(
     "method",
-    ["moco_watched", "resnet", "transformer", "bert", "albef", "blip", "blip_bootstrapped", "language"]
+    ["moco", "resnet", "transformer", "bert", "albef", "blip", "blip_bootstrapped", "language"]
     + ["flamingo", "blip2", "llava"],
 )
 def test_the_paper_profile_has_the_sizes_of_the_papers(study, method):

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 
 from .. import feeds
 from ..learner import Batch, Stage
-from ..schema import Amount, Count
+from ..schema import Amount, Count, Whole
 from . import momentum
 from .residual import ResidualNet
 from .system import Share, System
@@ -33,7 +33,7 @@ class Moco(System):
     @dataclasses.dataclass(frozen=True)
     class Config:
         """momentum: m of the key encoder. joint: of keys and queries. encoder: a residual network of three stages, or the
-        paper's ResNet-50."""
+        paper's ResNet-50. probe: images whose keys are made anew in every step, to tell how far they drift; 0 for none."""
 
         image: Count = 32
         encoder: Literal["small", "resnet50"] = "small"
@@ -41,6 +41,7 @@ class Moco(System):
         queue: Count = 960
         momentum: Share = 0.99
         temperature: Amount = 0.1
+        probe: Whole = 32
 
     @dataclasses.dataclass(frozen=True)
     class Options(System.Options):
@@ -58,6 +59,7 @@ class Moco(System):
         self.query = encoder(config)
         self.key = momentum.frozen_copy(self.query)
         self.queue = momentum.Queue(config.queue, config.joint)
+        self.drift = momentum.Drift(config.probe, config.image, config.joint)
 
     @classmethod
     def real(cls) -> Config:
@@ -83,12 +85,15 @@ class Moco(System):
 
     def beside(self, batch: Batch, terms) -> dict[str, Tensor]:
         """accuracy: share of queries that find their key first; positive, negative: mean similarity to the key, and to
-        the nearest of the queue; apart: distance of the two encoders' parameters."""
+        the nearest of the queue; apart: distance of the two encoders' parameters; drift 1, drift 2, ...: see
+        `momentum.Drift`."""
+        drift = self.drift(self.key, batch["key"]) if self.config.probe else {}
         return {
             "accuracy": (self.similarity.argmax(1) == 0).float().mean(),
             "positive": self.similarity[:, 0].mean(),
             "negative": self.similarity[:, 1:].amax(1).mean(),
             "apart": momentum.distance(self.key, self.query),
+            **drift,
         }
 
     @torch.no_grad()

@@ -50,7 +50,7 @@ def test_terms_are_told_by_stage_and_without_what_is_logged_beside_them(pairs, t
 
 def test_what_neither_writes_nor_reads(tmp_path):
     one = few(vlmlab.task("shapes/one", protocol="few_shot"))
-    run = vlmlab.fit("moco_watched", {}, one, out=tmp_path, steps=2, batch=8, image=16, queue=16)
+    run = vlmlab.fit("moco", {}, one, out=tmp_path, steps=2, batch=8, image=16, queue=16)
     found = systems.facts(Run(run.path).attach({}, one), one)
     assert (found["writes"], found["example"], found["tokens"]) == ("no", "", None)
     assert found["losses"] == "pretrain: nce"  # accuracy and drift are no terms

@@ -9,11 +9,7 @@ from ...systems.system import System
 from ...train.run import Run
 from ...train.run_folder import RunFolder
 
-NAMES = {
-    "zero_shot": "clip",
-    "linear_probe": "vit",
-    "moco_watched": "moco",
-}  # learner -> the system it stands for
+NAMES = {"zero_shot": "clip", "linear_probe": "vit"}  # learner -> the system it stands for
 MASK = "[MASK]"
 
 # what a learner may offer -> how it writes, and a call that shows it; the first that there is

@@ -5,7 +5,6 @@ import torch
 
 import vlmlab
 from vlmlab.systems.moco import Moco
-from vlmlab.systems.moco_watched import MocoWatched
 
 SMALL = {"image": 16, "joint": 16, "queue": 24}
 
@@ -13,13 +12,13 @@ SMALL = {"image": 16, "joint": 16, "queue": 24}
 @pytest.mark.parametrize("m", [0.0, 0.9, 1.0])
 def test_drift_is_that_of_the_key_encoder(m):
     torch.manual_seed(0)
-    model = MocoWatched({}, Moco.Config(**SMALL, momentum=m))
+    model = Moco({}, Moco.Config(**SMALL, momentum=m))
     views = {name: torch.randn(8, 3, 16, 16) for name in ("query", "key")}
     seen, logged = [], []
     for _ in range(4):
         terms = model.losses(views)
         statistics = {name: value.clone() for name, value in model.key.named_buffers()}
-        seen.append(model.keys_of_probe())
+        seen.append(model.drift.keys(model.key))
         logged.append(model.beside(views, terms))
         assert all(torch.equal(value, statistics[name]) for name, value in model.key.named_buffers())
         with torch.no_grad():
@@ -35,22 +34,23 @@ def test_drift_is_that_of_the_key_encoder(m):
 
 def test_it_trains_as_moco_does_and_goes_on_after_a_stop(one, tmp_path, monkeypatch):
     settings = {"steps": 6, "batch": 8, "save_every": 3, **SMALL}
-    plain = vlmlab.fit("moco", {}, one, out=tmp_path, **settings)
-    run = vlmlab.fit("moco_watched", {}, one, out=tmp_path, **settings)
+    plain = vlmlab.fit("moco", {}, one, out=tmp_path, **settings, probe=0)
+    run = vlmlab.fit("moco", {}, one, out=tmp_path, **settings)
     own = run.model.own()
-    assert all(torch.equal(value, own[name]) for name, value in plain.model.own().items())
-    count, losses = iter(range(100)), MocoWatched.losses
+    same = {n: v for n, v in plain.model.own().items() if not n.startswith("drift.")}
+    assert len(same) > 9 and all(torch.equal(value, own[name]) for name, value in same.items())
+    count, losses = iter(range(100)), Moco.losses
 
     def killed(self, batch, stage=None):
         if next(count) == 4:
             raise KeyboardInterrupt
         return losses(self, batch, stage)
 
-    monkeypatch.setattr(MocoWatched, "losses", killed)
+    monkeypatch.setattr(Moco, "losses", killed)
     with pytest.raises(KeyboardInterrupt):
-        vlmlab.fit("moco_watched", {}, one, out=tmp_path / "again", **settings)
+        vlmlab.fit("moco", {}, one, out=tmp_path / "again", **settings)
     monkeypatch.undo()
-    again = vlmlab.fit("moco_watched", {}, one, out=tmp_path / "again", **settings)
+    again = vlmlab.fit("moco", {}, one, out=tmp_path / "again", **settings)
     assert again.metrics.equals(run.metrics) and "drift 4" in run.metrics
 
 
