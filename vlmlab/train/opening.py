@@ -14,7 +14,8 @@ from .tensor_files import load_own, read_tensors
 
 
 def by_role(learner: type[Learner], models) -> dict:
-    """Models by role from what a user gave: one model, a dict, or nothing. ValueError names the roles."""
+    """Models by role, in the learner's order, from what a user gave: one model, a dict, or nothing. ValueError names the
+    roles."""
     need = learner.models_needed
     if models is None:
         models = {}
@@ -35,7 +36,7 @@ def by_role(learner: type[Learner], models) -> dict:
             raise ValueError(
                 f"the {role} is thawed; give fit the frozen model, the learner thaws a copy of its own"
             )
-    return models
+    return {role: models[role] for role in need}
 
 
 def standing(model):
