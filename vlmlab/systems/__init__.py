@@ -2,6 +2,7 @@
 file each."""
 
 SHARED = (  # by several of them
+    "aligned",
     "between",
     "capfilt",
     "decoding",

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 
 from ..learner import Batch, Stage
 from ..schema import Amount, Count, Whole
-from . import layers, matching, momentum
+from . import layers
+from .aligned import Aligned
 from .masking import corrupted, masked_loss
 from .system import Share, System, ramped
 from .words import MASK, SPECIAL
 
-TEMPERATURES = 0.001, 0.5  # limits of the learnt one
 
-
-class Albef(System):
+class Albef(Aligned):
     """Finds texts for images, tells pairs apart, fills in masked words."""
 
     differs = "whole words of the training texts for WordPiece; starts from nothing, not from DeiT and BERT"
@@ -63,10 +62,7 @@ class Albef(System):
                 f"the fusion, behind which only [CLS] is read"
             )
         self.online = Encoders(config)
-        self.teacher = momentum.frozen_copy(self.online)
-        self.itm = nn.Linear(config.width, 2)
-        self.temperature = nn.Parameter(torch.tensor(0.07))
-        self.image_queue, self.text_queue = (momentum.Queue(config.queue, config.joint) for _ in range(2))
+        self.build_matching(config)
 
     @classmethod
     def real(cls) -> Config:
@@ -88,11 +84,7 @@ class Albef(System):
         with torch.no_grad():
             slow_seen = self.teacher.see(images)
             self.keys = self.teacher.aligned(slow_seen, self.teacher.read(ids, real))
-        queues = self.image_queue.rows, self.text_queue.rows
-        itc = matching.contrast(fast, self.keys, queues, self.temperature, alpha)
-        with torch.no_grad():
-            logits = fast[0] @ self.keys[1].T / self.temperature
-            chosen = matching.to_match(logits, matching.equal(batch["text"], logits.device))
+        itc, chosen = self.itc(fast, alpha), self.to_match(fast, batch["text"])
         fused = self.online.fuse(read[chosen[1]], real[chosen[1]], seen[chosen[0]])
         itm = F.cross_entropy(self.itm(fused[:, 0]), chosen[2])
         hidden = corrupted(ids, len(self.words))
@@ -102,31 +94,13 @@ class Albef(System):
         mlm = masked_loss(logits, hidden.labels, soft, alpha)
         return {"itc": itc, "itm": itm, "mlm": mlm}
 
-    @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:
-        """The teacher follows, the queues take in what it made, the temperature stays within limits."""
-        momentum.follow(self.teacher, self.online, self.config.momentum)
-        self.image_queue.push(self.keys[0])
-        self.text_queue.push(self.keys[1])
-        self.temperature.clamp_(*TEMPERATURES)
+        self.follow(self.config.momentum)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, token, width) of texts that look at images, see `inputs`."""
         read = self.online.read(input_ids, attention_mask)
         return self.online.fuse(read, attention_mask, self.online.see(pixel_values))
-
-    def encode_image(self, images: Tensor) -> Tensor:
-        """images (batch, 3, height, width), preprocessed -> (batch, joint), unit length."""
-        return F.normalize(self.online.image_joint(self.online.see(images)[:, 0]), dim=1)
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """texts -> (text, joint), unit length."""
-        return F.normalize(self.online.text_joint(self.online.read(*self.ids(texts))[:, 0]), dim=1)
-
-    def match(self, images: Tensor, texts: list[str]) -> Tensor:
-        """(batch,) logits of whether each text belongs to its image."""
-        fused = self(images, *self.ids(texts))
-        return self.itm(fused[:, 0]) @ torch.tensor([-1.0, 1.0], device=self.device)
 
     def fill(self, images: Tensor, texts: list[str]) -> list[str]:
         """Each text with the likeliest word at every [MASK], given its image."""
@@ -135,14 +109,7 @@ class Albef(System):
         best = logits[..., len(SPECIAL) :].argmax(2) + len(SPECIAL)
         return [self.words.text(row[1:]) for row in torch.where(ids == MASK, best, ids).tolist()]
 
-    def relevance(self, images: Tensor, texts: list[str]) -> Tensor:
-        """(batch, rows, columns): where the fusion looked to find that text and image match, mean over words it knows."""
-        asked, side = self.ids(texts)[0] >= len(SPECIAL), self.config.image // self.config.patch
-        score = lambda: self.match(images.clone(), texts)
-        return layers.relevance(self.looking(), score, asked, (side, side))
-
     def looking(self) -> layers.Attention:
-        """The attention from words to the image that `relevance` reads."""
         return self.online.fusion[self.config.relevance_layer].cross
 
 

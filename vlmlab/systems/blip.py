@@ -14,19 +14,17 @@ from torch import Tensor, nn
 
 from ..learner import Batch, Stage
 from ..schema import Amount, Count, Whole
-from . import layers, matching, momentum
+from . import layers
+from .aligned import Aligned
 from .system import Share, ramped
-from .words import DEC, ENC, SPECIAL
+from .words import DEC, ENC
 from .writing import Writer
 
-FLOOR = 1e-4  # added to the weights by which hard negatives are drawn
-TEMPERATURES = 0.001, 0.5  # limits of the learnt one
 
-
-class Blip(Writer):
+class Blip(Aligned, Writer):
     """Finds texts for images, tells pairs apart, writes captions."""
 
-    first = DEC
+    first, begins, floor = DEC, ENC, 1e-4
 
     differs = "whole words of the training texts for WordPiece; starts from nothing, not from ViT and BERT"
 
@@ -77,10 +75,7 @@ class Blip(Writer):
         self.tie()
         self.head = layers.WordHead(self.online.embedding.words)
         layers.initialise(self.head, config.width)
-        self.teacher = momentum.frozen_copy(self.online)
-        self.itm = nn.Linear(config.width, 2)
-        self.temperature = nn.Parameter(torch.tensor(0.07))
-        self.image_queue, self.text_queue = (momentum.Queue(config.queue, config.joint) for _ in range(2))
+        self.build_matching(config)
 
     def tie(self) -> None:
         """The decoder has the encoder's cross-attention and MLPs, with their norms."""
@@ -104,24 +99,21 @@ class Blip(Writer):
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """itc, itm and lm of image (batch, 3, height, width), text, alpha and smoothing."""
         seen, texts = self.online.see(batch["image"]), batch["text"]
-        found = self.aligned(batch, seen) if "itc" in self.objectives else {}
+        found = self.matched(batch, seen) if "itc" in self.objectives else {}
         if "lm" in self.objectives:
             found["lm"] = self.lm_loss(texts, seen, batch.get("smoothing", 0.0))
         return found
 
-    def aligned(self, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
+    def matched(self, batch: Batch, seen: Tensor) -> dict[str, Tensor]:
         """itc and itm."""
         texts = batch["text"]
         fast = self.online.joints(seen, self.online.read(*self.ids(texts)))
         with torch.no_grad():
             slow = self.teacher.see(batch["image"])
             self.keys = self.teacher.joints(slow, self.teacher.read(*self.ids(texts)))
-        queues = self.image_queue.rows, self.text_queue.rows
-        itc = matching.contrast(fast, self.keys, queues, self.temperature, batch["alpha"])
-        with torch.no_grad():
-            logits = fast[0] @ self.keys[1].T / self.temperature
-            images, words, labels = matching.to_match(logits, matching.equal(texts, logits.device), FLOOR)
-        ids, real = self.ids(texts, first=ENC)
+        itc = self.itc(fast, batch["alpha"])
+        images, words, labels = self.to_match(fast, texts)
+        ids, real = self.ids(texts, first=self.begins)
         fused = self.online.read(ids[words], real[words], seen[images])
         return {"itc": itc, "itm": F.cross_entropy(self.itm(fused[:, 0]), labels)}
 
@@ -131,14 +123,9 @@ class Blip(Writer):
     def write(self, ids: Tensor, real: Tensor, seen: Tensor | None = None) -> Tensor:
         return self.head(self.decoder(self.online.embedding(ids), real, seen))
 
-    @torch.no_grad()
     def after_step(self, stage: Stage, step: int) -> None:
-        """The teacher follows, the queues take in what it made, the temperature stays within limits."""
         if "itc" in self.objectives:
-            momentum.follow(self.teacher, self.online, self.sizes.momentum)
-            self.image_queue.push(self.keys[0])
-            self.text_queue.push(self.keys[1])
-            self.temperature.clamp_(*TEMPERATURES)
+            self.follow(self.sizes.momentum)
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """(batch, token, width) of texts that look at images, see `inputs`."""
@@ -148,24 +135,8 @@ class Blip(Writer):
         """(batch, token, vocabulary) logits of the decoder, see `inputs`."""
         return self.write(input_ids, attention_mask, self.online.see(pixel_values))
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """images (batch, 3, height, width), preprocessed -> (batch, joint), unit length."""
-        return F.normalize(self.online.image_joint(self.online.see(images)[:, 0]), dim=1)
-
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """texts -> (text, joint), unit length."""
-        return F.normalize(self.online.text_joint(self.online.read(*self.ids(texts))[:, 0]), dim=1)
-
-    def match(self, images: Tensor, texts: list[str]) -> Tensor:
-        """(batch,) logits of whether each text belongs to its image; above 0 it does."""
-        fused = self(images, *self.ids(texts, first=ENC))
-        return self.itm(fused[:, 0]) @ torch.tensor([-1.0, 1.0], device=self.device)
-
-    def relevance(self, images: Tensor, texts: list[str]) -> Tensor:
-        """(batch, rows, columns): where the encoder looked to find that text and image match, mean over words it knows."""
-        asked, side = self.ids(texts)[0] >= len(SPECIAL), self.sizes.image // self.sizes.patch
-        attention = self.online.text[self.sizes.relevance_layer].cross
-        return layers.relevance(attention, lambda: self.match(images.clone(), texts), asked, (side, side))
+    def looking(self) -> layers.Attention:
+        return self.online.text[self.sizes.relevance_layer].cross
 
 
 class Encoders(nn.Module):
