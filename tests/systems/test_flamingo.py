@@ -38,6 +38,12 @@ def run(tiny, language, pairs, tmp_path_factory):
     return vlmlab.fit("flamingo", models, pairs, out=out, steps=6, batch=8, save_every=3, **SMALL)
 
 
+def test_models_are_named_in_any_order(run, tiny, language, pairs, tmp_path):
+    models = {"language": language, "vlm": tiny}
+    again = vlmlab.fit("flamingo", models, pairs, out=tmp_path, steps=6, batch=8, save_every=3, **SMALL)
+    assert again.path.name == run.path.name and again.metrics.equals(run.metrics)
+
+
 @torch.no_grad()
 def test_with_gates_closed_it_is_its_language_model_to_the_bit(tiny, language):
     model, images = made(tiny, language), torch.randn(2, 3, 64, 64)

@@ -75,6 +75,8 @@ class Gallery(ipywidgets.VBox):
     def take(self, rows, tests, kept: dict) -> None:
         """Show another table, with what was chosen before where that still exists."""
         self.rows, self.tests = rows, tests
+        lines = min(sheet.ROWS, -(-len(rows) // sheet.COLUMNS))  # no empty ones below a few images
+        self.cells.layout.height, self.cells.layout.overflow = f"{lines * sheet.SIDE}px", "hidden"
         self.filters["test"].options = [sheet.EVERY, *tests]
         names = dict.fromkeys(n for n in rows["name"] if n)
         self.filters["name"].options = [sheet.EVERY, *sorted(names)]
