@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def executable() -> str:
 
 
 class Voila:
-    """The server, in the folder of a Lab, whose settings and kernel it takes. profile: of the notebook."""
+    """The server, in the folder of a Lab, whose settings and kernel it takes."""
 
     def __init__(self, server: lab.Server, notebook: str, theme: str = "light"):
         program = executable()
