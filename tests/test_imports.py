@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "distill": ("models",),
     "decode": ("models",),
     "mini": ("models", "tasks"),
-    "systems": ("tasks",),
+    "systems": ("models", "tasks"),
     "tasks": (),
     "scores": ("tasks",),
     "train": ("models", "methods", "distill", "decode", "mini", "systems", "tasks", "scores"),

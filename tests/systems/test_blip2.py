@@ -17,7 +17,6 @@ TEXTS = ["a small red circle", "a large blue heart left of a small red circle"]
 def made(tiny, language, **config):
     torch.manual_seed(0)
     model = Blip2({"vlm": tiny, "language": language.model}, Blip2.Config(**SMALL | config)).eval()
-    model.prepared = {"words": language.model.prepared["words"]}
     return model
 
 

@@ -19,7 +19,6 @@ TEXTS = ["a small red circle", "a large blue heart left of a small red circle"]
 def made(tiny, language, **config):
     torch.manual_seed(0)
     model = Flamingo({"vlm": tiny, "language": language.model}, Flamingo.Config(**SMALL | config))
-    model.prepared = {"words": language.model.prepared["words"]}
     return model
 
 

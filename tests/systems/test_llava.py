@@ -16,7 +16,6 @@ SETTINGS = {"steps": 4, "instruct_steps": 4, "batch": 8, "save_every": 2}
 def made(tiny, language):
     torch.manual_seed(0)
     model = Llava({"vlm": tiny, "language": language.model}, Llava.Config()).eval()
-    model.prepared = {"words": language.model.prepared["words"]}
     return model
 
 

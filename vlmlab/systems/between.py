@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from .. import feeds
 from ..learner import Batch, Feed, Stage
+from ..models.huggingface import LanguageModel
+from .elsewhere import Elsewhere
 from .language import Language
-from .words import IMG
+from .words import IMG, Words
 from .writing import Writer
 
 KEPT = 2**30  # numbers of all training images that are kept rather than computed again
@@ -19,14 +21,17 @@ KEPT = 2**30  # numbers of all training images that are kept rather than compute
 class Between(Writer):
     """Lets a language model that has read captions write about images.
 
-    models: vlm, whose image tower is read before its last block, and language, a run of `language`. Both stay as they
-    are, and are no part of what a run keeps.
+    models: vlm, whose image tower is read before its last block, and language, a run of `language` or a model from
+    elsewhere, such as smollm2-135m. Both stay as they are, and are no part of what a run keeps.
     """
 
     models_needed = ("vlm", "language")
+    language: Language | Elsewhere  # frozen, and no module of it
 
     def __init__(self, models, config):
         super().__init__(models, config)
+        given = self.loaded[1]
+        self.__dict__["language"] = Elsewhere(given) if isinstance(given, LanguageModel) else given
         self.sizes, self.kept = self.language.sizes, None
         for name in ("image_size", "mean", "std", "preprocess"):
             setattr(self, name, getattr(self.vision, name))
@@ -36,13 +41,13 @@ class Between(Writer):
         return self.loaded[0]
 
     @property
-    def language(self) -> Language:
-        return self.loaded[1]
+    def words(self) -> Words:
+        """Those of its language model."""
+        return self.language.words
 
     def prepare(self, task) -> dict:
-        """The words of its language model."""
         self.read_by(task)
-        return {"words": self.language.prepared["words"]}
+        return {}
 
     def see(self, images: Tensor) -> Tensor:
         """(batch, token, width): tokens of images (batch, 3, height, width) before the last block, class tokens first."""

@@ -1,5 +1,6 @@
 """A residual network for small images, its shortcuts switchable (He et al. 2016, section 4.2)."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -63,6 +64,27 @@ def conv(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels, out, 3, stride, 1, bias=False)
 
 
-def gradient_norms(net: ResidualNet) -> Tensor:
+SWITCHES = ("shortcut", "has_skip")  # whether a block has one: ours, and timm's
+
+
+def blocks_of(net: nn.Module) -> list[nn.Module]:
+    """The blocks that may have a shortcut, from the input on."""
+    return [part for part in net.modules() if any(hasattr(part, name) for name in SWITCHES)]
+
+
+def gradient_norms(net: nn.Module) -> Tensor:
     """(block,) Frobenius norm of the last gradient of each block's first convolution, from the input on."""
-    return torch.stack([block.conv1.weight.grad.norm() for block in net.blocks])
+    first = [next(m for m in block.modules() if isinstance(m, nn.Conv2d)) for block in blocks_of(net)]
+    return torch.stack([conv.weight.grad.norm() for conv in first])
+
+
+def norms_of_trained(net: nn.Module, images: Tensor, shortcut: bool = True) -> Tensor:
+    """The same of the log-probability that a classifier gives its first choice, mean over images (batch, 3, height,
+    width); without any shortcut where told. The net stays as it is."""
+    net = copy.deepcopy(net).requires_grad_(True)
+    for block in blocks_of(net) if not shortcut else ():
+        for name in SWITCHES:
+            if hasattr(block, name):
+                setattr(block, name, False)
+    net(images).log_softmax(1).amax(1).mean().backward()
+    return gradient_norms(net)
