@@ -45,7 +45,8 @@ class Elsewhere:
     llama: a copy whose vocabulary begins with the special tokens; of these it knows [CLS] and [SEP] as its own marks of
     begin and end, and never says another. ValueError for a model that is not built like LLaMA.
 
-    >>> vlmlab.fit("flamingo", {"vlm": "tiny", "language": "smollm2-135m"}, task)
+    >>> models = {"vlm": vlmlab.load("tiny"), "language": vlmlab.load("smollm2-135m")}
+    >>> vlmlab.fit("flamingo", models, task)
     """
 
     def __init__(self, model: LanguageModel):
