@@ -116,3 +116,22 @@ def test_it_is_measured_and_opened_again(run, tiny, language, pairs, handful):
         given = run.model.inputs(images, TEXTS)
         assert torch.equal(again.model(**given), run.model(**given))
         assert run.model.generate(images, ["", "a small"], how="greedy", length=2)[1].startswith("a small")
+
+
+@torch.no_grad()
+def test_it_never_says_the_mark_of_an_image(tiny, language):
+    model = made(tiny, language)
+    head, kept = model.llava.get_output_embeddings(), []
+    head.register_forward_hook(lambda m, args, out: out.index_fill_(2, torch.tensor([CLS, IMG]), 1e3))
+    handle = model.llava.get_decoder().register_forward_hook(
+        lambda m, args, out: kept.append(out[0].shape[1])
+    )
+    for how in ("greedy", "beam", "nucleus"):
+        said = model.generate(torch.randn(2, 3, 64, 64), ["a", "a"], how=how, length=4)
+        assert all(text.startswith("a") and "[" not in text for text in said)
+    handle.remove()
+    assert max(kept) <= 1 + 64 + 1 + 4
+    marked = model.log_likelihood(torch.randn(1, 3, 64, 64), ["a [IMG] circle"])[
+        0
+    ]  # of one's own, a word like others
+    assert torch.isfinite(marked).all()

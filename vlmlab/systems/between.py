@@ -119,10 +119,11 @@ class Prompted(Between):
         return tuple(torch.cat([x[:, : self.place], own, x[:, self.place :]], 1) for x, own in both)
 
     def read(self, ids: Tensor, real: Tensor, seen: Tensor | None) -> Tensor:
-        """(batch, token, vocabulary) logits; seen (batch, mark, width): what stands at the marks among ids."""
+        """(batch, token, vocabulary) logits; seen (batch, mark, width): what stands at the marks that `placed` put among
+        ids."""
         x = self.speaker.get_input_embeddings()(ids)
         if seen is not None:
-            x = x.masked_scatter((ids == IMG)[..., None], seen.to(x.dtype))
+            x = torch.cat([x[:, : self.place], seen.to(x.dtype), x[:, self.place + seen.shape[1] :]], 1)
         return self.speaker(inputs_embeds=x, attention_mask=real.long(), use_cache=False).logits
 
     def write(self, ids: Tensor, real: Tensor, seen: Tensor | None = None) -> Tensor:

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from . import decoding
 from .system import System
-from .words import CLS, SEP
+from .words import CLS, SEP, SPECIAL, UNK
+
+UNSAID = [i for i in range(len(SPECIAL)) if i not in (SEP, UNK)]  # that stand in no text
 
 
 class Writer(System):
@@ -71,7 +73,8 @@ class Writer(System):
             def following(ids: Tensor, of: Tensor | None = None if seen is None else seen[rows]) -> Tensor:
                 if of is not None:  # beams of an image lie side by side
                     of = of.repeat_interleave(len(ids) // len(of), 0)
-                return self.known(self.write(ids, torch.ones_like(ids, dtype=torch.bool), of)[:, -1])
+                logits = self.known(self.write(ids, torch.ones_like(ids, dtype=torch.bool), of)[:, -1])
+                return logits.index_fill(1, torch.tensor(UNSAID, device=ids.device), -torch.inf)
 
             most = min(length, self.sizes.context - 1 - n)
             said = decoding.texts(self.words, following, ids, most, SEP, how, **options)
