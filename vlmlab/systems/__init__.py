@@ -7,6 +7,7 @@ SHARED = (  # by several of them
     "capfilt",
     "decoding",
     "documents",
+    "elsewhere",
     "layers",
     "masking",
     "matching",
