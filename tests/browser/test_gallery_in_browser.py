@@ -159,7 +159,7 @@ def test_filter_by_method_and_back(open_page, site, methods):
 
 def test_filter_by_study_with_the_keyboard(open_page, site, methods):
     page = open_page(site).page
-    page.get_by_role("group", name="Study").get_by_label("all").focus()
+    page.get_by_role("group", name="Study").get_by_label("all", exact=True).focus()
     for study in [*dict.fromkeys(name.split("/")[0] for name in methods)]:
         page.keyboard.press("ArrowDown")
         assert page.evaluate(SHOWN) == [name for name in methods if name.startswith(f"{study}/")]
