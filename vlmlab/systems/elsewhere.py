@@ -50,8 +50,8 @@ class Elsewhere:
     """
 
     def __init__(self, model: LanguageModel):
-        decoder = model.module.get_decoder()
-        if not isinstance(getattr(decoder, "layers", None), nn.ModuleList) or model.module is decoder:
+        decoder = getattr(model.module, "get_decoder", lambda: None)()  # not all have one in older versions
+        if not isinstance(getattr(decoder, "layers", None), nn.ModuleList):
             raise ValueError(
                 f"{model.name} is a {type(model.module).__name__}; expected is a language model built like LLaMA, such as "
                 "smollm2-135m, or a run of language"
