@@ -14,7 +14,7 @@ from torch import Tensor
 from ... import measures
 from ...capturing.capture import capture
 from ...scores import captions, pointing, retrieval
-from ...systems import layers
+from ...systems import capfilt, layers
 from ...systems.flamingo import gates
 from ...systems.matching import reranked
 from ...systems.words import UNK, split
@@ -22,8 +22,7 @@ from ...tasks.captions import Captions
 from ...tasks.shapes.composition import COLOURS
 
 WORDS = ("size", "colour", "shape")  # kinds of word, in the order of a name
-WAYS = {"greedy": {}, "beam": {"beams": 3}, "nucleus": {"p": 0.9}}  # to decode
-BATCH = 256
+DECODINGS = {"greedy": {}, "beam": {"beams": 3}, "nucleus": {"p": 0.9}}  # ways with their options
 
 
 def pointed(model, test: Captions, pixels: Tensor) -> tuple[pd.DataFrame, dict[tuple[int, str], tuple]]:
@@ -69,9 +68,7 @@ def rematched(model, test: Captions, pixels: Tensor, k: int = 10) -> pd.DataFram
     similarity = (model.encode_image(pixels) @ model.encode_text(texts).T).numpy()
 
     def match(images: np.ndarray, words: np.ndarray) -> np.ndarray:
-        parts = (slice(at, at + BATCH) for at in range(0, len(images), BATCH))
-        found = [model.match(pixels[images[part]], [texts[i] for i in words[part]]) for part in parts]
-        return torch.cat(found).numpy()
+        return capfilt.scores(model, pixels, images, [texts[i] for i in words])
 
     both = {"R@1 by cosine": similarity, "R@1 matched again": reranked(similarity, match, k)}
     hits = {name: retrieval.recall_at(retrieval.places(s, same, same), 1) for name, s in both.items()}
@@ -84,7 +81,7 @@ def decodings(captioner, test: Captions, pixels: Tensor, draws: int) -> pd.DataF
     """What captions say and how they differ by the way they are decoded, nucleus sampling `draws` times: decoding, draw,
     metric, value."""
     rows = []
-    for how, options in WAYS.items():
+    for how, options in DECODINGS.items():
         for draw in range(draws if how == "nucleus" else 1):
             torch.manual_seed(draw)
             texts = captioner.generate(pixels, [""] * len(test), how=how, **options)
