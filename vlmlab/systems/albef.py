@@ -33,7 +33,7 @@ class Albef(Aligned):
 
         width: Count = 96
         heads: Count = 4
-        image: Count = 64
+        image: Count = 48
         patch: Count = 8
         image_layers: Count = 3
         text_layers: Count = 2
@@ -50,6 +50,7 @@ class Albef(Aligned):
     class Options(System.Options):
         """alpha: share of the soft targets, reached after the share `ramp` of the steps."""
 
+        steps: Count = 450
         lr: Amount = 6e-4
         alpha: Share = 0.4
         ramp: Share = 0.1

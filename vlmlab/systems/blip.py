@@ -35,7 +35,7 @@ class Blip(Aligned, Writer):
 
         width: Count = 96
         heads: Count = 4
-        image: Count = 64
+        image: Count = 48
         patch: Count = 8
         image_layers: Count = 3
         text_layers: Count = 3
@@ -51,6 +51,7 @@ class Blip(Aligned, Writer):
     class Options(Writer.Options):
         """alpha: share of the soft targets, reached after the share `ramp` of the steps; smoothing: of words."""
 
+        steps: Count = 450
         lr: Amount = 6e-4
         weight_decay: float = 0.05
         alpha: Share = 0.4

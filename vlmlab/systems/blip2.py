@@ -49,6 +49,7 @@ class Blip2(Prompted):
     class Options(Prompted.Options):
         """steps: of the first stage; write_steps: of the second; align: whether there is a first; smoothing: of ITC."""
 
+        steps: Count = 200
         lr: Amount = 1e-3
         weight_decay: float = 0.05
         write_steps: Count = 150

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..learner import Batch, Feed, Group, Stage
-from ..schema import Amount, Count
+from ..schema import Amount, Count, Whole
 from .between import Prompted
 from .system import Share
 from .words import IMG, split
@@ -26,13 +26,13 @@ class Llava(Prompted):
 
     @dataclasses.dataclass(frozen=True)
     class Options(Prompted.Options):
-        """steps, lr: of the first stage; instruct_steps, instruct_lr: of the second."""
+        """steps, lr: of the first stage; instruct_steps, instruct_lr: of the second, which 0 leaves out."""
 
         steps: Count = 200
         lr: Amount = 3e-3
         weight_decay: float = 0.0
         warmup: Share = 0.03
-        instruct_steps: Count = 150
+        instruct_steps: Whole = 150
         instruct_lr: Amount = 5e-4
 
     def __init__(self, models, config):
@@ -82,12 +82,12 @@ class Llava(Prompted):
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
         o = options
+        groups = (Group("*multi_modal_projector*", o.lr, o.weight_decay),)
+        first = self.stage("project", o, self.pairs(task, o, seed), groups=groups)
+        if not o.instruct_steps:
+            return [first]
         second = dataclasses.replace(o, steps=o.instruct_steps, lr=o.instruct_lr)
-        first = (Group("*multi_modal_projector*", o.lr, o.weight_decay),)
-        return [
-            self.stage("project", o, self.pairs(task, o, seed), groups=first),
-            self.stage("instruct", second, begun(self.pairs(task, second, seed), seed)),
-        ]
+        return [first, self.stage("instruct", second, begun(self.pairs(task, second, seed), seed))]
 
     def see(self, images: Tensor) -> Tensor:
         """(batch, patch, width) of images (batch, 3, height, width), as CLIP has them before its last block."""

@@ -34,7 +34,7 @@ class ResNet(System):
     class Options(System.Options):
         steps: Count = 200
         batch: Count = 64
-        lr: Amount = 0.1
+        lr: Amount = 0.03
         weight_decay: float = 1e-4
 
     def __init__(self, models, config, classnames: tuple[str, ...]):

@@ -60,7 +60,7 @@ class Writer(System):
         return (log_p * real).sum(1), real.sum(1)
 
     def generate(
-        self, images: Tensor, texts: list[str], how: str = "beam", length: int = 20, **options
+        self, images: Tensor, texts: list[str], how: str = "greedy", length: int = 20, **options
     ) -> list[str]:
         """Captions of images that go on from texts, in at most `length` new words; options: see `decoding`. The texts that
         are gone on from stand at their beginning."""
