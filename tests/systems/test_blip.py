@@ -120,7 +120,7 @@ def test_its_terms_have_gradients_and_its_teacher_none(pairs):
 @torch.no_grad()
 def test_language_loss_is_the_cross_entropy_of_each_next_word(pairs):
     model = made(pairs).eval()
-    images, texts = torch.randn(2, 3, 64, 64), ["a small red circle", "a heart"]
+    images, texts = torch.randn(2, 3, 48, 48), ["a small red circle", "a heart"]
     sums, counts = model.log_likelihood(images, texts)
     seen = model.online.see(images)
     for i, text in enumerate(texts):
@@ -139,12 +139,12 @@ def test_language_loss_is_the_cross_entropy_of_each_next_word(pairs):
 
 def test_it_learns_writes_and_is_measured(run, pairs):
     log = run.metrics
-    for term in ("itc", "itm", "lm"):
-        assert log[term].iloc[-6:].mean() < log[term].iloc[:6].mean(), term
+    for term in ("itc", "itm", "lm"):  # at the very first the queue is empty, and there is less to tell apart
+        assert log[term].iloc[-6:].mean() < log[term].iloc[1:7].mean(), term
     scores = vlmlab.evaluate(run, pairs).set_index("metric")["value"]
     wanted = {"i2t R@1", "AUC", "pointing", "attributes_right", "nll_true_image", "nll_shuffled_image"}
     assert wanted <= set(scores.index)
-    images = torch.randn(3, 3, 64, 64)
+    images = torch.randn(3, 3, 48, 48)
     with torch.inference_mode():
         said = run.model.generate(images, ["", "a small", ""], length=4)
         alone = run.model.generate(images[2:], [""], length=4)
@@ -166,7 +166,7 @@ def test_captioner_and_filter_go_on_from_the_same_weights(run, pairs, tmp_path, 
     assert tuned.model.words.all == run.model.words.all
     again = Run(tuned.path).attach({"start": run}, pairs)
     with torch.inference_mode():
-        x = torch.randn(1, 3, 64, 64)
+        x = torch.randn(1, 3, 48, 48)
         assert again.model.generate(x, [""]) == tuned.model.generate(x, [""])
     assert tuned.model.head.weight is tuned.model.online.embedding.words.weight
     assert isinstance(tuned.model, BlipTuned)

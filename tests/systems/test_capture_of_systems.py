@@ -84,7 +84,7 @@ def test_what_is_captured_is_what_the_network_computes():
     found = record["fusion.resid.post"].isel(layer=-1).values
     real = data["attention_mask"].bool().numpy()
     assert np.allclose(found[real], out.numpy()[real], atol=1e-5)
-    assert record["fusion.cross.k"]["role"].values.tolist() == ["cls", *["patch"] * 16]
+    assert record["fusion.cross.k"]["role"].values.tolist() == ["cls", *["patch"] * 9]
 
 
 def test_bert_is_looked_into_as_hugging_faces():

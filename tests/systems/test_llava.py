@@ -88,6 +88,12 @@ def test_stages_train_the_projector_then_the_language_model_too(
     assert all(torch.equal(before[n], v) for n, v in language.model.own().items())
 
 
+def test_without_steps_there_is_no_second_stage(tiny, language, pairs):
+    model = made(tiny, language)
+    (only,) = model.stages(pairs, model.Options(batch=8, instruct_steps=0), 3)
+    assert only.name == "project"
+
+
 def test_it_resumes_in_its_second_stage(run, tiny, language, pairs, tmp_path, monkeypatch):
     count, losses = iter(range(100)), Llava.losses
 
