@@ -119,7 +119,7 @@ def test_writing_can_be_stopped(llava, fresh, monkeypatch):
 
     monkeypatch.setattr(generation, "Watch", Pressed)
     ui.alpha.value = 0.5
-    assert ui.message.value == "<div>stopped</div>" and ui.busy.children == ()
+    assert "stopped" in ui.message.value and ui.busy.children == ()
     assert ui.written is before and ui.image.value == pixels
     monkeypatch.undo()
     ui.alpha.value = 1.0

@@ -124,6 +124,21 @@ def test_the_map_chooses(both):
     assert view.map.cells[outside].disabled
 
 
+def test_the_map_is_a_brush_too(both):
+    view = both.slots[1]
+    view.chooser.value = "map of the images"
+    x = view.drawing.spots[:, 0]
+    view.across.value = (0, float(np.median(x)))
+    left = np.flatnonzero(x <= view.across.value[1])
+    assert 0 < len(left) < len(x) and both.gallery.numbers == left.tolist()  # of the first test
+    view.across.value = (0, 1)
+    assert len(both.gallery.numbers) == len(both.rows)
+    view.up.value = (0, 0.01)
+    assert both.gallery.numbers == [] and both.message.value == ""
+    view.chooser.value = "r(x)"
+    assert len(both.gallery.numbers) == len(both.rows)
+
+
 def test_what_was_chosen_survives_the_cell(both, vlm, tuned, task, monkeypatch):
     both.choose(5)
     both.looking.layer.value, both.looking.query.value = 4, ("patch", 3)

@@ -19,9 +19,9 @@ from .watch import Stopped, Watch
 
 KEPT: dict[tuple, dict] = {}  # what was chosen in an explorer, by cell and by what it shows
 EXPECTED = (ValueError, OSError, RuntimeError, KeyError)  # what a user's choice or a lost file may bring
-LOCK = (
-    threading.RLock()
-)  # one explorer at a time: widgets speak on threads of their own, models have one set of hooks
+LONGEST = 120  # letters of a file's name
+# one explorer at a time: widgets speak on threads of their own, models have one set of hooks
+LOCK = threading.RLock()
 GONE = """<style>.vlmlab-gone{display:none}.jupyter-widgets-disconnected .vlmlab-gone{display:block;font-weight:bold}
 .vlmlab-frame .jupyter-widgets-disconnected::before,.vlmlab-frame.jupyter-widgets-disconnected::before{display:none}
 </style><div class="vlmlab-gone" role="alert">The kernel has stopped: what is shown stays, and nothing moves any more.
@@ -108,19 +108,12 @@ class Frame(ipywidgets.VBox):
         """
 
         def run() -> None:
-            with LOCK:
+            with self.guarded():
                 try:
                     found = work()
-                except Stopped:
-                    self.say("stopped")
-                except EXPECTED as e:
-                    self.fail(e)
-                else:
-                    self.watch = None
-                    with self.guarded():
-                        then(found)
                 finally:
                     self.watch, self.busy.children = None, ()
+                then(found)
 
         self.watch, self.busy.children = watch, (watch,)
         if hasattr(shell(), "kernel"):
@@ -142,11 +135,10 @@ class Frame(ipywidgets.VBox):
         with LOCK:
             try:
                 yield
+            except Stopped:
+                self.say("stopped; what is shown is as it was")
             except EXPECTED as e:
-                self.fail(e)
-
-    def fail(self, error: Exception) -> None:
-        self.say(f"{type(error).__name__}: {error}", wrong=True)
+                self.say(f"{type(e).__name__}: {e}", wrong=True)
 
     def remember(self, **chosen) -> None:
         self.kept.update(chosen)
@@ -190,7 +182,7 @@ def guarded(method: Callable) -> Callable:
 
 def slug(text: str) -> str:
     """A name for a file: 'CLIP and MMRL++, r(x)' -> 'clip-and-mmrlpp-r-x'."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("++", "pp")).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower().replace("++", "pp")).strip("-")[:LONGEST]
 
 
 def labelled(text: str, **layout) -> ipywidgets.HTML:

@@ -22,6 +22,7 @@ class Gallery(ipywidgets.VBox):
     ):
         self.models, self.choose, self.keep, self.at, self.chosen = models, choose, keep, 0, 0
         self.small: dict[tuple, object] = {}
+        self.parts: dict[object, set[tuple[str, int]]] = {}  # brushes of maps -> the images within
         width, height = sheet.COLUMNS * sheet.SIDE, sheet.ROWS * sheet.SIDE
         self.cells = Clickable(sheet.ROWS, sheet.COLUMNS, width, height, self.clicked, keyboard=True)
         self.cells.add_class("vlmlab-sheet")
@@ -119,10 +120,20 @@ class Gallery(ipywidgets.VBox):
 
     def filter(self) -> None:
         asked = {name: c.value for name, c in self.filters.items() if name != "model"}
-        self.numbers = sheet.found(self.rows, self.model, **asked, r=self.r)
+        found = sheet.found(self.rows, self.model, **asked, r=self.r)
+        places = {n: (self.rows.at[n, "test"], int(self.rows.at[n, "sample"])) for n in found}
+        self.numbers = [n for n in found if all(places[n] in part for part in self.parts.values())]
         self.at = 0
         self.draw()
         self.keep(**{name: c.value for name, c in self.filters.items()}, r=self.r)
+
+    def within(self, brush: object, images: set[tuple[str, int]] | None) -> None:
+        """Only images (test, sample) that a brush of a map covers; None for all."""
+        if self.parts.get(brush) != images:
+            self.parts.pop(brush, None)
+            if images is not None:
+                self.parts[brush] = images
+            self.filter()
 
     def turn(self, step: int) -> None:
         self.at = min(max(0, self.at + step), self.pages - 1)

@@ -203,9 +203,15 @@ class Generation(Frame):
 
     @guarded
     def rewrite(self) -> None:
-        """Write again with other settings."""
-        watch = Watch("writing", self.tokens)
-        self.long(watch, lambda: write(self.given, self.tokens, self.settings(), watch), self.take)
+        """Write again with other settings, and once more where they were moved meanwhile."""
+        watch, settings = Watch("writing", self.tokens), self.settings()
+
+        def then(written: Written) -> None:
+            self.take(written)
+            if self.settings() != settings:
+                self.rewrite()
+
+        self.long(watch, lambda: write(self.given, self.tokens, settings, watch), then)
 
     def take(self, written: Written) -> None:
         """Show another text."""

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 
 import ipywidgets
+import numpy as np
 
 from .clickable import Clickable, cells_of
 from .drawing import Drawing
@@ -29,6 +30,16 @@ class Slot(ipywidgets.VBox):
         self.image.add_class("vlmlab-drawing")
         self.why = ipywidgets.HTML()
         self.map: Clickable | None = None
+        self.across, self.up = (
+            ipywidgets.FloatRangeSlider(
+                value=(0, 1), max=1, step=0.01, orientation=o, readout=False, layout={"margin": "0"}
+            )
+            for o in ("horizontal", "vertical")
+        )
+        for brush, name in ((self.across, "across"), (self.up, "up")):
+            brush.tooltip = "only images of this part of the map"
+            brush.add_class(f"vlmlab-{name}")
+            brush.observe(explorer.moved, "value")
         head = wrapping(self.chooser, explorer.tools_of(lambda: self.pane))
         super().__init__([head, self.holder], layout={"max_width": "100%"})
         self.chooser.observe(explorer.moved, "value")
@@ -47,6 +58,7 @@ class Slot(ipywidgets.VBox):
                 self.kept.popitem(last=False)
         made = self.kept[key]
         self.drawing = made if isinstance(made, Drawing) else None
+        self.explorer.gallery.within(self, self.brushed(state["test"]))
         if self.drawing is None:
             self.why.value = f"<div style='max-width:400px'>{made}</div>"
             self.holder.children = (self.why,)
@@ -69,9 +81,21 @@ class Slot(ipywidgets.VBox):
         if self.map is None or self.map.size != (width, height):
             self.map = Clickable(ROWS, COLUMNS, width, height, self.clicked)
             self.map.add_class("vlmlab-map")
+            self.across.layout.width, self.up.layout.height = f"{width}px", f"{height}px"
+            self.brushes = ipywidgets.VBox([ipywidgets.HBox([self.map, self.up]), self.across])
         self.map.show(self.drawing.marked(layer))
         self.map.name({cell: self.told(samples) for cell, samples in self.spots.items()})
-        self.holder.children = (self.map,)
+        self.holder.children = (self.brushes,)
+
+    def brushed(self, test: str) -> set[tuple[str, int]] | None:
+        """(test, sample) of the images within the two brushes of the map; None for all."""
+        ranges = self.across.value, self.up.value
+        if self.drawing is None or self.drawing.spots is None or ranges == ((0, 1), (0, 1)):
+            return None
+        x, y = self.drawing.spots[:, 0], 1 - self.drawing.spots[:, 1]
+        (left, right), (low, high) = ranges
+        inside = (left <= x) & (x <= right) & (low <= y) & (y <= high)
+        return {(test, int(sample)) for sample in np.flatnonzero(inside)}
 
     def told(self, samples: list[int]) -> str:
         """What is said of the images in one cell."""
