@@ -61,3 +61,16 @@ def press():
         next(w for w in inside(widget) if isinstance(w, ipywidgets.Button) and w.description == name).click()
 
     return pressed
+
+
+@pytest.fixture
+def pressed():
+    """A Watch whose button is pressed at the first step."""
+    from vlmlab.widgets.watch import Watch
+
+    class Pressed(Watch):
+        def step(self):
+            self.button.click()
+            super().step()
+
+    return Pressed

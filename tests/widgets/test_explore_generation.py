@@ -11,7 +11,7 @@ from PIL import Image
 
 import vlmlab
 from vlmlab import decode
-from vlmlab.widgets import asking, drawing, generation, watch
+from vlmlab.widgets import asking, drawing, generation
 from vlmlab.widgets.asking import asked
 
 pytest.importorskip("transformers")
@@ -108,16 +108,11 @@ def test_without_a_model_the_one_at_hand_writes(small, fresh, press, monkeypatch
     assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
 
 
-def test_writing_can_be_stopped(llava, fresh, monkeypatch):
+def test_writing_can_be_stopped(llava, fresh, monkeypatch, pressed):
     ui = vlmlab.explore_generation(llava.model, llava.inputs, 4, tokenizer=llava.tokenizer)
     before, pixels = ui.written, ui.image.value
 
-    class Pressed(watch.Watch):
-        def step(self):
-            self.button.click()
-            super().step()
-
-    monkeypatch.setattr(generation, "Watch", Pressed)
+    monkeypatch.setattr(generation, "Watch", pressed)
     ui.alpha.value = 0.5
     assert "stopped" in ui.message.value and ui.busy.children == ()
     assert ui.written is before and ui.image.value == pixels

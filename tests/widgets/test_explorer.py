@@ -118,6 +118,7 @@ def test_the_map_chooses(both):
     view = both.slots[1]
     view.chooser.value = "map of the images"
     cell, there = next((c, s) for c, s in view.spots.items() if 0 not in s)
+    assert both.tell(there[0]) in view.map.cells[cell].tooltip
     view.map.cells[cell].click()
     assert both.state()["sample"] == there[0]
     outside = next(c for c in range(slot.ROWS * slot.COLUMNS) if c not in view.spots)

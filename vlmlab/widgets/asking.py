@@ -121,4 +121,4 @@ class Spoken:
 
     def word(self, i: int) -> str:
         """One word; the vocabulary may have room for more than there are."""
-        return (self.words.text([i]) or self.words.all[i]) if i < len(self.words) else f"#{i}"
+        return (self.words.text([i]) or self.words.all[i]) if i < len(self.words) else f"[{i}]"

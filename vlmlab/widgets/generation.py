@@ -124,7 +124,7 @@ def looked_at(given: Asked, written: Written) -> xr.DataArray | None:
 def steps(given: Asked, written: Written, step: int, layer: int, looks: xr.DataArray | None = None):
     """A figure of one word: what the layers would say, what the last one and the contrast say, and where it looks."""
     final, contrasted = written.log_p(step)
-    name = lambda i: f"{given.tokenizer.decode([i]).strip() or '␣'} ({i})"
+    name = lambda i: f"‘{given.tokenizer.decode([i]).strip() or '␣'}’ {i}"
     cols = 2 + (looks is not None)
     fig, axes = plots.figure(2, 2.7, cols=cols)
     plt.close(fig)
