@@ -263,6 +263,7 @@ def test_the_same_as_a_page(browser, server, screenshots, theme):
             use(seen)
         page.locator(".vlmlab-sheet").scroll_into_view_if_needed()
         page.wait_for_timeout(500)
+        seen.said_at(page.locator(".vlmlab-picture-0 button").nth(35))
         page.screenshot(path=screenshots / f"voila-{theme}.png", full_page=True)
         assert page.locator("text=Traceback").count() == 0 and wrong == []
         assert [m for m in seen.said if "ERR_FAILED" not in m] == []

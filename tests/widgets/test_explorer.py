@@ -8,12 +8,14 @@ import shutil
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import vlmlab
+from vlmlab import plots
 from vlmlab.studies.pages.provenance import read_provenance
 from vlmlab.train.evaluate import predict
-from vlmlab.widgets import attending, drawing, explorer, reading, slot, watch
+from vlmlab.widgets import attending, drawing, explorer, looking, reading, slot, watch
 from vlmlab.widgets.pane import PANES, Pane
 
 
@@ -265,6 +267,20 @@ def test_patches_and_curves_say_their_values(both):
     said = both.slots[0].image.says.value
     assert f"class token {float(lengths.mean()):.3g}" in said
     assert f"image, class token {float(lengths[both.state()['sample']]):.3g}" in said
+
+
+@pytest.mark.parametrize("query", [("patch", 20), ("cls", 0)])
+def test_the_fast_picture_of_attention_is_that_of_the_plot(both, query):
+    weights = attending.weights_of(both.looking.probs["CLIP"], query, 5, 1)
+    picture, size = both.seen()["CLIP"], (208, 208)
+    fast = looking.under(picture, weights, size, None)
+    figure = Figure(figsize=(2.08, 2.08))
+    ax = figure.add_axes((0, 0, 1, 1))
+    plots.overlay(picture, weights, ax=ax)
+    slow = drawing.painted(figure, 100)
+    assert abs(fast.astype(float) - slow).mean() < 4  # of 255; the frame is drawn finer
+    alone = looking.under(picture, None, size, None)
+    assert abs(alone.astype(float) - slow).mean() > 2 * abs(fast.astype(float) - slow).mean()
 
 
 def test_two_explorers_do_not_disturb_each_other(both, vlm, task):

@@ -41,11 +41,11 @@ class Drawing:
 
 
 def drawn(
-    figure: Figure, marks: Sequence[int] = (), spots: Callable[[], np.ndarray] | None = None, dpi: int = DPI
+    figure: Figure, marks: Sequence[int] = (), spots: Callable[[], np.ndarray] | None = None
 ) -> Drawing:
     """Draw a figure. marks: values along x that a line may have to stand at. spots: gives points (sample, 2) in the
     coordinates of its first Axes."""
-    pixels = painted(figure, dpi)
+    pixels = painted(figure, DPI)
     height, width = pixels.shape[:2]
     lines: dict[int, list] = {at: [] for at in marks}
     for ax in figure.axes:

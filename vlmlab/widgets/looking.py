@@ -3,17 +3,20 @@
 from collections.abc import Callable, Mapping
 
 import ipywidgets
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from .. import plots
 from ..methods.method import Method
+from ..names_and_colours import SKY
 from . import attending
 from .clickable import MOST, Clickable
-from .drawing import Drawing, drawn, painted
+from .drawing import Drawing
 from .frame import labelled, wrapping
 from .picture import Picture
+from .values import Value
 
 SIDES = {1: 288, 2: 208}  # number of models -> pixels of a picture under attention
 MEAN = "mean"
@@ -135,17 +138,22 @@ def grid_of(probs: xr.DataArray) -> tuple[int, int]:
 
 
 def under(picture: np.ndarray, weights: xr.DataArray | None, size: tuple[int, int], most) -> np.ndarray:
-    """A picture under attention, without any margin, in so many pixels; None for the picture alone."""
-    plots.use()
-    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
-    ax = figure.add_axes((0, 0, 1, 1))
+    """A picture under attention in so many pixels, as `plots.overlay` draws it but in a part of the time, since it
+    follows a slider; None for the picture alone."""
+    seen = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
     if weights is None:
-        ax.imshow(picture, extent=(0, 1, 0, 1), aspect="auto")
-        ax.set_axis_off()
-    else:
-        plots.overlay(picture, weights, ax=ax, vmax=most)
-        ax.set_aspect("auto")
-    return painted(figure, 100)
+        return np.asarray(seen)
+    grid = np.asarray(attending.as_grid(weights), np.float32)
+    shares = np.clip(np.nan_to_num(grid) / (most or float(np.nanmax(grid)) or 1.0), 0, 1)
+    strength = np.asarray(Image.fromarray(shares).resize(size, Image.Resampling.BILINEAR))
+    alpha = 0.75 * strength[..., None]
+    pixels = np.asarray(seen) * (1 - alpha) + 255 * mpl.colormaps["inferno"](strength)[..., :3] * alpha
+    drawn = Image.fromarray(np.round(pixels).astype(np.uint8))
+    if "query_row" in weights.coords and int(weights["query_row"]) >= 0:
+        wide, high = size[0] / grid.shape[1], size[1] / grid.shape[0]
+        left, top = int(weights["query_col"]) * wide, int(weights["query_row"]) * high
+        ImageDraw.Draw(drawn).rectangle((left, top, left + wide, top + high), outline=SKY, width=2)
+    return np.asarray(drawn)
 
 
 def named_cells(grid: xr.DataArray) -> dict[int, str]:
@@ -157,14 +165,15 @@ def named_cells(grid: xr.DataArray) -> dict[int, str]:
 
 
 def difference(gap: xr.DataArray, size: tuple[int, int]) -> Drawing:
-    """(row, column) from blue (the second looks more) over white to red (the first does), without any margin."""
-    most = float(abs(gap).max()) or 1.0
-    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
-    ax = figure.add_axes((0, 0, 1, 1))
-    plots.matrix(gap, ax, vmin=-most, vmax=most, cmap="RdBu_r", colorbar=False)
-    ax.set_aspect("auto")
-    ax.set_axis_off()
-    return drawn(figure, dpi=100)
+    """(row, column) from blue (the second looks more) over white to red (the first does)."""
+    rows, columns = gap.shape
+    shares = np.asarray(gap) / (2 * float(abs(gap).max()) or 1.0) + 0.5
+    colours = (255 * mpl.colormaps["RdBu_r"](shares)[..., :3]).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.NEAREST))
+    places = (
+        (cell % columns / columns, cell // columns / rows, text) for cell, text in named_cells(gap).items()
+    )
+    return Drawing(pixels, values=tuple(Value(x, y, 1 / columns, 1 / rows, text) for x, y, text in places))
 
 
 def summed(weights: xr.DataArray) -> str:
