@@ -1,8 +1,8 @@
 """What an explorer costs where it is looked at: in a page of JupyterLab, from the key to the picture.
 
-    python benchmarks/explorer_in_browser.py [--models 2] [--samples 32] [--rounds 9] [--out FILE]
+    python benchmarks/explorer_in_browser.py [--samples 32] [--rounds 9] [--out FILE]
 
-The time until the first picture runs from the start of the cell to the moment that the page has decoded its picture,
+For one model, and for the same twice side by side. The time until the first picture runs from the start of the cell to the moment that the page has decoded its picture,
 with the model and the task loaded before; "again" is the same cell a second time. A move runs from the key on the slider
 to the picture that follows, both in the clock of the page. The median over rounds, beside what is asked for (2 s, and
 150 ms a move), on the wall: a busy machine shows. The numbers go to benchmarks/explorer_in_browser.json. Needs
@@ -28,6 +28,8 @@ CELLS = [
     "vlmlab.explore({models}, task, samples=2)\nreading.READ.kept.clear(), reading.LOOKED.kept.clear()",
     "vlmlab.explore({models}, task, samples={samples})",
 ]
+MODELS = {"one model": "vlm", "two models": "{'first': vlm, 'second': vlm}"}
+FIRST = "() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0 }"
 LISTEN = """name => { const image = document.querySelector(`.${name} img`); window.took = new Promise(done => {
     let begun;
     document.addEventListener('keydown', () => { begun = performance.now() }, {capture: true, once: true});
@@ -61,7 +63,6 @@ def measured(notebook, rounds: int) -> dict[str, list[float]]:
 
 def main() -> int:
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ap.add_argument("--models", type=int, choices=(1, 2), default=2)
     ap.add_argument("--samples", type=int, default=32)
     ap.add_argument("--rounds", type=int, default=9)
     ap.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
@@ -72,27 +73,30 @@ def main() -> int:
 
     from vlmlab.files import write_json
 
-    models = "vlm" if args.models == 1 else "{'first': vlm, 'second': vlm}"
-    cells = [cell.replace("{models}", models).replace("{samples}", str(args.samples)) for cell in CELLS]
+    found = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         server = Server(Path(folder))
         chromium = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
         try:
-            notebook = Notebook(chromium, server, server.notebook("explorer.ipynb", cells), height=1500)
-            notebook.page.evaluate(
-                "() => { window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0 }"
-            )
-            notebook.command("notebook:run-cell")
-            found = measured(notebook, args.rounds)
+            for name, models in MODELS.items():
+                cells = [c.replace("{models}", models).replace("{samples}", str(args.samples)) for c in CELLS]
+                notebook = Notebook(chromium, server, server.notebook(f"{name}.ipynb", cells), height=1500)
+                notebook.page.evaluate(FIRST)
+                notebook.command("notebook:run-cell")
+                found[name] = {k: statistics.median(v) for k, v in measured(notebook, args.rounds).items()}
+                notebook.context.close()
         finally:
             chromium.close()
             server.stop()
-    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
-    for name, median in medians.items():
-        print(f"{name:<18}{1000 * median:8.0f} ms  (asked for: {1000 * TARGETS[name]:.0f} ms)")
-    about = {"models": args.models, "samples": args.samples, "rounds": args.rounds, "cores": os.cpu_count()}
-    write_json(args.out, about | {"seconds": {name: round(value, 3) for name, value in medians.items()}})
-    return int(any(medians[name] > target for name, target in TARGETS.items()))
+    missed = False
+    for name, medians in found.items():
+        for act, median in medians.items():
+            missed |= median > TARGETS[act]
+            print(f"{name:<12}{act:<18}{1000 * median:8.0f} ms  (asked for: {1000 * TARGETS[act]:.0f} ms)")
+    about = {"samples": args.samples, "rounds": args.rounds, "cores": os.cpu_count()}
+    rounded = {name: {act: round(m, 3) for act, m in medians.items()} for name, medians in found.items()}
+    write_json(args.out, about | {"seconds": rounded})
+    return int(missed)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class Explored:
         place.hover()
         shown = self.page.locator(".vlmlab-values b:visible").first
         shown.wait_for()
+        label, box = shown.bounding_box(), place.bounding_box()
+        inside = label["x"] < box["x"] + box["width"] + 2 and box["x"] < label["x"] + label["width"] + 2
+        near = abs(label["y"] - box["y"]) < box["height"] + label["height"] + 2
+        assert inside and near, (label, box)
         return shown.inner_text()
 
     def messages(self) -> list[str]:
@@ -62,9 +66,9 @@ def point(seen: Explored) -> None:
     """Values show where the pointer is, and nowhere else."""
     page = seen.page
     assert re.match(
-        r"row 3, column 5: [\d.e-]+$", seen.said_at(page.locator(".vlmlab-picture-0 button").nth(20))
+        r"row 3, column 5\n[\d.e-]+$", seen.said_at(page.locator(".vlmlab-picture-0 button").nth(20))
     )
-    assert re.match(r"row 1, column 2: -?[\d.e-]+$", seen.said_at(page.locator(".vlmlab-gap i").nth(1)))
+    assert re.match(r"row 1, column 2\n-?[\d.e-]+$", seen.said_at(page.locator(".vlmlab-gap i").nth(1)))
     curve = seen.said_at(page.locator(".vlmlab-drawing i").nth(3))
     assert curve.startswith("block 4\nclass token ") and "image, class token" in curve, curve
     assert re.match(r".+, block 2: [\d.e-]+$", seen.said_at(page.locator(".vlmlab-patching-image i").nth(1)))

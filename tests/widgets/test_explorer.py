@@ -261,7 +261,7 @@ def test_patches_and_curves_say_their_values(both):
     row, column, at = 2, 5, both.looking.chosen
     weights = attending.weights_of(both.looking.probs["CLIP"], at["query"], 3, at["head"])
     value = float(attending.as_grid(weights)[row, column])
-    assert f"row {row + 1}, column {column + 1}: {value:.3g}" in both.looking.views[0].says.value
+    assert f"row {row + 1}, column {column + 1}\n{value:.3g}" in both.looking.views[0].says.value
     acts = both.arguments()["acts"]["CLIP"]
     lengths = vlmlab.measures.norm_of_mean(acts["image.resid.post"]).sel(layer=4, role="cls")
     said = both.slots[0].image.says.value

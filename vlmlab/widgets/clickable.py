@@ -58,7 +58,8 @@ class Clickable(ipywidgets.GridBox):
             },
         )
         super().__init__(
-            [self.image, self.over], layout={"width": f"{width}px", "height": f"{height}px", "margin": "0"}
+            [self.image, self.over],
+            layout={"width": f"{width}px", "height": f"{height}px", "margin": "0", "overflow": "visible"},
         )
         self.grid, self.size = (rows, columns), (width, height)
         self.says: Beside | None = None

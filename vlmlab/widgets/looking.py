@@ -160,7 +160,7 @@ def named_cells(grid: xr.DataArray) -> dict[int, str]:
     """Cell, along the rows -> what is said of its weight (row, column)."""
     columns, numbers = grid.sizes["column"], np.ndenumerate(np.asarray(grid))
     return {
-        r * columns + c: f"row {r + 1}, column {c + 1}: {v:.3g}" for (r, c), v in numbers if np.isfinite(v)
+        r * columns + c: f"row {r + 1}, column {c + 1}\n{v:.3g}" for (r, c), v in numbers if np.isfinite(v)
     }
 
 

@@ -17,7 +17,8 @@ STYLE = (
     "<style>.vlmlab-values{position:absolute;inset:0}.vlmlab-values i{position:absolute;font-style:normal}"
     ".vlmlab-values b{display:none;position:absolute;z-index:9;pointer-events:none;white-space:pre;padding:1px 6px;"
     "border-radius:3px;background:#222;color:#fff;font:12px/1.4 sans-serif}"
-    ".vlmlab-values i:hover b{display:block}.vlmlab-beside,.vlmlab-beside *{pointer-events:none}</style>"
+    ".vlmlab-values i:hover b{display:block}.vlmlab-beside,.vlmlab-beside *{pointer-events:none}"
+    ".vlmlab-beside{position:absolute!important;inset:0;margin:0}</style>"  # out of the grid, whose cells are the buttons'
 )
 
 
@@ -46,6 +47,7 @@ class Picture(ipywidgets.GridBox):
         )
         self.says = ipywidgets.HTML(layout={"grid_area": OVER, "margin": "0"})
         layout = {"grid_template_columns": "minmax(0, 1fr)", "max_width": "100%", "margin": "0"}
+        layout["overflow"] = "visible"  # a text may stand beyond the edge
         super().__init__([self.image, self.says], layout=layout)
 
     @property
@@ -66,7 +68,7 @@ class Beside(ipywidgets.HTML):
 
     def __init__(self, rows: int, columns: int):
         self.grid = rows, columns
-        super().__init__(layout={"grid_area": "1 / 1 / -1 / -1", "margin": "0"})
+        super().__init__()
         self.add_class("vlmlab-beside")
 
     def rules(self) -> ipywidgets.HTML:

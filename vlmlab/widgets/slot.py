@@ -32,11 +32,17 @@ class Slot(ipywidgets.VBox):
         self.map: Clickable | None = None
         self.across, self.up = (
             ipywidgets.FloatRangeSlider(
-                value=(0, 1), max=1, step=0.01, orientation=o, readout=False, layout={"margin": "0"}
+                value=(0, 1),
+                max=1,
+                step=0.01,
+                readout=False,
+                description=arrow,
+                style={"description_width": "20px"},
             )
-            for o in ("horizontal", "vertical")
+            for arrow in ("↔", "↕")
         )
         for brush, name in ((self.across, "across"), (self.up, "up")):
+            brush.layout.width = "48%"
             brush.tooltip = "only images of this part of the map"
             brush.add_class(f"vlmlab-{name}")
             brush.observe(explorer.moved, "value")
@@ -81,8 +87,8 @@ class Slot(ipywidgets.VBox):
         if self.map is None or self.map.size != (width, height):
             self.map = Clickable(ROWS, COLUMNS, width, height, self.clicked)
             self.map.add_class("vlmlab-map")
-            self.across.layout.width, self.up.layout.height = f"{width}px", f"{height}px"
-            self.brushes = ipywidgets.VBox([ipywidgets.HBox([self.map, self.up]), self.across])
+            brushes = ipywidgets.HBox([self.across, self.up], layout={"width": f"{width}px"})
+            self.brushes = ipywidgets.VBox([self.map, brushes])
         self.map.show(self.drawing.marked(layer))
         self.map.name({cell: self.told(samples) for cell, samples in self.spots.items()})
         self.holder.children = (self.brushes,)
