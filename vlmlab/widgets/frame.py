@@ -115,6 +115,7 @@ class Frame(ipywidgets.VBox):
                     self.watch, self.busy.children = None, ()
                 then(found)
 
+        self.say()
         self.watch, self.busy.children = watch, (watch,)
         if hasattr(shell(), "kernel"):
             threading.Thread(target=run, daemon=True).start()
