@@ -46,6 +46,10 @@ class Explored:
         self.page.locator(f".{name} .noUi-handle").first.focus()
         self.page.keyboard.press(key)
 
+    def at_the_top(self) -> None:
+        """The first explorer begins where the page does."""
+        self.page.locator(".vlmlab-frame").first.evaluate("e => e.scrollIntoView()")
+
     def said_at(self, place) -> str:
         """What is shown while the pointer is over a place."""
         place.scroll_into_view_if_needed()
@@ -208,7 +212,8 @@ def test_it_fits_and_can_be_read(notebook, screenshots, width, theme):
     notebook.command("apputils:change-theme", theme=THEMES[theme])
     page.wait_for_function(f"() => document.body.dataset.jpThemeLight === '{str(theme == 'light').lower()}'")
     page.wait_for_timeout(700)
-    page.locator(".vlmlab-sheet").scroll_into_view_if_needed()
+    notebook.seen.at_the_top()
+    notebook.seen.said_at(page.locator(".vlmlab-picture-0 button").nth(35))
     page.screenshot(path=screenshots / f"explorer-{width}-{theme}.png")
     output = notebook.output(cell_with(notebook, "vlmlab.explore("))
     spills = output.evaluate("e => e.scrollWidth - e.clientWidth")
@@ -265,7 +270,7 @@ def test_the_same_as_a_page(browser, server, screenshots, theme):
         if theme == "light":
             point(seen)
             use(seen)
-        page.locator(".vlmlab-sheet").scroll_into_view_if_needed()
+        seen.at_the_top()
         page.wait_for_timeout(500)
         seen.said_at(page.locator(".vlmlab-picture-0 button").nth(35))
         page.screenshot(path=screenshots / f"voila-{theme}.png", full_page=True)
