@@ -251,6 +251,20 @@ def test_a_kernel_that_dies_is_said_to_be_gone(notebook):
     seen.said.clear()
 
 
+def test_a_kernel_that_is_shut_down_is_said_to_be_gone(browser, server):
+    frame = (
+        "import ipywidgets\nfrom vlmlab.widgets.frame import Frame\nframe = Frame('x')\nframe.fill()\nframe"
+    )
+    notebook = Notebook(browser, server, server.notebook("small.ipynb", [frame]))
+    notebook.run_all()
+    gone = notebook.page.locator(".vlmlab-frame .vlmlab-gone").first
+    gone.wait_for(state="attached")
+    assert not gone.is_visible()
+    notebook.page.evaluate("() => { window.jupyterapp.commands.execute('kernelmenu:shutdown') }")
+    gone.wait_for(state="visible")
+    notebook.context.close()
+
+
 @pytest.mark.parametrize("theme", list(THEMES))
 def test_the_same_as_a_page(browser, server, screenshots, theme):
     voila = Voila(server, "explorer.ipynb", theme)

@@ -22,7 +22,10 @@ EXPECTED = (ValueError, OSError, RuntimeError, KeyError)  # what a user's choice
 LONGEST = 120  # letters of a file's name
 # one explorer at a time: widgets speak on threads of their own, models have one set of hooks
 LOCK = threading.RLock()
-GONE = """<style>.vlmlab-gone{display:none}.jupyter-widgets-disconnected .vlmlab-gone{display:block;font-weight:bold}
+# shown by the page itself: where the front end has lost the kernel, and in JupyterLab where none is left
+GONE = """<style>.vlmlab-gone{display:none;font-weight:bold}.jupyter-widgets-disconnected .vlmlab-gone,
+.jp-NotebookPanel:has(.jp-Notebook-ExecutionIndicator:is([data-status=unknown],[data-status=dead])) .vlmlab-gone
+{display:block}
 .vlmlab-frame .jupyter-widgets-disconnected::before,.vlmlab-frame.jupyter-widgets-disconnected::before{display:none}
 </style><div class="vlmlab-gone" role="alert">The kernel has stopped: what is shown stays, and nothing moves any more.
 Run the cells again.</div>"""
