@@ -4,8 +4,7 @@
 
 CPU time on one thread, so that a busy machine disturbs little; the median over rounds, beside what is asked for
 (2 s for the first picture of the embedded model, 150 ms for a block further). What the page adds, the way there and
-back and the decoding of a PNG, is measured by tests/browser/test_explorer_in_browser.py, which writes
-build/screenshots/explorer_seconds.json. The exit status is 1 when a target is missed.
+back and the decoding of a PNG, is measured by explorer_in_browser.py. The exit status is 1 when a target is missed.
 """
 
 import argparse

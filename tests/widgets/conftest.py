@@ -45,3 +45,32 @@ def forgotten(fresh, monkeypatch):
 def both(vlm, tuned, task, fresh):
     """An explorer of two models."""
     return vlmlab.explore({"CLIP": vlm, "MMRL++": tuned}, task, samples=6)
+
+
+@pytest.fixture(scope="session")
+def press():
+    """press(widget, "save figure") presses the first button of that name in a widget."""
+    import ipywidgets
+
+    def inside(widget):
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from inside(child)
+
+    def pressed(widget, name: str) -> None:
+        next(w for w in inside(widget) if isinstance(w, ipywidgets.Button) and w.description == name).click()
+
+    return pressed
+
+
+@pytest.fixture
+def pressed():
+    """A Watch whose button is pressed at the first step."""
+    from vlmlab.widgets.watch import Watch
+
+    class Pressed(Watch):
+        def step(self):
+            self.button.click()
+            super().step()
+
+    return Pressed

@@ -1,5 +1,6 @@
 """Word by word, on a small random LLaVA."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from PIL import Image
 
 import vlmlab
 from vlmlab import decode
-from vlmlab.widgets import generation
+from vlmlab.widgets import asking, drawing, generation
+from vlmlab.widgets.asking import asked
 
 pytest.importorskip("transformers")
 sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("decode", "capturing")]
@@ -24,31 +26,27 @@ def llava():
     writer = next(w for w in WRITERS if w.name == "HF LLaVA")
     model = writer.build().eval()
     model.generation_config.update(eos_token_id=None, pad_token_id=0, do_sample=False)
-    return model, {k: v[:1] for k, v in writer.inputs().items()}, Letters()
+    return asked(model, {k: v[:1] for k, v in writer.inputs().items()}, tokenizer=Letters())
 
 
 def test_the_last_layer_says_what_was_written(llava):
-    model, inputs, tokenizer = llava
-    plain = generation.write(
-        model, inputs, 5, decode.Dola(language=False, fusion_strength=0), tokenizer=tokenizer
-    )
+    plain = generation.write(llava, 5, decode.Dola(language=False, fusion_strength=0))
     assert (plain.logits[-1].argmax(-1).numpy() == plain.ids).all() and plain.early is None
-    out = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+    out = llava.model.generate(**llava.inputs, max_new_tokens=5, do_sample=False)
     assert out[0, -5:].tolist() == plain.ids.tolist()
 
 
 def test_the_contrast_is_what_dola_decodes_from(llava):
-    model, inputs, tokenizer = llava
     dola = decode.Dola(contrast_layer=1, apc_threshold=0.5, fusion_strength=0)
-    written = generation.write(model, inputs, 6, dola, tokenizer=tokenizer)
+    written = generation.write(llava, 6, dola)
     assert [int(written.log_p(i)[1].argmax()) for i in range(6)] == written.ids.tolist()
     assert all(int(written.log_p(i)[1].isfinite().sum()) == written.kept(i) for i in range(6))
 
 
 def test_where_it_looks(llava):
-    model, inputs, tokenizer = llava
-    written = generation.write(model, inputs, 3, decode.Dola(fusion_strength=0), tokenizer=tokenizer)
-    looks = generation.looked_at(model, inputs, written)
+    written = generation.write(llava, 3, decode.Dola(fusion_strength=0))
+    assert generation.looked_at(llava, written) is None  # without a picture
+    looks = generation.looked_at(dataclasses.replace(llava, picture=Image.new("RGB", (32, 32))), written)
     assert (
         looks.dims == ("layer", "word", "token") and looks.sizes["word"] == 3 and looks.sizes["token"] == 16
     )
@@ -56,9 +54,8 @@ def test_where_it_looks(llava):
 
 
 def test_switches_write_again_and_sliders_only_draw(llava, fresh, monkeypatch):
-    model, inputs, tokenizer = llava
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
-    ui = vlmlab.explore_generation(model, inputs, tokens=4, picture=picture, tokenizer=tokenizer)
+    ui = vlmlab.explore_generation(llava.model, llava.inputs, 4, picture=picture, tokenizer=llava.tokenizer)
     assert ui.message.value == "" and len(ui.written.ids) == 4 and ui.fusion.disabled
     before = ui.image.value
     monkeypatch.setattr(generation, "write", None)
@@ -75,10 +72,50 @@ def test_switches_write_again_and_sliders_only_draw(llava, fresh, monkeypatch):
 
 @pytest.mark.parametrize("change", ["two texts", "no tokenizer", "no mapping"])
 def test_what_it_does_not_take(llava, change):
-    model, inputs, tokenizer = llava
+    model, inputs, tokenizer = llava.model, llava.inputs, llava.tokenizer
     if change == "two texts":
         inputs = {k: torch.cat([v, v]) for k, v in inputs.items()}
     if change == "no mapping":
         inputs = inputs["input_ids"]
     with pytest.raises(ValueError, match="tokenizer" if change == "no tokenizer" else "one text"):
         vlmlab.explore_generation(model, inputs, tokenizer=None if change == "no tokenizer" else tokenizer)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A LLaVA that has learnt for a few steps, below a folder of runs."""
+    return asking.at_hand(tmp_path_factory.mktemp("runs"), steps=3)
+
+
+def test_without_a_model_the_one_at_hand_writes(small, fresh, press, monkeypatch):
+    root = next(p for p in small.path.parents if p.name.startswith("runs"))
+    assert asking.at_hand(root).path.resolve() == small.path.resolve()
+    monkeypatch.setattr(generation, "at_hand", lambda: small)
+    ui = vlmlab.explore_generation(tokens=5)
+    assert ui.message.value == "" and not ui.fusion.disabled and ui.looks is not None
+    assert ui.trained == [(small.key, 1)]
+    ui.fusion.value = False
+    ui.dola.value = False
+    plain = small.model.llava.generate(
+        **ui.given.inputs, max_new_tokens=5, do_sample=False, **ui.given.options
+    )
+    assert plain[0, -len(ui.written.ids) :].tolist() == ui.written.ids.tolist()
+    ui.dola.value = True
+    names = {}
+    press(ui, "copy as code")
+    monkeypatch.setattr(vlmlab, "open_run", lambda path: small)
+    exec(ui.code.value, names)
+    assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
+
+
+def test_writing_can_be_stopped(llava, fresh, monkeypatch, pressed):
+    ui = vlmlab.explore_generation(llava.model, llava.inputs, 4, tokenizer=llava.tokenizer)
+    before, pixels = ui.written, ui.image.value
+
+    monkeypatch.setattr(generation, "Watch", pressed)
+    ui.alpha.value = 0.5
+    assert "stopped" in ui.message.value and ui.busy.children == ()
+    assert ui.written is before and ui.image.value == pixels
+    monkeypatch.undo()
+    ui.alpha.value = 1.0
+    assert ui.written.kept(0) == 1 and ui.message.value == ""

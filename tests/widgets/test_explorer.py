@@ -8,21 +8,24 @@ import shutil
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import vlmlab
+from vlmlab import plots
+from vlmlab.studies.pages.provenance import read_provenance
 from vlmlab.train.evaluate import predict
-from vlmlab.widgets import drawing, explorer, reading, slot
+from vlmlab.widgets import attending, drawing, explorer, looking, reading, slot, watch
 from vlmlab.widgets.pane import PANES, Pane
 
 
 @pytest.mark.parametrize("name", list(PANES))
-def test_the_code_of_a_pane_draws_the_same(both, vlm, tuned, name, monkeypatch):
+def test_the_code_of_a_pane_draws_the_same(both, vlm, tuned, press, name, monkeypatch):
     both.choose(7)
     both.looking.layer.value, both.looking.head.value = 8, 2
     shown = both.slots[0]
     shown.chooser.value = name
-    both.copy(PANES[name])
+    press(shown, "copy as code")
     assert both.code.layout.display == "flex"
     monkeypatch.setattr(plt, "show", lambda: None)
     monkeypatch.setattr(vlmlab, "load", {"tiny": vlm}.__getitem__)
@@ -117,10 +120,26 @@ def test_the_map_chooses(both):
     view = both.slots[1]
     view.chooser.value = "map of the images"
     cell, there = next((c, s) for c, s in view.spots.items() if 0 not in s)
+    assert both.tell(there[0]) in view.map.cells[cell].tooltip
     view.map.cells[cell].click()
     assert both.state()["sample"] == there[0]
     outside = next(c for c in range(slot.ROWS * slot.COLUMNS) if c not in view.spots)
     assert view.map.cells[outside].disabled
+
+
+def test_the_map_is_a_brush_too(both):
+    view = both.slots[1]
+    view.chooser.value = "map of the images"
+    x = view.drawing.spots[:, 0]
+    view.across.value = (0, float(np.median(x)))
+    left = np.flatnonzero(x <= view.across.value[1])
+    assert 0 < len(left) < len(x) and both.gallery.numbers == left.tolist()  # of the first test
+    view.across.value = (0, 1)
+    assert len(both.gallery.numbers) == len(both.rows)
+    view.up.value = (0, 0.01)
+    assert both.gallery.numbers == [] and both.message.value == ""
+    view.chooser.value = "r(x)"
+    assert len(both.gallery.numbers) == len(both.rows)
 
 
 def test_what_was_chosen_survives_the_cell(both, vlm, tuned, task, monkeypatch):
@@ -155,10 +174,10 @@ def test_stopped_it_goes_on(vlm, task, forgotten, monkeypatch):
         row.children[2].click()  # the button, before anything is read
         return Handle()
 
-    monkeypatch.setattr(reading, "display", displayed)
+    monkeypatch.setattr(watch, "display", displayed)
     assert vlmlab.explore(vlm, task, samples=4) is None
     assert said == ["stopped; 0 of 2 readings are kept, the same call goes on"]
-    monkeypatch.setattr(reading, "display", lambda row, display_id: Handle())
+    monkeypatch.setattr(watch, "display", lambda row, display_id: Handle())
     assert vlmlab.explore(vlm, task, samples=4) is not None
     assert "8 images" in said[-1] and said[-1].startswith("read ")
 
@@ -198,6 +217,70 @@ def test_what_goes_wrong_later_is_said(both, monkeypatch):
     monkeypatch.undo()
     both.choose(1)
     assert both.message.value == ""
+
+
+def test_the_brush_keeps_what_is_within(both):
+    brush, r = both.gallery.brush, both.rows["r MMRL++"]
+    assert brush.min <= r.min() and r.max() <= brush.max and both.gallery.r is None
+    middle = float(r.median())
+    brush.value = (middle, brush.max)
+    assert both.gallery.numbers == np.flatnonzero(r >= middle).tolist() and both.kept["r"][
+        0
+    ] == pytest.approx(middle)
+    brush.value = (brush.min, brush.max)
+    assert len(both.gallery.numbers) == len(both.rows) and both.message.value == ""
+
+
+def test_no_brush_without_prompts(vlm, task, fresh):
+    ui = vlmlab.explore(vlm, task, samples=6)
+    assert ui.gallery.brush.layout.display == "none" and ui.gallery.r is None
+
+
+def test_a_saved_figure_says_where_it_came_from(vlm, task, tmp_path, fresh, press):
+    run = vlmlab.fit("zero_shot", vlm, task, out=tmp_path / "runs")
+    ui = vlmlab.explore(run, task, samples=6)
+    ui.folder.value = str(tmp_path / "shown")
+    ui.looking.layer.value = 5
+    press(ui.slots[0], "save figure")
+    files = sorted((tmp_path / "shown").iterdir())
+    assert [f.suffix for f in files] == [".pdf", ".png", ".svg"] and "block-5" in files[0].stem
+    for file in files:
+        record = read_provenance(file)
+        assert (record["study"], record["run_keys"], record["seeds"]) == ("explorer", [run.key], [1])
+    assert "saved " in ui.message.value
+    image = Image.open(files[1])
+    assert min(image.size) > 200 and np.asarray(image.convert("L")).std() > 10
+    (tmp_path / "file").write_text("")
+    ui.folder.value = str(tmp_path / "file")
+    press(ui.looking, "save figure")
+    assert 'role="alert"' in ui.message.value and "cannot write" in ui.message.value
+
+
+def test_patches_and_curves_say_their_values(both):
+    both.looking.layer.value = 3
+    row, column, at = 2, 5, both.looking.chosen
+    weights = attending.weights_of(both.looking.probs["CLIP"], at["query"], 3, at["head"])
+    value = float(attending.as_grid(weights)[row, column])
+    assert f"row {row + 1}, column {column + 1}\n{value:.3g}" in both.looking.views[0].says.value
+    acts = both.arguments()["acts"]["CLIP"]
+    lengths = vlmlab.measures.norm_of_mean(acts["image.resid.post"]).sel(layer=4, role="cls")
+    said = both.slots[0].image.says.value
+    assert f"class token {float(lengths.mean()):.3g}" in said
+    assert f"image, class token {float(lengths[both.state()['sample']]):.3g}" in said
+
+
+@pytest.mark.parametrize("query", [("patch", 20), ("cls", 0)])
+def test_the_fast_picture_of_attention_is_that_of_the_plot(both, query):
+    weights = attending.weights_of(both.looking.probs["CLIP"], query, 5, 1)
+    picture, size = both.seen()["CLIP"], (208, 208)
+    fast = looking.under(picture, weights, size, None)
+    figure = Figure(figsize=(2.08, 2.08))
+    ax = figure.add_axes((0, 0, 1, 1))
+    plots.overlay(picture, weights, ax=ax)
+    slow = drawing.painted(figure, 100)
+    assert abs(fast.astype(float) - slow).mean() < 4  # of 255; the frame is drawn finer
+    alone = looking.under(picture, None, size, None)
+    assert abs(alone.astype(float) - slow).mean() > 2 * abs(fast.astype(float) - slow).mean()
 
 
 def test_two_explorers_do_not_disturb_each_other(both, vlm, task):

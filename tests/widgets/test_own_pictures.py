@@ -9,6 +9,7 @@ from PIL import Image
 
 import vlmlab
 from vlmlab import widgets
+from vlmlab.widgets import reading
 
 
 def upload(name: str, content: bytes) -> tuple:
@@ -57,6 +58,17 @@ def test_they_join_an_explorer(both, folder):
     assert own["probability CLIP"].between(1 / 3, 1).all()
     assert own["right CLIP"].isna().all() and "class unknown" in both.gallery.told.value
     assert "own" in both.gallery.filters["test"].options
+
+
+def test_reading_them_can_be_stopped(both, folder, pressed, monkeypatch):
+    monkeypatch.setattr(reading, "Watch", pressed)
+    before = both.number, len(both.rows)
+    both.own.path.value, both.own.names.value = str(folder), "a circle, a cross"
+    both.own.go.click()
+    assert "stopped" in both.message.value and (both.number, len(both.rows)) == before
+    monkeypatch.undo()
+    both.own.go.click()
+    assert both.message.value == "" and len(both.rows) == before[1] + 3 and both.busy.children == ()
 
 
 def test_uploaded_ones_too(both):

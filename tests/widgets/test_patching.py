@@ -41,6 +41,14 @@ def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh, monkeypatch):
     assert (again.layer.value, again.role.value) == (12, "cls")
 
 
+def test_a_sweep_can_be_stopped_and_goes_on(vlm, task, fresh, pressed, monkeypatch):
+    other = task.new.select([0, 40])
+    monkeypatch.setattr(patching, "Watch", pressed)
+    assert vlmlab.explore_patching(vlm, other) is None
+    monkeypatch.undo()
+    assert vlmlab.explore_patching(vlm, other).message.value == ""
+
+
 def test_what_is_no_pair(vlm, task):
     for pair, said in (
         (task.base.select([0]), "1 images"),

@@ -38,6 +38,13 @@ def test_play_and_difficulty(run, fresh):
     plt.close("all")
 
 
+def test_difficulty_can_be_stopped(run, fresh, pressed, monkeypatch):
+    ui = vlmlab.explore_weights(run, samples=10)
+    monkeypatch.setattr(stages, "Watch", pressed)
+    ui.by.value = stages.HARD
+    assert "stopped" in ui.message.value and ui.shown.dims[0] == "epoch" and ui.busy.children == ()
+
+
 def test_runs_without_stages_and_lost_ones(vlm, task, run, tmp_path):
     plain = vlmlab.fit("zero_shot", vlm, task, out=tmp_path)
     with pytest.raises(ValueError, match="not read in stages"):

@@ -9,6 +9,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "asking": ["asked", "asked_of", "at_hand"],
         "attending": ["as_grid", "of_query", "weights_of"],
         "captions": ["explore_text"],
         "explorer": ["explore"],

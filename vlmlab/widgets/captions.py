@@ -12,9 +12,10 @@ import xarray as xr
 from .. import plots
 from ..capturing.capture import capture
 from ..models.vlm import VLM
-from .drawing import drawn, png
+from .drawing import drawn
 from .frame import Frame, guarded, wrapping
 from .pane import IMPORTS
+from .picture import Picture
 
 ATTENTION = "text.attn.probs"
 
@@ -102,23 +103,31 @@ class Texts(Frame):
         options = [("mean", 0), *((str(h), h) for h in range(1, heads + 1))]
         head = min(self.kept.get("head", 0), heads)
         self.head = ipywidgets.SelectionSlider(options=options, value=head, description="head")
-        copy = ipywidgets.Button(description="copy as code", layout={"width": "120px"})
-        copy.on_click(lambda _: self.show_code(self.cell()))
+        tools = self.tools(
+            self.cell, self.figure, lambda: f"{self.words} block {self.layer.value} head {self.head.value}"
+        )
         self.pieces = ipywidgets.HTML()
-        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self.image = Picture()
         for name in ("text", "layer", "head", "image"):
             control = getattr(self, name)
             control.add_class(f"vlmlab-text-{name}")
             if name != "image":
                 control.observe(lambda _: self.draw(), "value")
-        self.fill(self.text, wrapping(self.layer, self.head, copy), self.pieces, self.image)
+        self.fill(self.text, wrapping(self.layer, self.head, tools), self.pieces, self.image)
         self.draw()
+
+    @property
+    def words(self) -> str:
+        return re.sub(r"\s+", " ", self.text.value).strip()
+
+    def figure(self):
+        return bars(self.vlm, self.words, self.layer.value, self.head.value)
 
     @guarded
     def draw(self) -> None:
-        text = re.sub(r"\s+", " ", self.text.value).strip()
-        self.pixels = drawn(bars(self.vlm, text, self.layer.value, self.head.value)).pixels
-        self.image.value = png(self.pixels)
+        text, drawing = self.words, drawn(self.figure())
+        self.pixels = drawing.pixels
+        self.image.show(drawing)
         row = end_attention(self.vlm, text).sel(layer=self.layer.value)
         row = row.mean("head") if self.head.value == 0 else row.isel(head=self.head.value - 1)
         self.pieces.value = tinted(tokens(self.vlm, text), row.values[1:])

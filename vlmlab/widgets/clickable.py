@@ -9,8 +9,8 @@ import ipywidgets
 import numpy as np
 
 from .drawing import png
+from .picture import OVER, Beside
 
-SAME_PLACE = "1 / 1 / 2 / 2"  # of the outer grid: the buttons lie on the picture
 MOST = 1024  # buttons
 
 
@@ -34,7 +34,7 @@ class Clickable(ipywidgets.GridBox):
             raise ValueError(f"{rows} × {columns} places are more than {MOST}")
         self.image = ipywidgets.Image(
             format="png",
-            layout={"grid_area": SAME_PLACE, "width": f"{width}px", "height": f"{height}px", "margin": "0"},
+            layout={"grid_area": OVER, "width": f"{width}px", "height": f"{height}px", "margin": "0"},
         )
         cell = ipywidgets.Layout(
             width="auto", height="auto", margin="0", padding="0", border="none", min_width="0"
@@ -45,25 +45,34 @@ class Clickable(ipywidgets.GridBox):
         ]
         for number, button in enumerate(self.cells):
             button.on_click(lambda _, number=number: choose(number))
-        grid = ipywidgets.GridBox(
+        self.over = ipywidgets.GridBox(
             self.cells,
             layout={
-                "grid_area": SAME_PLACE,
+                "grid_area": OVER,
                 "grid_template_columns": f"repeat({columns}, minmax(0, 1fr))",
                 "grid_template_rows": f"repeat({rows}, minmax(0, 1fr))",
                 "grid_gap": "0",
                 "width": f"{width}px",
                 "height": f"{height}px",
-                "overflow": "hidden",
+                "overflow": "visible",
             },
         )
         super().__init__(
-            [self.image, grid], layout={"width": f"{width}px", "height": f"{height}px", "margin": "0"}
+            [self.image, self.over],
+            layout={"width": f"{width}px", "height": f"{height}px", "margin": "0", "overflow": "visible"},
         )
         self.grid, self.size = (rows, columns), (width, height)
+        self.says: Beside | None = None
 
     def show(self, pixels: np.ndarray) -> None:
         self.image.value = png(pixels)
+
+    def say(self, values: Mapping[int, str]) -> None:
+        """The values of cells, shown at once where one points; for what a cell is, see `name`."""
+        if self.says is None:
+            self.says = Beside(*self.grid)
+            self.over.children = (*self.cells, self.says, self.says.rules())
+        self.says.say(values)
 
     def name(self, names: Mapping[int, str], rest: str = "") -> None:
         """What each cell says when pointed at; the others are off unless `rest` names them."""

@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
+from .values import Value, values_of
+
 DPI = 120
 MARK = (89, 89, 89)  # of the block that is looked at
 
@@ -18,12 +20,14 @@ class Drawing:
     """A figure that has been drawn.
 
     pixels: uint8 (height, width, 3). marks: value along the x axes -> vertical lines there, as (x, top, bottom) in
-    pixels. spots: (sample, 2) of what can be chosen in it, x and y as shares of width and height; or None.
+    pixels. spots: (sample, 2) of what can be chosen in it, x and y as shares of width and height; or None. values: what
+    it says where one points.
     """
 
     pixels: np.ndarray
     marks: dict[int, list[tuple[float, float, float]]] = dataclasses.field(default_factory=dict)
     spots: np.ndarray | None = None
+    values: tuple[Value, ...] = ()
 
     def marked(self, at: int | None = None) -> np.ndarray:
         """The pixels with the marks of one value on them."""
@@ -52,7 +56,7 @@ def drawn(
     if spots is not None:
         places = figure.axes[0].transData.transform(spots())
         found = np.stack([places[:, 0] / width, 1 - places[:, 1] / height], axis=1)
-    return Drawing(pixels, lines, found)
+    return Drawing(pixels, lines, found, values_of(figure))
 
 
 def painted(figure: Figure, dpi: int) -> np.ndarray:

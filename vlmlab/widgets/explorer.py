@@ -11,6 +11,7 @@ from .own import OwnPictures
 from .pane import CHOSEN
 from .panes import PANES
 from .slot import Slot
+from .watch import Stopped, Watch
 
 FIRST = ("norms by block", "answers by block")  # panes that are shown first
 OWN_MOST = 60  # pictures of one's own, evenly spread over a folder of more
@@ -42,22 +43,24 @@ def explore(models, task, samples: int = 32) -> "Explorer | None":
     methods = {name: model.value for name, model in found.items()}
     try:
         readings = reading.read(methods, some)
-    except reading.Stopped:
+    except Stopped:
         return None
     codes = {
         "models": "{" + ", ".join(f"{name!r}: {model.code}" for name, model in found.items()) + "}",
         "tests": next(iter(tests.values())).code,
     }
-    return Explorer(methods, some, readings, codes)
+    return Explorer(
+        methods, some, readings, codes, [place for model in found.values() for place in model.trained]
+    )
 
 
 class Explorer(Frame):
     """The widget that `explore` returns. methods, tests: by name; readings: (model, test) -> Reading; codes: what
-    makes models and tests in a cell."""
+    makes models and tests in a cell; trained: (key, seed) of the runs among the models."""
 
-    def __init__(self, methods, tests, readings, codes):
+    def __init__(self, methods, tests, readings, codes, trained):
         shows = (*methods, *tests, *(t.fingerprint() for t in tests.values()))
-        super().__init__(f"{' and '.join(methods)} on {', '.join(tests)}", shows)
+        super().__init__(f"{' and '.join(methods)} on {', '.join(tests)}", shows, trained)
         self.methods, self.tests, self.readings, self.codes = (
             methods,
             dict(tests),
@@ -67,11 +70,8 @@ class Explorer(Frame):
         self.rows = sheet.table(self.tests, self.readings)
         self.number = min(self.kept.get("number", 0), len(self.rows) - 1)
         self.gallery = Gallery(self.rows, self.tests, list(methods), self.kept, self.choose, self.remember)
-        self.looking = Looking(methods, self.kept, self.moved, lambda: self.copy(PANES["attention"]))
-        shown = self.kept.get("panes", FIRST)
-        self.slots = [
-            Slot(name, self.arguments, self.state, self.choose_here, self.copy, self.moved) for name in shown
-        ]
+        self.looking = Looking(methods, self.kept, self.moved, self.tools_of(lambda: PANES["attention"]))
+        self.slots = [Slot(name, self) for name in self.kept.get("panes", FIRST)]
         self.own = OwnPictures(self.add_own, self.guarded)
         self.fill(wrapping(self.gallery, self.looking), wrapping(*self.slots, grid_gap="12px"), self.own)
         with self.guarded():
@@ -132,8 +132,7 @@ class Explorer(Frame):
 
     def choose_here(self, sample: int) -> None:
         """Another image of the same test, by its number there."""
-        rows = self.rows
-        self.choose(int(rows.index[(rows["test"] == self.state()["test"]) & (rows["sample"] == sample)][0]))
+        self.choose(self.number_of(sample))
 
     def show_image(self) -> None:
         self.looking.show(self.probs(), self.seen())
@@ -153,15 +152,43 @@ class Explorer(Frame):
         panes = [slot.chooser.value for slot in self.slots]
         self.remember(number=self.number, panes=panes, **self.looking.chosen)
 
-    def copy(self, pane) -> None:
+    def tools_of(self, pane):
+        """The buttons for what pane() gives when they are pressed."""
+        return self.tools(
+            lambda: self.code_of(pane()), lambda: pane().still(self.arguments()), lambda: self.name_of(pane())
+        )
+
+    def code_of(self, pane) -> str:
         state = self.state()
-        self.show_code(pane.code({**self.codes, **state, "name": state["test"]}, len(self.methods)))
+        return pane.code({**self.codes, **state, "name": state["test"]}, len(self.methods))
+
+    def name_of(self, pane) -> str:
+        """'r(x) new 7', with what a user moves that it depends on."""
+        state = self.state()
+        moved = [*pane.follows, *(["layer"] if pane.marks else [])]
+        return " ".join([pane.name, *(f"{'block' if n == 'layer' else n} {state[n]}" for n in moved)])
+
+    def tell(self, sample: int) -> str:
+        """What is said of an image of the test that is shown."""
+        return sheet.told(self.rows.loc[self.number_of(sample)], list(self.methods))
+
+    def number_of(self, sample: int) -> int:
+        rows = self.rows
+        return int(rows.index[(rows["test"] == self.state()["test"]) & (rows["sample"] == sample)][0])
 
     def add_own(self, pictures, names: list[str]) -> None:
         """Read pictures of one's own and choose the first of them. ValueError for what cannot be read."""
         names = names or list(next(iter(self.tests.values())).classnames)
         split = reading.some(given.own_images(pictures, names), OWN_MOST)
-        found = reading.read(self.methods, {given.OWN: split})
+        tests = {given.OWN: split}
+        asked = {(m, given.OWN): reading.key(method, split) for m, method in self.methods.items()}
+        watch = reading.watch_of(self.methods, tests, asked) or Watch("reading", 0)
+        self.long(
+            watch, lambda: reading.fill({}, self.methods, tests, asked, watch), lambda f: self.join(split, f)
+        )
+
+    def join(self, split, found) -> None:
+        """Take pictures of one's own that were read among the tests."""
         self.tests[given.OWN] = split
         self.readings |= found
         self.rows = sheet.table(self.tests, self.readings)

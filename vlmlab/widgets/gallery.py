@@ -22,6 +22,7 @@ class Gallery(ipywidgets.VBox):
     ):
         self.models, self.choose, self.keep, self.at, self.chosen = models, choose, keep, 0, 0
         self.small: dict[tuple, object] = {}
+        self.parts: dict[object, set[tuple[str, int]]] = {}  # brushes of maps -> the images within
         width, height = sheet.COLUMNS * sheet.SIDE, sheet.ROWS * sheet.SIDE
         self.cells = Clickable(sheet.ROWS, sheet.COLUMNS, width, height, self.clicked, keyboard=True)
         self.cells.add_class("vlmlab-sheet")
@@ -36,13 +37,22 @@ class Gallery(ipywidgets.VBox):
         self.told = ipywidgets.HTML(layout={"width": f"{width}px"})
         self.told.add_class("vlmlab-told")
         pager = ipywidgets.HBox([self.back, self.on, self.where])
+        self.brush = ipywidgets.FloatRangeSlider(
+            description="r(x)",
+            step=0.01,
+            readout_format=".2f",
+            style=NARROW,
+            layout={"width": f"{width - 4}px"},
+        )
+        self.brush.tooltip = "only images whose r(x) is between these"
+        self.brush.add_class("vlmlab-brush")
         search, *others = self.filters.values()
         columns = {"grid_template_columns": "repeat(2, minmax(0, 1fr))", "width": f"{width}px"}
         pairs = ipywidgets.GridBox(others, layout=columns)
-        parts = [search, pairs, pager, self.cells, self.told]
+        parts = [search, pairs, self.brush, pager, self.cells, self.told]
         super().__init__(parts, layout={"width": f"{width + 8}px"})
         self.take(rows, tests, dict(kept))
-        for control in self.filters.values():
+        for control in (*self.filters.values(), self.brush):
             control.observe(lambda _: self.filter(), "value")
 
     def controls(self) -> dict[str, ipywidgets.Widget]:
@@ -84,14 +94,46 @@ class Gallery(ipywidgets.VBox):
             values = [v[1] if isinstance(v, tuple) else v for v in getattr(control, "options", ())]
             if name in kept and (not values or kept[name] in values):
                 control.value = kept[name]
+        self.bound(kept.get("r"))
         self.filter()
+
+    def bound(self, kept: tuple[float, float] | None) -> None:
+        """Let the brush span all r(x) that there are, with the range that was kept; no brush where there are none."""
+        column = sheet.with_r(self.rows, self.model)
+        self.brush.layout.display = "none" if column is None else ""
+        if column is None:
+            return
+        values = self.rows[[c for c in self.rows if c.startswith("r ")]]
+        low, high = np.floor(100 * np.nanmin(values)) / 100, np.ceil(100 * np.nanmax(values)) / 100
+        with self.brush.hold_trait_notifications():
+            self.brush.min, self.brush.max = low, high
+            self.brush.value = kept or (low, high)
+
+    @property
+    def r(self) -> tuple[float, float] | None:
+        """The range of r(x) that is asked for; None for all."""
+        all_of_it = self.brush.layout.display == "none" or self.brush.value == (
+            self.brush.min,
+            self.brush.max,
+        )
+        return None if all_of_it else self.brush.value
 
     def filter(self) -> None:
         asked = {name: c.value for name, c in self.filters.items() if name != "model"}
-        self.numbers = sheet.found(self.rows, self.model, **asked)
+        found = sheet.found(self.rows, self.model, **asked, r=self.r)
+        places = {n: (self.rows.at[n, "test"], int(self.rows.at[n, "sample"])) for n in found}
+        self.numbers = [n for n in found if all(places[n] in part for part in self.parts.values())]
         self.at = 0
         self.draw()
-        self.keep(**{name: c.value for name, c in self.filters.items()})
+        self.keep(**{name: c.value for name, c in self.filters.items()}, r=self.r)
+
+    def within(self, brush: object, images: set[tuple[str, int]] | None) -> None:
+        """Only images (test, sample) that a brush of a map covers; None for all."""
+        if self.parts.get(brush) != images:
+            self.parts.pop(brush, None)
+            if images is not None:
+                self.parts[brush] = images
+            self.filter()
 
     def turn(self, step: int) -> None:
         self.at = min(max(0, self.at + step), self.pages - 1)

@@ -14,9 +14,14 @@ from .. import decode, plots
 from ..capturing.capture import capture
 from ..capturing.reducers import Kept
 from ..decode.language import Rows, language_of, module_of
+from ..train.run import Run
+from .asking import Asked, asked, asked_of, at_hand
 from .captions import tinted
-from .drawing import drawn, png
+from .drawing import drawn
 from .frame import Frame, guarded, wrapping
+from .pane import IMPORTS
+from .picture import Picture
+from .watch import Watch
 
 WORDS = 6  # drawn of each distribution
 IMAGE = "text.attn.probs"
@@ -46,31 +51,24 @@ class Written:
 
 
 def explore_generation(
-    model, inputs: Mapping[str, Tensor], tokens: int = 12, candidates=None, picture=None, tokenizer=None
+    model=None, inputs=None, tokens: int = 12, candidates=None, picture=None, tokenizer=None
 ) -> "Generation":
     """Word by word: what each layer would say, which words are plausible (APC), the contrast, and where a model that
     reads an image looks; with switches for DoLa and the fusion.
 
+        vlmlab.explore_generation()  # the small LLaVA below runs/, which is trained there where there is none
         model = vlmlab.load("smollm2-135m")
         vlmlab.explore_generation(model, model.prompt("The capital of France is"))
 
-    model: a decoder that writes: a LanguageModel of vlmlab, or a module of transformers with its tokenizer=. inputs:
-    one text, as its processor returns it. tokens: how many are written. candidates: of `decode.candidates`, for the
-    fusion. picture: a PIL image to draw the attention on. Raises ValueError for several texts or an encoder-decoder.
+    model: a decoder that writes: a LanguageModel of vlmlab, a module of transformers with its tokenizer=, or a run of
+    llava. inputs: one text, as its processor returns it; of a run the text that it goes on from. tokens: how many are
+    written. candidates: of `decode.candidates`, for the fusion; of a run their names. picture: a PIL image to draw the
+    attention on. Raises ValueError for several texts or an encoder-decoder.
     """
-    module, tokenizer = module_of(model), tokenizer or getattr(model, "tokenizer", None)
-    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
-    if ids is None or len(ids) != 1:
-        raise ValueError(
-            "explore_generation takes the inputs of one text, with input_ids, as a processor returns them"
-        )
-    if getattr(module.config, "is_encoder_decoder", False):
-        raise ValueError(
-            f"{type(module).__name__} has an encoder and a decoder; a model that goes on writing is expected"
-        )
-    if tokenizer is None:
-        raise ValueError("the words need a tokenizer; pass tokenizer=")
-    return Generation(model, inputs, tokens, candidates, picture, tokenizer)
+    if model is None or isinstance(model, Run):
+        of = {"text": inputs or "", "picture": picture} | ({"names": candidates} if candidates else {})
+        return Generation(asked_of(at_hand() if model is None else model, **of), tokens)
+    return Generation(asked(model, inputs, candidates, picture, tokenizer), tokens)
 
 
 def extended(inputs: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
@@ -84,72 +82,73 @@ def extended(inputs: Mapping[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
     return found | {"input_ids": ids}
 
 
-def write(model, inputs, tokens: int, dola: decode.Dola, candidates=None, tokenizer=None) -> Written:
+def write(given: Asked, tokens: int, dola: decode.Dola, watch: Watch | None = None) -> Written:
     """Let a model write, then read every layer at every word that it wrote."""
-    language, module = language_of(model), module_of(model)
-    out = decode.generate(
-        model, inputs, dola, candidates, tokenizer=tokenizer, max_new_tokens=tokens, do_sample=False
-    )
-    new = out.shape[1] - inputs["input_ids"].shape[1]
+    language, module = language_of(given.model), module_of(given.model)
+    how = {"max_new_tokens": tokens, "do_sample": False, **given.options}
+    if watch is not None:
+        how["stopping_criteria"] = [lambda ids, scores, **_: watch.step() or False]
+    out = decode.generate(given.model, given.inputs, dola, given.candidates, tokenizer=given.tokenizer, **how)
+    new = out.shape[1] - given.inputs["input_ids"].shape[1]
     if new < 1:
         raise ValueError("the model wrote nothing; it ends at once")
     layers = range(language.depth + 1)
     with torch.no_grad(), Rows(language, layers, lambda x: x[:, -new - 1 : -1].clone()) as rows:
-        module(**extended(inputs, out))
+        module(**extended(given.inputs, out))
         logits = torch.stack([language.read(rows.rows[n][0], "normed") for n in layers])
     ids = out[0, -new:].cpu().numpy()
-    pieces = [tokenizer.decode([int(i)]) for i in ids]
+    pieces = [given.tokenizer.decode([int(i)]) for i in ids]
     early = dola.language_layers(language.depth)[0] if dola.language else None
     return Written(ids, pieces, logits, early, dola.apc_threshold)
 
 
-def looked_at(model, inputs, written: Written) -> xr.DataArray | None:
-    """Attention to the patches of the image before each word, the mean of heads, (layer, step, token); None for a
-    model without patches among its tokens."""
-    new = len(written.ids)
-    ids = torch.cat(
-        [inputs["input_ids"], torch.as_tensor(written.ids)[None].to(inputs["input_ids"].device)], 1
-    )
+def looked_at(given: Asked, written: Written) -> xr.DataArray | None:
+    """Attention to the patches of the image before each word, the mean of heads, (layer, word, token); None without a
+    picture, and for a model without patches among its tokens."""
+    if given.picture is None:
+        return None
+    new, before = len(written.ids), given.inputs["input_ids"]
+    ids = torch.cat([before, torch.as_tensor(written.ids)[None].to(before.device)], 1)
 
     def rows(x, table):
         return Kept(
             x.float().mean(1)[:, -new - 1 : -1], ("sample", "word", "token"), {"token": table.axes["token"]}
         )
 
-    record = capture(model, extended(inputs, ids), IMAGE, keep=rows, progress=False)
+    record = capture(given.model, extended(given.inputs, ids), IMAGE, keep=rows, progress=False)
     found = record[IMAGE].isel(sample=0)
     patches = found["role"].values == "patch"
     return found.isel(token=patches) if patches.any() else None
 
 
-def steps(written: Written, step: int, layer: int, tokenizer, looks=None, picture=None):
+def steps(given: Asked, written: Written, step: int, layer: int, looks: xr.DataArray | None = None):
     """A figure of one word: what the layers would say, what the last one and the contrast say, and where it looks."""
     final, contrasted = written.log_p(step)
+    name = lambda i: f"‘{given.tokenizer.decode([i]).strip() or '␣'}’ {i}"
     cols = 2 + (looks is not None)
     fig, axes = plots.figure(2, 2.7, cols=cols)
     plt.close(fig)
     shares = written.logits[:, step].softmax(-1)
     best = shares.amax(0).topk(min(WORDS, shares.shape[1])).indices.tolist()
-    names = [f"{tokenizer.decode([i]).strip() or '␣'} ({i})" for i in best]
-    coords = {"layer": np.arange(len(shares)), "word": names}
+    coords = {"layer": np.arange(len(shares)), "word": [name(i) for i in best]}
     plots.lines(xr.DataArray(shares[:, best].cpu().numpy(), coords, ("layer", "word")), by="word", ax=axes[0])
     axes[0].axvline(layer, color="0.35", linewidth=1.2)
     axes[0].set(ylabel="probability", title="each layer would say", ylim=(0, None))
     axes[0].legend(fontsize=7)
     top = contrasted.topk(min(WORDS, int(contrasted.isfinite().sum()))).indices.tolist()[::-1]
-    for i, (values, name, role) in enumerate(
+    for i, (values, source, role) in enumerate(
         ((final, "last layer", "patch"), (contrasted, "decoded from", "cls"))
     ):
         colour = plots.colour(role)
         axes[1].barh(
-            np.arange(len(top)) + (i - 0.5) * 0.4, values[top].exp().cpu(), 0.38, color=colour, label=name
+            np.arange(len(top)) + (i - 0.5) * 0.4, values[top].exp().cpu(), 0.38, color=colour, label=source
         )
-    axes[1].set_yticks(range(len(top)), [f"{tokenizer.decode([i]).strip() or '␣'} ({i})" for i in top])
+    axes[1].set_yticks(range(len(top)), [name(i) for i in top])
     axes[1].set(xlim=(0, None), xlabel="probability", title=f"plausible: {written.kept(step):,} words")
     axes[1].legend(fontsize=7)
     if looks is not None:
         weights = looks.sel(layer=max(1, layer)).isel(word=step)
-        plots.overlay(np.asarray(picture), weights, ax=axes[2], title=f"looks, block {max(1, layer)}")
+        plots.overlay(np.asarray(given.picture), weights, ax=axes[2], title=f"looks, block {max(1, layer)}")
     plots.style.plain_text(fig)
     return fig
 
@@ -157,43 +156,45 @@ def steps(written: Written, step: int, layer: int, tokenizer, looks=None, pictur
 class Generation(Frame):
     """The widget that `explore_generation` returns."""
 
-    def __init__(self, model, inputs, tokens, candidates, picture, tokenizer):
-        super().__init__(f"{type(module_of(model)).__name__} writing", (str(inputs["input_ids"].tolist()),))
-        self.model, self.inputs, self.tokens, self.candidates = model, inputs, tokens, candidates
-        self.picture, self.tokenizer, self.pixels = picture, tokenizer, None
-        depth, kept, plan = language_of(model).depth, self.kept, decode.Dola()
-        self.dola = ipywidgets.Checkbox(kept.get("dola", True), description="DoLa", indent=False)
-        self.fusion = ipywidgets.Checkbox(
-            kept.get("fusion", True), description="fusion", indent=False, disabled=candidates is None
-        )
-        early = kept.get("early", plan.language_layers(depth)[0])
-        self.early = ipywidgets.IntSlider(
-            early, 0, depth - 1, description="contrast", continuous_update=False
-        )
-        self.alpha = ipywidgets.FloatSlider(
-            kept.get("alpha", plan.apc_threshold),
-            min=0,
-            max=1,
-            step=0.05,
-            description="APC",
-            continuous_update=False,
-        )
-        self.word = ipywidgets.IntSlider(1, 1, 1, description="word")
-        self.layer = ipywidgets.IntSlider(min(kept.get("layer", depth), depth), 0, depth, description="layer")
-        self.text = ipywidgets.HTML()
-        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
-        for name in ("dola", "fusion", "early", "alpha", "word", "layer", "image"):
+    def __init__(self, given: Asked, tokens: int):
+        kind = f"{type(module_of(given.model)).__name__} writing"
+        super().__init__(kind, (str(given.inputs["input_ids"].tolist()), given.code), given.trained)
+        self.given, self.tokens, self.written, self.looks, self.pixels = given, tokens, None, None, None
+        depth = language_of(given.model).depth
+        self.controls(depth)
+        self.text, self.image = ipywidgets.HTML(), Picture()
+        for name in ("dola", "fusion", "early", "alpha", "word", "layer", "text", "image"):
             getattr(self, name).add_class(f"vlmlab-generation-{name}")
+        tools = self.tools(self.cell, self.figure, lambda: f"word {self.word.value} layer {self.layer.value}")
         switches = wrapping(self.dola, self.early, self.alpha, self.fusion)
-        self.fill(switches, self.text, wrapping(self.word, self.layer), self.image)
-        self.rewrite()
+        self.fill(switches, self.text, wrapping(self.word, self.layer, tools), self.image)
+        self.take(write(given, tokens, self.settings()))
         for control in (self.dola, self.fusion, self.early, self.alpha):
             control.observe(lambda _: self.rewrite(), "value")
         for control in (self.word, self.layer):
             control.observe(lambda _: self.draw(), "value")
 
+    def controls(self, depth: int) -> None:
+        kept, plan = self.kept, decode.Dola()
+        settled = {"continuous_update": False}  # the model writes again
+        self.dola = ipywidgets.Checkbox(kept.get("dola", True), description="DoLa", indent=False)
+        self.fusion = ipywidgets.Checkbox(
+            kept.get("fusion", True),
+            description="fusion",
+            indent=False,
+            disabled=self.given.candidates is None,
+        )
+        early = kept.get("early", plan.language_layers(depth)[0])
+        self.early = ipywidgets.IntSlider(early, 0, depth - 1, description="contrast", **settled)
+        alpha = kept.get("alpha", plan.apc_threshold)
+        self.alpha = ipywidgets.FloatSlider(alpha, min=0, max=1, step=0.05, description="APC", **settled)
+        self.word = ipywidgets.IntSlider(1, 1, 1, description="word")
+        self.layer = ipywidgets.IntSlider(min(kept.get("layer", depth), depth), 0, depth, description="layer")
+
     def settings(self) -> decode.Dola:
-        strength = decode.Dola().fusion_strength if self.fusion.value and self.candidates is not None else 0.0
+        strength = (
+            decode.Dola().fusion_strength if self.fusion.value and self.given.candidates is not None else 0.0
+        )
         if not self.dola.value:
             return decode.Dola(language=False, apc_threshold=self.alpha.value, fusion_strength=strength)
         return decode.Dola(
@@ -202,13 +203,19 @@ class Generation(Frame):
 
     @guarded
     def rewrite(self) -> None:
-        """Write again with other settings."""
-        self.say("writing …")
-        self.written = write(
-            self.model, self.inputs, self.tokens, self.settings(), self.candidates, self.tokenizer
-        )
-        self.looks = None if self.picture is None else looked_at(self.model, self.inputs, self.written)
-        self.say()
+        """Write again with other settings, and once more where they were moved meanwhile."""
+        watch, settings = Watch("writing", self.tokens), self.settings()
+
+        def then(written: Written) -> None:
+            self.take(written)
+            if self.settings() != settings:
+                self.rewrite()
+
+        self.long(watch, lambda: write(self.given, self.tokens, settings, watch), then)
+
+    def take(self, written: Written) -> None:
+        """Show another text."""
+        self.written, self.looks = written, looked_at(self.given, written)
         self.word.max = len(self.written.ids)
         self.word.value = min(self.kept.get("word", 1), self.word.max)
         self.remember(
@@ -216,12 +223,23 @@ class Generation(Frame):
         )
         self.draw()
 
+    def figure(self):
+        return steps(self.given, self.written, self.word.value - 1, self.layer.value, self.looks)
+
+    def cell(self) -> str:
+        head = "\n".join([IMPORTS["vlmlab."], "from vlmlab import decode, widgets"])
+        return (
+            f"{head}\nfrom vlmlab.widgets import generation\n\nasked = {self.given.code}\n"
+            f"written = generation.write(asked, {self.tokens}, decode.Dola({differing(self.settings())}))\n"
+            "looks = generation.looked_at(asked, written)\n"
+            f"fig = generation.steps(asked, written, {self.word.value - 1}, {self.layer.value}, looks)\nfig\n"
+        )
+
     @guarded
     def draw(self) -> None:
-        step, layer = self.word.value - 1, self.layer.value
-        figure = steps(self.written, step, layer, self.tokenizer, self.looks, self.picture)
-        self.pixels = drawn(figure).pixels
-        self.image.value = png(self.pixels)
+        layer, drawing = self.layer.value, drawn(self.figure())
+        self.pixels = drawing.pixels
+        self.image.show(drawing)
         chosen = np.array(
             [self.written.log_p(i)[0][int(w)].exp().item() for i, w in enumerate(self.written.ids)]
         )
@@ -230,3 +248,10 @@ class Generation(Frame):
 
     def pictures(self) -> list[np.ndarray]:
         return [] if self.pixels is None else [self.pixels]
+
+
+def differing(dola: decode.Dola) -> str:
+    """The settings that are not the plan's, as arguments."""
+    plan = decode.Dola()
+    values = {name: getattr(dola, name) for name in dola.__struct_fields__}
+    return ", ".join(f"{name}={value!r}" for name, value in values.items() if value != getattr(plan, name))

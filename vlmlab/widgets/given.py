@@ -26,10 +26,11 @@ DEFAULTS |= {"make_split": False, "template": None}
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """A thing with the expression that gives it in a cell."""
+    """A thing with the expression that gives it in a cell. trained: (key, seed) of the run that it is of."""
 
     value: object
     code: str
+    trained: tuple[tuple[str, int], ...] = ()
 
 
 def named(thing: object, otherwise: str) -> str:
@@ -69,11 +70,11 @@ def title(method: Method) -> str:
 def method_of(model, test: Split) -> Given:
     """A Method from a VLM, a Method, a Run or the path of a run's folder."""
     if isinstance(model, str | os.PathLike):
-        return Given(open_run(model).model, f"vlmlab.open_run({os.fspath(model)!r}).model")
+        model = open_run(model)
     if isinstance(model, Run):
         if model._model is None:
             model = open_run(model.path)
-        return Given(model.model, f"vlmlab.open_run({str(model.path)!r}).model")
+        return Given(model.model, f"vlmlab.open_run({str(model.path)!r}).model", trained_of(model))
     if isinstance(model, VLM):
         source = {
             k: v for k, v in (model.source or {}).items() if v is not None and (k, v) != ("precision", "fp32")
@@ -87,6 +88,15 @@ def method_of(model, test: Split) -> Given:
         f"an explorer looks into a vision-language model (vlmlab.load), a method or a run (vlmlab.fit), got "
         f"{type(model).__name__}"
     )
+
+
+def trained_of(run: Run) -> tuple[tuple[str, int], ...]:
+    """Its (key, seed); () where its folder is gone and only what it trained is in memory."""
+    try:
+        info = run.info
+    except (OSError, ValueError):
+        return ()
+    return ((info["key"], info["labels"]["seed"]),)
 
 
 def zero_shot(vlm: VLM, test: Split) -> Method:

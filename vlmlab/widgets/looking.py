@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping
 
 import ipywidgets
+import matplotlib as mpl
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from .. import plots
 from ..methods.method import Method
+from ..names_and_colours import SKY
 from . import attending
 from .clickable import MOST, Clickable
-from .drawing import painted, png
+from .drawing import Drawing
 from .frame import labelled, wrapping
+from .picture import Picture
+from .values import Value
 
 SIDES = {1: 288, 2: 208}  # number of models -> pixels of a picture under attention
 MEAN = "mean"
@@ -21,10 +25,12 @@ MEAN = "mean"
 class Looking(ipywidgets.VBox):
     """One picture a model, and one of the difference of two whose patches agree.
 
-    kept: what was chosen before. moved() is called when a control moved, copy() by the button.
+    kept: what was chosen before. moved() is called when a control moved; tools: the buttons below.
     """
 
-    def __init__(self, methods: Mapping[str, Method], kept: Mapping, moved: Callable, copy: Callable):
+    def __init__(
+        self, methods: Mapping[str, Method], kept: Mapping, moved: Callable, tools: ipywidgets.Widget
+    ):
         self.depth = max(m.vlm.image.depth for m in methods.values())
         self.heads = max(int(m.vlm.image.blocks[0].attn.num_heads) for m in methods.values())
         self.side, self.kept, self.moved = SIDES[len(methods)], kept, moved
@@ -32,13 +38,10 @@ class Looking(ipywidgets.VBox):
         self.views: list[Clickable] = []
         self.gap = None
         self.controls(kept)
-        button = ipywidgets.Button(description="copy as code", layout={"width": "120px"})
-        button.tooltip = "show the cell that draws this as a static figure"
-        button.on_click(lambda _: copy())
         self.row, self.caption = wrapping(grid_gap="8px"), ipywidgets.HTML()
         choices = wrapping(self.layer, self.head, self.query, self.same)
         layout = {"flex": "1 1 420px", "min_width": "300px"}
-        super().__init__([choices, self.row, self.caption, button], layout=layout)
+        super().__init__([choices, self.row, self.caption, tools], layout=layout)
 
     def controls(self, kept: Mapping) -> None:
         said = {"style": {"description_width": "3.5em"}, "layout": {"width": "300px"}}
@@ -81,8 +84,7 @@ class Looking(ipywidgets.VBox):
         named = [ipywidgets.VBox([labelled(n), v]) for n, v in zip(self.probs, self.views)]
         self.gap = None
         if len(grids) == 2 and grids[0] == grids[1]:
-            wide, tall = (f"{n}px" for n in self.views[0].size)
-            self.gap = ipywidgets.Image(format="png", layout={"width": wide, "height": tall})
+            self.gap = Picture()
             self.gap.add_class("vlmlab-gap")
             text = f"{' − '.join(self.probs)}: red: the first looks more"
             named.append(ipywidgets.VBox([labelled(text), self.gap]))
@@ -96,8 +98,8 @@ class Looking(ipywidgets.VBox):
         view = Clickable(rows, columns, wide, tall, lambda cell: self.look(cell, columns))
         view.patches = grid
         view.add_class(f"vlmlab-picture-{number}")
-        here = {r * columns + c: f"row {r + 1}, column {c + 1}" for r in range(rows) for c in range(columns)}
-        view.name(here if (rows, columns) == grid else {})
+        if (rows, columns) != grid:
+            view.name({})
         return view
 
     def look(self, cell: int, columns: int) -> None:
@@ -114,6 +116,8 @@ class Looking(ipywidgets.VBox):
             most = attending.brightest(p, at["query"], at["head"]) if at["same"] else None
             view.show(under(self.seen[name], weights if there else None, view.size, most))
             grids.append(attending.as_grid(weights))
+            if view.grid == view.patches:
+                view.say(named_cells(grids[-1]))
             lacks = f"{name} has no such token in block {at['layer']}"
             said.append(f"{name} looks at {summed(weights)}" if there else lacks)
         if self.gap is not None:
@@ -121,7 +125,7 @@ class Looking(ipywidgets.VBox):
             there = bool(np.isfinite(gap).any())
             self.gap.layout.visibility = "visible" if there else "hidden"
             if there:
-                self.gap.value = png(difference(gap, self.views[0].size))
+                self.gap.show(difference(gap, self.views[0].size))
                 said.append(f"largest difference {float(abs(gap).max()):.3f}")
         self.caption.value = labelled("; ".join(said)).value
 
@@ -134,28 +138,42 @@ def grid_of(probs: xr.DataArray) -> tuple[int, int]:
 
 
 def under(picture: np.ndarray, weights: xr.DataArray | None, size: tuple[int, int], most) -> np.ndarray:
-    """A picture under attention, without any margin, in so many pixels; None for the picture alone."""
-    plots.use()
-    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
-    ax = figure.add_axes((0, 0, 1, 1))
+    """A picture under attention in so many pixels, as `plots.overlay` draws it but in a part of the time, since it
+    follows a slider; None for the picture alone."""
+    seen = Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
     if weights is None:
-        ax.imshow(picture, extent=(0, 1, 0, 1), aspect="auto")
-        ax.set_axis_off()
-    else:
-        plots.overlay(picture, weights, ax=ax, vmax=most)
-        ax.set_aspect("auto")
-    return painted(figure, 100)
+        return np.asarray(seen)
+    grid = np.asarray(attending.as_grid(weights), np.float32)
+    shares = np.clip(np.nan_to_num(grid) / (most or float(np.nanmax(grid)) or 1.0), 0, 1)
+    strength = np.asarray(Image.fromarray(shares).resize(size, Image.Resampling.BILINEAR))
+    alpha = 0.75 * strength[..., None]
+    pixels = np.asarray(seen) * (1 - alpha) + 255 * mpl.colormaps["inferno"](strength)[..., :3] * alpha
+    drawn = Image.fromarray(np.round(pixels).astype(np.uint8))
+    if "query_row" in weights.coords and int(weights["query_row"]) >= 0:
+        wide, high = size[0] / grid.shape[1], size[1] / grid.shape[0]
+        left, top = int(weights["query_col"]) * wide, int(weights["query_row"]) * high
+        ImageDraw.Draw(drawn).rectangle((left, top, left + wide, top + high), outline=SKY, width=2)
+    return np.asarray(drawn)
 
 
-def difference(gap: xr.DataArray, size: tuple[int, int]) -> np.ndarray:
-    """(row, column) from blue (the second looks more) over white to red (the first does), without any margin."""
-    most = float(abs(gap).max()) or 1.0
-    figure = Figure(figsize=(size[0] / 100, size[1] / 100))
-    ax = figure.add_axes((0, 0, 1, 1))
-    plots.matrix(gap, ax, vmin=-most, vmax=most, cmap="RdBu_r", colorbar=False)
-    ax.set_aspect("auto")
-    ax.set_axis_off()
-    return painted(figure, 100)
+def named_cells(grid: xr.DataArray) -> dict[int, str]:
+    """Cell, along the rows -> what is said of its weight (row, column)."""
+    columns, numbers = grid.sizes["column"], np.ndenumerate(np.asarray(grid))
+    return {
+        r * columns + c: f"row {r + 1}, column {c + 1}\n{v:.3g}" for (r, c), v in numbers if np.isfinite(v)
+    }
+
+
+def difference(gap: xr.DataArray, size: tuple[int, int]) -> Drawing:
+    """(row, column) from blue (the second looks more) over white to red (the first does)."""
+    rows, columns = gap.shape
+    shares = np.asarray(gap) / (2 * float(abs(gap).max()) or 1.0) + 0.5
+    colours = (255 * mpl.colormaps["RdBu_r"](shares)[..., :3]).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(colours).resize(size, Image.Resampling.NEAREST))
+    places = (
+        (cell % columns / columns, cell // columns / rows, text) for cell, text in named_cells(gap).items()
+    )
+    return Drawing(pixels, values=tuple(Value(x, y, 1 / columns, 1 / rows, text) for x, y, text in places))
 
 
 def summed(weights: xr.DataArray) -> str:

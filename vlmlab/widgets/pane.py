@@ -43,7 +43,6 @@ CHOSEN = ("test", "sample", "layer", "head", "query")  # what a user moves
 IMPORTS = {  # what a cell imports, where its text uses it
     "plt.": "import matplotlib.pyplot as plt",
     "np.": "import numpy as np",
-    "pd.": "import pandas as pd",
     "vlmlab.": "import vlmlab",
     "": "from vlmlab import measures, plots, widgets",
 }
@@ -82,6 +81,13 @@ class Pane:
         fig, axes = plots.figure(min(count, 2), self.height, cols=count, squeeze=False)
         plt.close(fig)
         self.draw(axes.ravel().tolist(), **{name: given[name] for name in self.needs})
+        return fig
+
+    def still(self, given: Mapping[str, object]):
+        """The figure as its code draws it, with the mark at the chosen block."""
+        fig = self.figure(given)
+        for ax in fig.axes[: self.across(len(given["models"]))] if self.marks else ():
+            ax.axvline(given["layer"], color="0.35", linewidth=1.2)
         return fig
 
     def drawing(self, given: Mapping[str, object], depth: int) -> Drawing:

@@ -5,7 +5,6 @@ The body of each stands by itself in a cell (see `pane.py`): it uses its argumen
 """
 
 import numpy as np
-import pandas as pd
 
 import vlmlab
 from vlmlab import measures, plots, widgets
@@ -36,7 +35,14 @@ def norms(axes, acts, sample):
         )
         for role in lengths["role"].values:
             one = lengths.isel(sample=sample).sel(role=role)
-            ax.plot(one["layer"], one, color=plots.colour(role), linewidth=2.5, alpha=0.6)
+            ax.plot(
+                one["layer"],
+                one,
+                color=plots.colour(role),
+                linewidth=2.5,
+                alpha=0.6,
+                label=f"_image, {plots.label(role)}",
+            )
         ax.set_title(f"{name}; thick: the image")
         ax.legend(fontsize=7)
 
@@ -60,22 +66,22 @@ def lens(axes, models, acts, texts, test, sample):
 
 @pane("r(x)", fits=ratio)
 def norm_ratios(axes, every, test, tests, sample):
-    """Length of the prompt feature over that of the class feature, by test, with the image as a diamond."""
-    rows, here = [], {}
+    """Length of the prompt feature over that of the class feature: how many images, by test; line: the image."""
+    values, here = {}, {}
     for name, records in every.items():
         for model, record in records.items():
             if "prompt" in record["branch"].values:
-                r = measures.norm_ratio(record).values
                 column = f"{model}, {name}" if len(records) > 1 else name
-                rows += [{"r(x)": value, "of": column} for value in r]
+                values[column] = measures.norm_ratio(record).values
                 if tests[name] is test:
-                    here[column] = r[sample]
-    plots.distribution(pd.DataFrame(rows), "r(x)", "of", ax=axes[0])
-    columns = list(dict.fromkeys(row["of"] for row in rows))
+                    here[column] = values[column][sample]
+    colours = [look["color"] for look in plots.looks(values).values()]
+    axes[0].hist(list(values.values()), bins=12, color=colours, label=list(values))
     for column, value in here.items():
-        axes[0].plot(columns.index(column), value, "D", color="black", markersize=6)
-    axes[0].axhline(1, color="black", linewidth=0.6, linestyle=":")
-    axes[0].set_title("diamond: the image")
+        axes[0].axvline(value, color=colours[list(values).index(column)], linewidth=2.5)
+    axes[0].axvline(1, color="black", linewidth=0.6, linestyle=":")
+    axes[0].set(xlabel="r(x)", ylabel="images", title="line: the image")
+    axes[0].legend(fontsize=7)
 
 
 @pane(

@@ -7,33 +7,38 @@ import torch
 import xarray as xr
 from matplotlib.patches import Rectangle
 
-from .. import plots, progress
+from .. import plots
 from ..capturing.capture import capture
 from ..methods.method import Method
 from ..tasks.split import Split
 from ..train.evaluate import restored
 from .drawing import drawn, png
 from .frame import Frame, guarded, wrapping
-from .given import method_of
+from .given import Given, method_of
 from .pane import IMPORTS
+from .picture import Picture
 from .reading import READ, STREAM, key, roles, seen
+from .watch import Stopped, Watch
 
 ALL = "all tokens"
 CLASSES = 5  # whose probabilities are drawn
 
 
-def explore_patching(model, pair: Split) -> "Patching":
+def explore_patching(model, pair: Split) -> "Patching | None":
     """Choose a block and a role: in a run of the second image, these tokens are those of the first.
 
         vlm, task = vlmlab.load("tiny"), vlmlab.task("emoji/animals")
         vlmlab.explore_patching(vlm, task.tests["test"].select([0, 60]))
 
     model: as for `explore`, one. pair: a Split of two images of different classes. All blocks and roles are run
-    once before and kept in memory, so that a choice only draws. Raises ValueError for another pair.
+    once before and kept in memory, so that a choice only draws; a button stops that (then None is returned). Raises
+    ValueError for another pair.
     """
     check_pair(pair)
-    method = method_of(model, pair)
-    return Patching(method.value, method.code, pair)
+    try:
+        return Patching(method_of(model, pair), pair)
+    except Stopped:
+        return None
 
 
 def check_pair(pair: Split) -> None:
@@ -48,11 +53,12 @@ def check_pair(pair: Split) -> None:
         )
 
 
-def patched(method: Method, pair: Split) -> xr.DataArray:
+def patched(method: Method, pair: Split, watch: Watch | None = None) -> xr.DataArray:
     """Logits of the second image with the tokens of each role behind each block from the first, (layer, role, class).
 
     Attributes: first and second, the logits of both images as they are. NaN where a block has no token of a role.
     """
+    watch = watch or Watch("", method.vlm.image.depth)
     acts = capture(method, pair.select([0]), STREAM, progress=False)[STREAM]
     there, depth = [*roles(method, pair), ALL], method.vlm.image.depth
     found = np.full((depth, len(there), len(pair.classnames)), np.nan)
@@ -61,7 +67,8 @@ def patched(method: Method, pair: Split) -> xr.DataArray:
         images = torch.stack([method.vlm.preprocess(pair.image(i)) for i in range(2)]).to(method.vlm.device)
         with torch.inference_mode():
             plain = method.logits(images).float().cpu().numpy()
-        for block in progress.bar(range(1, depth + 1), desc="patching", unit="block", delay=1):
+        for block in range(1, depth + 1):
+            watch.step()
             tokens = acts.sel(layer=block).dropna("token")
             here = dict.fromkeys(tokens["role"].values.tolist())
             for column, role in enumerate(there):
@@ -121,12 +128,13 @@ def sweep(logits: xr.DataArray, pair: Split, layer: int, role: str):
 class Patching(Frame):
     """The widget that `explore_patching` returns."""
 
-    def __init__(self, method: Method, code: str, pair: Split):
+    def __init__(self, model: Given, pair: Split):
         first, second = (pair.caption(i) for i in range(2))
-        super().__init__(f"patching, {first} into {second}", (pair.fingerprint(),))
-        self.method, self.code_of_model, self.pair = method, code, pair
+        super().__init__(f"patching, {first} into {second}", (pair.fingerprint(),), model.trained)
+        method = model.value
+        self.method, self.code_of_model, self.pair = method, model.code, pair
         sweep_key = (*key(method, pair), "patched")
-        self.logits = READ.get(sweep_key, lambda: patched(method, pair), lambda logits: logits.nbytes)
+        self.logits = READ.get(sweep_key, self.swept, lambda logits: logits.nbytes)
         names = self.logits["role"].values.tolist()
         depth = self.logits.sizes["layer"]
         at = min(self.kept.get("layer", depth // 2), depth)
@@ -135,8 +143,7 @@ class Patching(Frame):
         options = [(plots.label(n), n) for n in names]
         value = role if role in names else names[0]
         self.role = ipywidgets.Dropdown(options=options, value=value, description="tokens")
-        copy = ipywidgets.Button(description="copy as code", layout={"width": "120px"})
-        copy.on_click(lambda _: self.show_code(self.cell()))
+        tools = self.tools(self.cell, self.figure, lambda: f"block {self.layer.value} {self.role.value}")
         self.pair_images = [seen(method, pair, i) for i in range(2)]
         shown = [
             ipywidgets.VBox(
@@ -147,18 +154,32 @@ class Patching(Frame):
             )
             for i, text in enumerate(("from", "into"))
         ]
-        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        self.image = Picture()
         for name in ("layer", "role", "image"):
             getattr(self, name).add_class(f"vlmlab-patching-{name}")
-        self.fill(wrapping(self.layer, self.role, copy), wrapping(*shown, self.image))
+        self.fill(wrapping(self.layer, self.role, tools), wrapping(*shown, self.image))
         for control in (self.layer, self.role):
             control.observe(lambda _: self.draw(), "value")
         self.draw()
 
+    def swept(self) -> xr.DataArray:
+        watch = Watch("swapping every role behind every block", self.method.vlm.image.depth).show()
+        try:
+            found = patched(self.method, self.pair, watch)
+        except Stopped:
+            watch.end("stopped")
+            raise
+        watch.end(f"{watch.text}, in {watch.seconds:.1f} s")
+        return found
+
+    def figure(self):
+        return sweep(self.logits, self.pair, self.layer.value, self.role.value)
+
     @guarded
     def draw(self) -> None:
-        self.pixels = drawn(sweep(self.logits, self.pair, self.layer.value, self.role.value)).pixels
-        self.image.value = png(self.pixels)
+        drawing = drawn(self.figure())
+        self.pixels = drawing.pixels
+        self.image.show(drawing)
         self.remember(layer=self.layer.value, role=self.role.value)
         if bool(self.logits.sel(layer=self.layer.value, role=self.role.value).isnull().any()):
             self.say(f"block {self.layer.value} has no {self.role.label}")

@@ -1,16 +1,12 @@
 """What models say of a bounded number of images: read once, kept, with progress and a button that stops it."""
 
 import dataclasses
-import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 
-import ipywidgets
 import numpy as np
 import torch
 import xarray as xr
-from IPython.display import display
 
 from ..capturing.capture import capture
 from ..capturing.rows import spread
@@ -22,6 +18,7 @@ from ..models.fingerprint import fingerprint
 from ..tasks.split import Split
 from ..token_labels import roles_of
 from ..train.evaluate import predict, restored
+from .watch import Watch
 
 STREAM, FINAL, PROBS = "image.resid.post", "image.final", "image.attn.probs"
 MEMORY = 256 * 2**20  # bytes of attention that are kept; one image's may be more
@@ -47,10 +44,6 @@ class Memory:
 
 
 READ, LOOKED = Memory(MEMORY), Memory(MEMORY)
-
-
-class Stopped(Exception):
-    """The button was pressed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,16 +123,34 @@ def read(models: Mapping[str, Method], tests: Mapping[str, Split]) -> dict[tuple
     Says first how much there is to read, then how far it is; `Stopped` by the button. What was read until then, or
     until an interrupt, is kept: the same call goes on.
     """
-    asked = {(m, t): key(models[m], tests[t]) for t in tests for m in models}
-    missing = [pair for pair, k in asked.items() if k not in READ.kept]
-    watch = Watch(models, tests, missing) if missing else None
-    found = {}
+    asked, found = {(m, t): key(models[m], tests[t]) for t in tests for m in models}, {}
+    watch = watch_of(models, tests, asked)
+    if watch:
+        watch.show()
     try:
-        for (m, t), k in asked.items():
-            found[m, t] = READ.get(k, lambda m=m, t=t: one(models[m], tests[t], watch), lambda r: r.nbytes)
+        fill(found, models, tests, asked, watch)
     finally:
         if watch:
-            watch.end(len(found), len(asked))
+            line = f"read {watch.text.removeprefix('reading ')}, in {watch.seconds:.1f} s"
+            kept = f"stopped; {len(found)} of {len(asked)} readings are kept, the same call goes on"
+            watch.end(line if len(found) == len(asked) else kept)
+    return found
+
+
+def watch_of(models, tests, asked: Mapping[tuple[str, str], Hashable]) -> Watch | None:
+    """A bar for the readings asked for that are not in memory, with their size; None where all are."""
+    missing = [place for place, k in asked.items() if k not in READ.kept]
+    images = sum(len(tests[t]) for _, t in missing)
+    sizes = [
+        len(tests[t]) * 3 * models[m].vlm.image.depth * models[m].vlm.image.width * 4 for m, t in missing
+    ]
+    return Watch(f"reading {images} images × models, about {size(sum(sizes))}", images) if missing else None
+
+
+def fill(found: dict, models, tests, asked: Mapping[tuple[str, str], Hashable], watch: Watch | None) -> dict:
+    """Put the readings asked for into `found`, one after the other."""
+    for (m, t), k in asked.items():
+        found[m, t] = READ.get(k, lambda m=m, t=t: one(models[m], tests[t], watch), lambda r: r.nbytes)
     return found
 
 
@@ -149,7 +160,7 @@ def key(method: Method, test: Split) -> tuple:
     return type(method).__name__, str(method.config), own, method.vlm.fingerprint(), test.fingerprint()
 
 
-def one(method: Method, test: Split, watch: "Watch") -> Reading:
+def one(method: Method, test: Split, watch: Watch) -> Reading:
     watched = dataclasses.replace(test, read=watch.counting(test.read))
     record = streams(method, watched)
     with restored(method):
@@ -167,40 +178,3 @@ def answered(method: Method, test: Split, record: xr.Dataset) -> np.ndarray:
     method.set_classes(list(test.classnames), test.template)
     with torch.inference_mode():
         return method.classify(z, method.rules[0]).float().cpu().numpy()
-
-
-class Watch:
-    """How far the reading is: a bar and a button that stops it, shown while it lasts; then a line that stays."""
-
-    def __init__(self, models: Mapping[str, Method], tests: Mapping[str, Split], missing: list[tuple]):
-        self.stop, self.start, self.shown = threading.Event(), time.monotonic(), 0.0
-        self.images = sum(len(tests[t]) for _, t in missing)
-        widths = [
-            len(tests[t]) * 3 * models[m].vlm.image.depth * models[m].vlm.image.width * 4 for m, t in missing
-        ]
-        self.text = f"{self.images} images × models, about {size(sum(widths))}"
-        self.bar = ipywidgets.IntProgress(max=self.images, layout={"width": "300px"})
-        button = ipywidgets.Button(description="stop", tooltip="stop reading; what was read is kept")
-        button.on_click(lambda _: self.stop.set())
-        button.add_class("vlmlab-stop")
-        row = ipywidgets.HBox([ipywidgets.Label(f"reading {self.text}"), self.bar, button])
-        self.handle = display(row, display_id=True)
-
-    def counting(self, read: Callable) -> Callable:
-        """`Images.read` that moves the bar, and stops."""
-
-        def counted(id, rng):
-            if self.stop.is_set():
-                raise Stopped
-            self.shown += 1
-            self.bar.value = int(self.shown)
-            return read(id, rng)
-
-        return counted
-
-    def end(self, done: int, of: int) -> None:
-        line = f"read {self.text}, in {time.monotonic() - self.start:.1f} s"
-        if done < of:
-            line = f"stopped; {done} of {of} readings are kept, the same call goes on"
-        if self.handle is not None:
-            self.handle.update({"text/plain": line}, raw=True)

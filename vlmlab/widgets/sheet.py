@@ -62,11 +62,13 @@ def found(
     name: str = EVERY,
     answer: str = EVERY,
     order: str = ORDERS[0],
+    r: tuple[float, float] | None = None,
 ) -> list[int]:
     """Numbers of the rows that are asked for, in the order asked for.
 
     text: stands in the id, the class or the prediction of a model. answer: "right" or "wrong" by this model,
-    or "only <model>": right by that one alone. Missing numbers come last.
+    or "only <model>": right by that one alone. r: the least and the largest r(x), of this model or of the first that
+    has one. Missing numbers come last.
     """
     keep = np.ones(len(rows), bool)
     if text.strip():
@@ -86,11 +88,19 @@ def found(
             keep &= (rows[column] == (column == f"right {one}")).to_numpy()
     elif answer != EVERY:
         keep &= (rows[f"right {model}"] == (answer == "right")).to_numpy()
+    if r is not None:
+        keep &= rows[with_r(rows, model)].between(*r).to_numpy()
     rows = rows[keep]
     if order != ORDERS[0]:
         column = f"{'margin' if 'margin' in order else 'r'} {model}"
         rows = rows.sort_values(column, ascending=order.startswith("low"), kind="stable")
     return rows.index.tolist()
+
+
+def with_r(rows: pd.DataFrame, model: str) -> str | None:
+    """The column of r(x) of a model, or of the first that has one; None where none has."""
+    columns = [f"r {model}", *(c for c in rows if c.startswith("r "))]
+    return next((c for c in columns if rows[c].notna().any()), None)
 
 
 def told(row: pd.Series, models: Sequence[str]) -> str:

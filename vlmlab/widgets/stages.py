@@ -1,5 +1,7 @@
 """`explore_weights`: how much each stage of blocks adds, epoch by epoch, and for easy and hard images."""
 
+import dataclasses
+
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,10 +13,13 @@ from ..scores.classification import logits as classify
 from ..tasks.split import Split
 from ..train.evaluate import pictures_for, restored
 from ..train.run import Run, open_run
-from .drawing import drawn, png
+from .drawing import drawn
 from .frame import Frame, guarded, wrapping
+from .given import trained_of
 from .pane import IMPORTS
+from .picture import Picture
 from .reading import some
+from .watch import Watch
 
 STEPS = "over the epochs of training"
 HARD = "over images, from easy to hard"
@@ -82,8 +87,8 @@ class Weights(Frame):
     """The widget that `explore_weights` returns."""
 
     def __init__(self, run: Run, samples: int):
-        super().__init__(f"stages of {run.path}", (str(run.path),))
-        self.run, self.samples = run, samples
+        super().__init__(f"stages of {run.path.name}", (str(run.path),), trained_of(run))
+        self.run, self.samples, self.pixels = run, samples, None
         self.data = {STEPS: weights_by_epoch(run.model)}
         self.by = ipywidgets.Dropdown(
             options=[STEPS, HARD], value=self.kept.get("by", STEPS), description="show"
@@ -91,12 +96,11 @@ class Weights(Frame):
         self.at = ipywidgets.IntSlider(description="epoch", min=1, max=1)
         self.play = ipywidgets.Play(interval=700, min=1, max=1)
         ipywidgets.jslink((self.play, "value"), (self.at, "value"))
-        copy = ipywidgets.Button(description="copy as code", layout={"width": "120px"})
-        copy.on_click(lambda _: self.show_code(self.cell()))
-        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%", "object_fit": "contain"})
+        tools = self.tools(self.cell, self.figure, lambda: f"{self.shown.dims[0]} {self.at.value}")
+        self.image = Picture()
         for name in ("by", "at", "play", "image"):
             getattr(self, name).add_class(f"vlmlab-weights-{name}")
-        self.fill(wrapping(self.by, self.play, self.at, copy), self.image)
+        self.fill(wrapping(self.by, self.play, self.at, tools), self.image)
         self.by.observe(lambda _: self.chosen(), "value")
         self.at.observe(lambda _: self.draw(), "value")
         self.chosen()
@@ -107,7 +111,21 @@ class Weights(Frame):
             test = next((t for t in self.run.task.tests.values() if isinstance(t, Split)), None)
             if test is None:
                 raise ValueError("the run's task has no labelled test to tell easy from hard")
-            self.data[HARD] = shares_by_difficulty(self.run.model, some(test, self.samples))
+            if self.pixels is None:
+                self.step()  # the epochs, until there is more
+            few = some(test, self.samples)
+            watch = Watch(f"reading {len(few)} images", 2 * len(few))  # for the answers and for the features
+            counted = dataclasses.replace(few, read=watch.counting(few.read))
+            self.long(watch, lambda: shares_by_difficulty(self.run.model, counted), self.judged)
+            return
+        self.step()
+
+    def judged(self, shares: xr.DataArray) -> None:
+        self.data[HARD] = shares
+        self.step()
+
+    def step(self) -> None:
+        """Set the slider to the steps of what is shown."""
         axis = self.shown.dims[0]
         last = self.shown.sizes[axis]
         self.at.description = axis
@@ -121,10 +139,14 @@ class Weights(Frame):
     def shown(self) -> xr.DataArray:
         return self.data.get(self.by.value, self.data[STEPS])
 
+    def figure(self):
+        return radar(self.shown, self.at.value)
+
     @guarded
     def draw(self) -> None:
-        self.pixels = drawn(radar(self.shown, self.at.value)).pixels
-        self.image.value = png(self.pixels)
+        drawing = drawn(self.figure())
+        self.pixels = drawing.pixels
+        self.image.show(drawing)
         self.remember(at=self.at.value, by=self.by.value)
 
     def cell(self) -> str:
@@ -138,7 +160,7 @@ class Weights(Frame):
         )
 
     def pictures(self) -> list[np.ndarray]:
-        return [self.pixels]
+        return [] if self.pixels is None else [self.pixels]
 
 
 def radar(data: xr.DataArray, at: int):
