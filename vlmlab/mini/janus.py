@@ -5,6 +5,7 @@ food, all behind the image; the loss is on what it writes alone. Images are not 
 transformers wants it, at its smallest, untrained. Words and embeddings are not tied, as in Janus.
 """
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -63,7 +64,7 @@ class Janus(Learner):
         name; mono: of these, black and white where there is such a drawing.
         """
 
-        samples: int = 48_000
+        samples: int = 40_000
         one: int = 6
         pairs: int = 12
         many: int = 6
@@ -131,9 +132,7 @@ class Janus(Learner):
     def export(self, folder: Path, about: dict) -> Path:
         """Write what transformers and `vlmlab.load` read: fp16 weights, configuration, processor, `about` beside them."""
         with tempfile.TemporaryDirectory() as made:
-            copy = type(self.module)(self.module.config)
-            copy.load_state_dict(self.module.state_dict())
-            copy.half().save_pretrained(made)
+            copy.deepcopy(self.module).half().save_pretrained(made)
             self.processor.save_pretrained(made)
             for file in sorted(Path(made).iterdir()):
                 write(folder / file.name, functools.partial(shutil.copyfile, file))
