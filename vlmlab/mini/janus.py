@@ -1,8 +1,9 @@
-"""A small Janus (Wu et al. 2024): vision tower, aligner and a LLaMA that writes, as transformers builds them, from nothing.
+"""A small Janus (Wu et al. 2024): vision tower, aligner and a LLaMA that writes, as transformers builds them.
 
-It learns to say what is in a generated scene, to answer questions about it, and the names of emoji of animals and
-food, all behind the image; the loss is on what it writes alone. Images are not generated: Janus' VQ part is there as
-transformers wants it, at its smallest, untrained. Words and embeddings are not tied, as in Janus.
+As there, the vision tower begins as that of a SigLIP (the first blocks of `tiny-siglip`) and trains with the rest, which
+begins with random weights. It learns to say what is in a generated scene, to answer questions about it, and the names of
+emoji of animals and food, all behind the image; the loss is on what it writes alone. Images are not generated: Janus' VQ
+part is there as transformers wants it, at its smallest, untrained. Head and embeddings are not tied, as in Janus.
 """
 
 import copy
@@ -30,6 +31,7 @@ from ..tasks.shapes import pretraining as shapes
 from ..tasks.shapes.asked import ask
 from ..tasks.shapes.texts import caption
 from .clip import prepared
+from .vision_start import begin
 from .words import processor_of
 
 DESCRIBE, NAME = "describe the picture.", "what is this?"
@@ -41,17 +43,17 @@ LONGEST = 32  # tokens that it writes unless told otherwise
 class Janus(Learner):
     """A vision-language model in the layout of Janus, trained wholly to write behind an image."""
 
-    models_needed = ()
+    models_needed = ("vlm",)
 
     @dataclasses.dataclass(frozen=True)
     class Config:
-        """Its sizes; hidden: between the layers of an MLP."""
+        """Its sizes, where they are not those of the SigLIP; hidden: between the layers of an MLP."""
 
         width: int = 128
         head_width: int = 32
         hidden: int = 256
         blocks: int = 12  # of the language model
-        image_blocks: int = 4
+        image_blocks: int = 6
         image: int = 48  # pixels of a side
         patch: int = 8
         words: int = 1024  # tokens, at most
@@ -64,7 +66,7 @@ class Janus(Learner):
         name; mono: of these, black and white where there is such a drawing.
         """
 
-        samples: int = 40_000
+        samples: int = 32_000
         one: int = 6
         pairs: int = 12
         many: int = 6
@@ -72,6 +74,7 @@ class Janus(Learner):
         emoji: int = 8
         mono: float = 0.15
         lr: float = 1e-3
+        lr_vision: float = 3e-4
         weight_decay: float = 0.05
         warmup: int = 50  # steps
         save_every: int = 100  # steps
@@ -80,6 +83,9 @@ class Janus(Learner):
         super().__init__(models, config)
         self.processor = processor_of(corpus(), config)
         self.module = module_of(config, self.processor.tokenizer)
+        self.module.to(self.device)
+        images = shapes.images(shapes.stream(dict.fromkeys(KINDS, 8), 0, 0)).to(self.device)
+        begin(self.module.model.vision_model, models["vlm"].clip.visual, prepared(images, config.image))
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
         """One; the rate falls to 0 along half a cosine."""
@@ -90,13 +96,12 @@ class Janus(Learner):
         def rate(step: int, lr: float) -> float:
             return lr * min(1.0, (step + 1) / o.warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
-        plain = tuple(Group(n, o.lr) for n, p in self.trainable().items() if p.ndim < 2)
         return [
             Stage(
                 "write",
                 steps,
                 batches.feed,
-                (*plain, Group("*", o.lr, o.weight_decay)),
+                self.groups(o),
                 "adamw",
                 {"betas": (0.9, 0.95)},
                 rate,
@@ -104,6 +109,16 @@ class Janus(Learner):
                 clip=1.0,
             )
         ]
+
+    def groups(self, o: Options) -> tuple[Group, ...]:
+        """A rate of its own for the vision tower; weight decay for matrices only."""
+        parts = (("*.vision_model.", o.lr_vision), ("", o.lr))
+        plain = ("*norm*", "*.bias")
+        return tuple(
+            Group(part + names, lr, 0.0 if names in plain else o.weight_decay)
+            for part, lr in parts
+            for names in (*plain, "*")
+        )
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Cross-entropy, per token, of text behind image (batch, 3, height, width) in [0, 1] and prompt."""
@@ -150,8 +165,8 @@ def module_of(c: Janus.Config, tokenizer) -> torch.nn.Module:
     text |= {"num_hidden_layers": c.blocks, "num_attention_heads": heads, "intermediate_size": c.hidden}
     text |= {"tie_word_embeddings": False, "max_position_embeddings": 256}
     vision = {"hidden_size": c.width, "num_hidden_layers": c.image_blocks, "num_attention_heads": heads}
-    vision |= {"image_size": c.image, "patch_size": c.patch, "mlp_ratio": c.hidden / c.width}
-    vision |= {"projection_dim": c.width, "num_image_tokens": (c.image // c.patch) ** 2}
+    vision |= {"image_size": c.image, "patch_size": c.patch, "num_image_tokens": (c.image // c.patch) ** 2}
+    vision |= {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "projection_dim": c.width}
     # its group norms have 32 groups
     vq = {"base_channels": 32, "channel_multiplier": [1], "num_res_blocks": 0, "latent_channels": 8}
     vq |= {"embed_dim": 8, "num_embeddings": 8, "projection_dim": 8, "image_token_embed_dim": c.width}

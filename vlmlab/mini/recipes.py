@@ -18,5 +18,5 @@ RECIPES = {
     # a teacher: wider, on another grid of patches (9 x 9), at most 25 MB
     "small": Recipe("clip", {"width": 180, "head_width": 36, "image": 72}),
     "tiny-siglip": Recipe("siglip", models={"vlm": "tiny"}),
-    "tiny-janus": Recipe("janus"),
+    "tiny-janus": Recipe("janus", models={"vlm": "tiny-siglip"}),
 }

@@ -8,6 +8,10 @@ TOKENS = {
     "boi_token": "<begin_of_image>",
     "eoi_token": "<end_of_image>",
 }
+CHAT = """{%- for message in messages -%}
+{%- if message.content is string -%}{{ message.content }}{%- else -%}{%- for part in message.content -%}
+{{- "<image_placeholder>" if part.type == "image" else part.text -}}
+{%- endfor -%}{%- endif -%}{%- endfor -%}"""
 BEGIN, END, PAD = "<|begin_of_sentence|>", "<|end_of_sentence|>", "<|pad|>"
 
 
@@ -43,4 +47,4 @@ def processor_of(texts: Iterable[str], config):
     side = config.image
     images = JanusImageProcessor(size={"height": side, "width": side})
     count = (side // config.patch) ** 2
-    return JanusProcessor(images, tokenizer_of(texts, config.words), num_image_tokens=count)
+    return JanusProcessor(images, tokenizer_of(texts, config.words), CHAT, num_image_tokens=count)
