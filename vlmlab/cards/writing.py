@@ -43,10 +43,11 @@ def write(model: LanguageModel, images: Sequence, prompts: Sequence[str]) -> lis
     """What the model says, greedily, behind each image and prompt."""
     mark, said = model.processor.image_token, []
     for at in range(0, len(images), BATCH):
-        texts = [mark + prompt for prompt in prompts[at : at + BATCH]]
-        inputs = model.processor(
-            images=list(images[at : at + BATCH]), text=texts, padding=True, return_tensors="pt"
-        ).to(model.device)
+        asked = {
+            "images": list(images[at : at + BATCH]),
+            "text": [mark + p for p in prompts[at : at + BATCH]],
+        }
+        inputs = model.processor(**asked, padding=True, return_tensors="pt").to(model.device)
         with quiet():  # of settings that Janus' own generate fills in
             ids = model.generate(**inputs, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         said += [text.strip() for text in model.tokenizer.batch_decode(ids, skip_special_tokens=True)]
