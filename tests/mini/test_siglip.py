@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import vlmlab
+from vlmlab import cli
 from vlmlab.mini.siglip import SCALE, Siglip, sigmoid
 from vlmlab.tasks.shapes import pretraining as shapes
 from vlmlab.tasks.shapes.composition import sides
@@ -81,3 +82,10 @@ def test_what_is_exported_loads_with_its_bias_and_says_the_same(run, tmp_path):
         texts = ["a red circle", "a dog and a car."]
         here, there = run.model.encode_text(texts), vlm.encode_text(texts)
         assert torch.allclose(F.normalize(here, dim=1), F.normalize(there, dim=1), atol=2e-2)
+
+
+def test_one_command_trains_it_from_tiny(tmp_path, capsys):
+    words = ["pretrain", "tiny-siglip", "--out", str(tmp_path), "--export", str(tmp_path / "model")]
+    words += [w for k, v in SMALL.items() for w in ("--set", f"{k}={v}")]
+    assert cli.main(words) == 0 and "exported to" in capsys.readouterr().out
+    assert vlmlab.load(tmp_path / "model", device="cpu").logit_bias < 0

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import functools
 import itertools
-import math
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from ..tasks.shapes import pretraining as shapes
 from ..tasks.shapes.asked import ask
 from ..tasks.shapes.texts import caption
 from .clip import prepared
+from .schedule import half_cosine
 from .vision_start import begin
 from .words import processor_of
 
@@ -93,9 +93,6 @@ class Janus(Learner):
         batches = Batches(o, seed)
         steps = o.samples // batches.size
 
-        def rate(step: int, lr: float) -> float:
-            return lr * min(1.0, (step + 1) / o.warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
         return [
             Stage(
                 "write",
@@ -104,7 +101,7 @@ class Janus(Learner):
                 self.groups(o),
                 "adamw",
                 {"betas": (0.9, 0.95)},
-                rate,
+                half_cosine(steps, o.warmup),
                 o.save_every,
                 clip=1.0,
             )

@@ -19,6 +19,7 @@ from ..tasks.emoji.pretraining import Sampler
 from ..tasks.shapes import pretraining as shapes
 from ..tasks.shapes.texts import caption
 from .clip import DEEP, Clip
+from .schedule import half_cosine
 
 SCALE, BIAS = 10.0, -10.0  # initial values of the paper
 
@@ -74,14 +75,11 @@ class Siglip(Clip):
         steps = o.samples // (o.batch + sum(counts.values()))
         sampler = Sampler(dataclasses.replace(o, samples=steps * o.batch), seed)
 
-        def rate(step: int, lr: float) -> float:
-            return lr * min(1.0, (step + 1) / o.warmup) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
         def feed(first: int):
             for step in itertools.count(first):
                 yield both(sampler.batch(step), shapes.stream(counts, seed, step))
 
-        options = {"betas": (0.9, 0.95)}
+        options, rate = {"betas": (0.9, 0.95)}, half_cosine(steps, o.warmup)
         return [Stage("sigmoid", steps, feed, self.groups(o), "adamw", options, rate, o.save_every, clip=1.0)]
 
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
