@@ -11,7 +11,7 @@ from vlmlab.cards import text as card_text
 from vlmlab.models.load import EMBEDDED
 from vlmlab.tasks import shapes as scenes_of_shapes
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", minversion="5")
 PAIR = ("tiny-siglip", "tiny-janus")
 SMALL = measures.Size(scenes=12, retrieval=8)
 

@@ -12,7 +12,7 @@ from vlmlab.mini.vision_start import begin
 from vlmlab.mini.words import END, TOKENS
 from vlmlab.tasks.shapes import pretraining as shapes
 
-pytest.importorskip("transformers")
+pytest.importorskip("transformers", minversion="5")
 SMALL = dict(blocks=2, image_blocks=2, samples=10, one=1, pairs=2, many=1, described=2, emoji=1)
 
 
