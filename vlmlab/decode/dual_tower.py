@@ -79,7 +79,9 @@ def candidates(
     return contrasted(names, logits[-1], logits[0], layer, dola.image_apc_threshold)
 
 
-def contrasted(names: Sequence[str], final: Tensor, early: Tensor, layer: int | None, alpha: float) -> Candidates:
+def contrasted(
+    names: Sequence[str], final: Tensor, early: Tensor, layer: int | None, alpha: float
+) -> Candidates:
     """Candidates of logits (image, candidate) of the last block and of block `layer`; None leaves the contrast out."""
     final, early = log_probabilities(final), log_probabilities(early)
     log_p = final if layer is None else contrast(final, early, alpha)

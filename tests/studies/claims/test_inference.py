@@ -289,7 +289,9 @@ def test_where_no_seed_plays_a_part_the_error_is_that_over_concepts():
     """Two ways to decode with one model that nobody trained anew: paired by scene."""
     rng = np.random.default_rng(0)
     base = rng.normal(50, 20, 60)
-    lines = [(m, f"scene {k}", x + (m == "a") * (2 + rng.normal(0, 1))) for k, x in enumerate(base) for m in "ab"]
+    lines = [
+        (m, f"scene {k}", x + (m == "a") * (2 + rng.normal(0, 1))) for k, x in enumerate(base) for m in "ab"
+    ]
     frame = pd.DataFrame(lines, columns=["method", "concept", "value"]).assign(task="one")
     found = estimate(frame, claim("difference"))
     assert found.seeds is None and found.concepts == 60

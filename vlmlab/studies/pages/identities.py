@@ -4,9 +4,6 @@ each, 0 where a way back leads to the very same.
 `CHECKS` says in words what each number is.
 """
 
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +30,15 @@ CHECKS = {
     "not_finite": "numbers of log p that are NaN over all layers, thresholds and strengths",
 }
 
+SAME = (
+    "uniform_early_greedy",
+    "switched_off",
+    "strength_zero",
+    "uncached",
+    "top_k_one",
+    "not_finite",
+)  # must be 0
+
 
 def measured(pair: Pair, of: Scenes, dola: decode.Dola, count: int = 8) -> dict[str, float]:
     """`CHECKS` on `count` scenes of one kind, with the settings of both towers."""
@@ -51,7 +57,9 @@ def distributions(logits: Tensor, dola: decode.Dola) -> dict[str, float]:
     uniform = decode.contrast(final, torch.zeros_like(final), 0)
     same = decode.contrast(final, final, 0)
     log_p = decode.contrast(final, early, dola.apc_threshold)
-    ratio = (own - early.log_softmax(-1)).masked_fill(~decode.plausible(final, dola.apc_threshold), -torch.inf)
+    ratio = (own - early.log_softmax(-1)).masked_fill(
+        ~decode.plausible(final, dola.apc_threshold), -torch.inf
+    )
     return {
         "uniform_early": float((uniform - own).abs().max()),
         "own_early": float((same.exp() - own.exp()).abs().max()),
@@ -120,6 +128,8 @@ def structure(pair: Pair, logits: Tensor, seen: Tensor) -> dict[str, float]:
             found = candidates(seen, decode.Dola(image_apc_threshold=alpha))
             tokens = decode.candidate_tokens(pair.model.tokenizer, OBJECTS)
             fusion = Fusion(tokens, found.log_p.exp(), strength)
-            bias = fusion.bias(torch.zeros(seen.shape[1], 0, dtype=torch.long), logits.shape[-1], logits.device)
+            bias = fusion.bias(
+                torch.zeros(seen.shape[1], 0, dtype=torch.long), logits.shape[-1], logits.device
+            )
             nan += int(fusion.fuse(log_p, bias).isnan().sum())
     return {"pooling_heads": heads, "not_finite": nan}

@@ -19,7 +19,12 @@ from ...tasks.shapes.composition import COLOURS, SHAPES, SIZES
 from ...tasks.shapes.texts import NUMBERS
 from .pair import OBJECTS, Pair, Scenes
 
-KINDS = {"colour": COLOURS, "shape": SHAPES, "number": NUMBERS, "size": SIZES}  # of a word, first letters suffice
+KINDS = {
+    "colour": COLOURS,
+    "shape": SHAPES,
+    "number": NUMBERS,
+    "size": SIZES,
+}  # of a word, first letters suffice
 Right = Callable[[Tensor], Tensor]  # (..., position) chosen words -> whether each is right
 
 
@@ -40,7 +45,11 @@ def numbers(logits: Tensor, right: Right, alpha: float = 0.1) -> xr.Dataset:
         "entropy": entropy(logits[:-1]),
         "divergence": decode.jensen_shannon(final, logits[:-1]),
     }
-    flat = {"final": right(own), "final_entropy": entropy(final), "kept": decode.plausible(final, alpha).sum(-1)}
+    flat = {
+        "final": right(own),
+        "final_entropy": entropy(final),
+        "kept": decode.plausible(final, alpha).sum(-1),
+    }
     to = lambda x: x.double().cpu().numpy()
     return xr.Dataset(
         {k: (("layer", "position"), to(v)) for k, v in layered.items()}
@@ -59,13 +68,17 @@ def strengths(logits: Tensor, right: Right, alphas: Sequence[float]) -> xr.DataA
     """(alpha, layer): share of positions at which the contrast of the final layer with each earlier one is right, percent."""
     rows = [right(decode.contrast(logits[-1], logits[:-1], a).argmax(-1)).double().mean(-1) for a in alphas]
     shares = 100 * torch.stack(rows).cpu().numpy()
-    return xr.DataArray(shares, {"alpha": list(alphas), "layer": np.arange(len(logits) - 1)}, ("alpha", "layer"))
+    return xr.DataArray(
+        shares, {"alpha": list(alphas), "layer": np.arange(len(logits) - 1)}, ("alpha", "layer")
+    )
 
 
 # ----------------------------------------------------------------------------- positions
 
 
-def captions(pair: Pair, found: Captions, images: Sequence, readout: str = "normed", size: int = 16) -> Iterable[tuple]:
+def captions(
+    pair: Pair, found: Captions, images: Sequence, readout: str = "normed", size: int = 16
+) -> Iterable[tuple]:
     """(logits (layer, position, word), about) for every `size` scenes: the model reads image, question and the true caption,
     and about has a row for each of its words: concept (the scene), step, id, word, kind (colour, shape, number, size, other).
     """
@@ -97,7 +110,9 @@ def kind(word: str) -> str:
     return next((k for k, names in KINDS.items() if word.rstrip("s") in names or word in names), "other")
 
 
-def prompts(model: LanguageModel, table: pd.DataFrame, readout: str = "normed", size: int = 8) -> Iterable[tuple]:
+def prompts(
+    model: LanguageModel, table: pd.DataFrame, readout: str = "normed", size: int = 8
+) -> Iterable[tuple]:
     """(logits (layer, position, word), about) for every `size` prompts of a table (prompt, answer, kind), a position each:
     what stands behind the prompt. about has its rows with id, the first token of the answer behind a space.
 
@@ -133,6 +148,22 @@ def of_candidates(of: Scenes, alpha: float = 0.1) -> xr.Dataset:
     shown = shown.to(of.seen.device)
     right = lambda chosen: shown.expand(*chosen.shape, -1).gather(-1, chosen[..., None])[..., 0]
     return numbers(of.seen, right, alpha).assign_coords(concept=("position", np.array(of.found.ids)))
+
+
+def kept(batches: Iterable[tuple], alphas: Sequence[float]) -> pd.DataFrame:
+    """How many words APC leaves at each position, by threshold: rows concept, step, kind, alpha, value."""
+    rows = []
+    for logits, about in batches:
+        for alpha in alphas:
+            left = decode.plausible(logits[-1], alpha).sum(-1).cpu().numpy()
+            rows.append(about[["concept", "step", "kind"]].assign(alpha=alpha, value=left))
+    return pd.concat(rows, ignore_index=True)
+
+
+def left_at(cosines: Tensor, scales: Sequence[float], alpha: float = 0.1) -> pd.DataFrame:
+    """How many candidates APC leaves when cosines (image, candidate) are scaled by exp(t): rows scale, value (mean)."""
+    left = [decode.plausible(scale * cosines, alpha).sum(-1).double().mean().item() for scale in scales]
+    return pd.DataFrame({"scale": list(scales), "value": left})
 
 
 def curves(found: xr.Dataset, tower: str, domain: str, names: Sequence[str]) -> pd.DataFrame:
