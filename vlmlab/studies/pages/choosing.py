@@ -114,3 +114,12 @@ def buckets(plan: pd.DataFrame, tower: str, depth: int) -> list[tuple[int, int]]
     stated = plan[plan["tower"] == tower].set_index("metric")["mean"]
     ends = [scaled(int(stated[f"bucket_{i}"]), int(stated["depth"]), depth) for i in (1, 2, 3)]
     return list(zip([1, *(end + 1 for end in ends[:2])], ends))
+
+
+def in_buckets(rows: pd.DataFrame, plan: pd.DataFrame, depths: Mapping[str, int]) -> pd.DataFrame:
+    """The rows (tower, layer) with a column bucket: 1, 2 or 3; 0 for what enters the first block and for the last."""
+    found = {}
+    for tower, depth in depths.items():
+        for number, (low, high) in enumerate(buckets(plan, tower, depth), 1):
+            found |= {(tower, layer): number for layer in range(low, min(high, depth - 1) + 1)}
+    return rows.assign(bucket=[found.get(at, 0) for at in zip(rows["tower"], rows["layer"])])

@@ -17,7 +17,7 @@ from ...models.huggingface import LanguageModel, side_by_side
 from ...tasks.captions import Captions
 from ...tasks.shapes.composition import COLOURS, SHAPES, SIZES
 from ...tasks.shapes.texts import NUMBERS
-from .pair import OBJECTS, Pair, Scenes
+from .pair import OBJECTS, Pair, Scenes, candidates
 
 KINDS = {
     "colour": COLOURS,
@@ -66,7 +66,9 @@ def entropy(logits: Tensor) -> Tensor:
 
 def strengths(logits: Tensor, right: Right, alphas: Sequence[float]) -> xr.DataArray:
     """(alpha, layer): share of positions at which the contrast of the final layer with each earlier one is right, percent."""
-    rows = [right(decode.contrast(logits[-1], logits[:-1], a).argmax(-1)).double().mean(-1) for a in alphas]
+    ratio = decode.contrast(logits[-1], logits[:-1], 0)  # up to a constant, which chooses nothing
+    cut = [~decode.plausible(logits[-1], a) for a in alphas]
+    rows = [right(ratio.masked_fill(c, -torch.inf).argmax(-1)).double().mean(-1) for c in cut]
     shares = 100 * torch.stack(rows).cpu().numpy()
     return xr.DataArray(
         shares, {"alpha": list(alphas), "layer": np.arange(len(logits) - 1)}, ("alpha", "layer")
@@ -114,14 +116,15 @@ def prompts(
     model: LanguageModel, table: pd.DataFrame, readout: str = "normed", size: int = 8
 ) -> Iterable[tuple]:
     """(logits (layer, position, word), about) for every `size` prompts of a table (prompt, answer, kind), a position each:
-    what stands behind the prompt. about has its rows with id, the first token of the answer behind a space.
+    what stands behind the prompt. about has its rows with concept, the prompt, id, the first token of the answer behind a
+    space, and step, 0.
 
     Prompts run side by side with others of as many tokens, so that none is padded.
     """
     tokenizer = model.tokenizer
     ids = [tokenizer(text)["input_ids"] for text in table["prompt"]]
     answers = [tokenizer(f" {text}", add_special_tokens=False)["input_ids"][0] for text in table["answer"]]
-    table = table.assign(id=answers, length=[len(x) for x in ids], ids=ids)
+    table = table.assign(id=answers, length=[len(x) for x in ids], ids=ids, concept=table["prompt"], step=0)
     for _, group in table.groupby("length", sort=True):
         for start in range(0, len(group), size):
             some = group.iloc[start : start + size]
@@ -136,10 +139,15 @@ def of_words(batches: Iterable[tuple], alpha: float = 0.1) -> xr.Dataset:
     """`numbers` of batches of (logits, about), one position after the other, with about's columns as coordinates."""
     parts = []
     for logits, about in batches:
-        ids = torch.tensor(about["id"].to_numpy(), device=logits.device)
-        part = numbers(logits, lambda chosen, ids=ids: chosen == ids, alpha)
+        part = numbers(logits, is_id(about, logits), alpha)
         parts.append(part.assign_coords({c: ("position", about[c].to_numpy()) for c in about}))
     return xr.concat(parts, "position")
+
+
+def is_id(about: pd.DataFrame, logits: Tensor) -> Right:
+    """Whether chosen words are the true ones, `id` of about."""
+    ids = torch.tensor(about["id"].tolist(), device=logits.device)
+    return lambda chosen: chosen == ids
 
 
 def of_candidates(of: Scenes, alpha: float = 0.1) -> xr.Dataset:
@@ -160,6 +168,24 @@ def kept(batches: Iterable[tuple], alphas: Sequence[float]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
+def biases(pair: Pair, of: Scenes, dola: decode.Dola, count: int) -> pd.DataFrame:
+    """What the fusion adds, before lambda, to the words that begin a candidate, where the caption of each of `count` scenes
+    names its first colour: rows concept, word, value (nats), kept (whether APC leaves the word)."""
+    tokens = decode.candidate_tokens(pair.model.tokenizer, OBJECTS)
+    found = candidates(of.seen[:, :count], dola)
+    fusion = decode.Fusion(tokens, found.log_p.exp(), top=dola.top_candidates)
+    some, rows = of.found.select(range(count)), []
+    logits, about = next(iter(captions(pair, some, of.images[:count], size=count)))
+    first = about[about["kind"] == "colour"].drop_duplicates("concept").index
+    bias = fusion.bias(torch.zeros(count, 0, dtype=torch.long), logits.shape[-1])
+    left = decode.plausible(logits[-1, first], dola.apc_threshold).cpu()
+    for row in range(len(first)):
+        for token in bias[row].nonzero()[:, 0].tolist():
+            about_word = some.ids[row], pair.model.tokenizer.decode([token]).strip()
+            rows.append((*about_word, float(bias[row, token]), bool(left[row, token])))
+    return pd.DataFrame(rows, columns=["concept", "word", "value", "kept"])
+
+
 def left_at(cosines: Tensor, scales: Sequence[float], alpha: float = 0.1) -> pd.DataFrame:
     """How many candidates APC leaves when cosines (image, candidate) are scaled by exp(t): rows scale, value (mean)."""
     left = [decode.plausible(scale * cosines, alpha).sum(-1).double().mean().item() for scale in scales]
@@ -172,6 +198,7 @@ def curves(found: xr.Dataset, tower: str, domain: str, names: Sequence[str]) -> 
     for name in names:
         by = found[name].groupby("concept").mean()
         scale = 100 if name in ("read", "contrasted", "changed", "final") else 1
-        frame = (scale * by).rename("value").to_dataframe().reset_index()[["layer", "concept", "value"]]
-        parts.append(frame.assign(metric=name, tower=tower, task=domain))
+        frame = (scale * by).rename("value").to_dataframe().reset_index()
+        frame = frame if "layer" in frame else frame.assign(layer=found.sizes["layer"])  # the last one
+        parts.append(frame[["layer", "concept", "value"]].assign(metric=name, tower=tower, task=domain))
     return pd.concat(parts, ignore_index=True)

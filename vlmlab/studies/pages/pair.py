@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ... import decode
 from ...cli.decoding import prompt
+from ...decode.language import module_of
 from ...models.huggingface import LanguageModel
 from ...models.load import load
 from ...models.vlm import VLM
@@ -67,6 +68,22 @@ class Pair:
             ids = decode.generate(self.model, inputs, dola, found, **self.ends | options)
             texts += self.model.tokenizer.batch_decode(new_tokens(ids, inputs), skip_special_tokens=True)
         return [text.strip() for text in texts]
+
+    def timed(
+        self, of: "Scenes", ways: Mapping[str, decode.Dola], tokens: int
+    ) -> dict[str, Callable[[], object]]:
+        """A call for each way of decoding that writes `tokens` words about all scenes, and "all_layers", the plain one that
+        returns the hidden states of every layer as well."""
+        inputs, module = self.inputs(of.images), module_of(self.model)
+        options = self.ends | {"max_new_tokens": tokens, "min_new_tokens": tokens}
+
+        def call(dola: decode.Dola) -> Callable[[], object]:
+            found = candidates(of.seen, dola)
+            return lambda: decode.generate(self.model, inputs, dola, found, **options)
+
+        whole = {"output_hidden_states": True, "return_dict_in_generate": True}
+        calls = {name: call(dola) for name, dola in ways.items()}
+        return calls | {"all_layers": lambda: module.generate(**inputs, **options | whole)}
 
     def look(self, images: Sequence) -> Tensor:
         """(layer, image, object) what the dual tower says of `OBJECTS`, read behind every block from 0 on."""

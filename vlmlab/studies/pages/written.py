@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from ...tasks.captions import Captions
 from ...tasks.shapes import facts
@@ -65,6 +66,20 @@ def drawn(rows: pd.DataFrame) -> dict[str, float]:
     means = (total / count).mean()
     low, high = np.quantile(means[1:], [0.025, 0.975])
     return {"effect": float(means[0]), "low": float(low), "high": float(high)}
+
+
+def intervals(rows: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """`drawn` for every group: the columns `by`, effect, low, high."""
+    return pd.DataFrame(
+        [dict(zip(by, key)) | drawn(group) for key, group in rows.groupby(list(by), sort=False)]
+    )
+
+
+def banded(rows: pd.DataFrame, x: str, by: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """Means (x, by) and intervals (x, by, bound), as `plots.lines` and `plots.sweep` draw them."""
+    found = intervals(rows, [x, by]).set_index([x, by]).to_xarray()
+    bounds = xr.concat([found["low"], found["high"]], pd.Index(["low", "high"], name="bound"))
+    return found["effect"], bounds
 
 
 def verdict(effect: float, low: float, high: float, lower_is_better: bool) -> str:
