@@ -17,11 +17,7 @@ from ...tasks.captions import Captions
 from ...tasks.shapes import scenes
 from ...tasks.shapes.composition import COLOURS, SHAPES
 
-DOMAINS = {
-    "one": "one shape",
-    "pairs": "two shapes",
-    "many": "one to four shapes",
-}  # kind of scene -> in print
+DOMAINS = {"pairs": "two shapes", "many": "one to four shapes"}  # kind of scene -> in print
 SEEDS = {"val": 12, "test": 11}  # of scenes that nothing else looks at
 OBJECTS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)  # what the dual tower may see
 TOKENS = 32  # at most, of a caption
