@@ -14,7 +14,7 @@ SHIPPED = (
     "data/drawings",
     "data/emoji",
     "data/faces",
-    "data/models/tiny",
+    "data/models",
     "data/published",
     "notebooks",
 )  # as in MANIFEST.in

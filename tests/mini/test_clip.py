@@ -137,7 +137,7 @@ def test_every_recipe_fits_into_the_repository():
     """At most 15 MB for tiny and 25 MB for the others, as half precision."""
     from vlmlab.mini.recipes import RECIPES
 
-    for name, sizes in RECIPES.items():
+    for name, sizes in ((n, r.settings) for n, r in RECIPES.items() if r.learner == "clip"):
         with torch.device("meta"):
             model = CLIP(**model_config(Clip.Config(**sizes), 9000))
         megabytes = 2e-6 * sum(p.numel() for p in model.parameters())

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from . import pair_text
+from .cells import percent, table
+
 MARKED = re.compile(r"(<!-- card:(\w+) -->\n).*?(<!-- /card -->)", re.DOTALL)
 CLEAR = 2  # standard errors
 RANKING = [f"{d} {m}" for d in ("i2t", "t2i") for m in ("R@1", "R@5", "R@10", "median rank")]
@@ -17,21 +20,14 @@ RANKING = [f"{d} {m}" for d in ("i2t", "t2i") for m in ("R@1", "R@5", "R@10", "m
 
 def fill(readme: str, frame: pd.DataFrame, config: Path) -> str:
     """The text with every marked part made anew; ValueError names a marker that no part exists for."""
+    parts = PARTS | pair_text.PARTS
 
     def part(match: re.Match) -> str:
-        if match[2] not in PARTS:
-            raise ValueError(f"README.md asks for the part {match[2]!r}; there are {', '.join(PARTS)}")
-        return f"{match[1]}{PARTS[match[2]](frame, config).strip()}\n{match[3]}"
+        if match[2] not in parts:
+            raise ValueError(f"README.md asks for the part {match[2]!r}; there are {', '.join(parts)}")
+        return f"{match[1]}{parts[match[2]](frame, config).strip()}\n{match[3]}"
 
     return MARKED.sub(part, readme)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows])
-
-
-def percent(value: float, digits: int = 0) -> str:
-    return "" if pd.isna(value) else f"{100 * value:.{digits}f}"
 
 
 def recipe(frame: pd.DataFrame, config: Path) -> str:

@@ -20,10 +20,13 @@ def pretrain(args: argparse.Namespace) -> int:
     import vlmlab
 
     torch.set_num_threads(args.threads)
-    given = RECIPES[args.model] | settings("clip", args.set)
+    recipe = RECIPES[args.model]
+    given = recipe.settings | settings(recipe.learner, args.set)
     given |= {k: v for k, v in (("samples", args.samples), ("seed", args.seed)) if v is not None}
     task = vlmlab.task("emoji/pretraining", protocol="retrieval", seed=0)
-    run = vlmlab.fit("clip", {}, task, out=args.out, study="pretrain", device=args.device, **given)
+    models = {role: vlmlab.load(name, device=args.device) for role, name in recipe.models.items()}
+    given |= {} if models else {"device": args.device}
+    run = vlmlab.fit(recipe.learner, models, task, out=args.out, study="pretrain", **given)
     print(f"trained in {run.path}")
     if args.export:
         about = run.settings | {"seed": run.info["labels"]["seed"], "step": run.info["steps"]}

