@@ -19,8 +19,9 @@ PROMPTS = "dola_static/prompts.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """depth: blocks. told: what is read by what, in a sentence. batches: readout -> as of `lens.prompts`."""
+    """name: of the model. depth: blocks. told: what is read by what, in a sentence. batches: readout -> as of `lens.prompts`."""
 
+    name: str
     depth: int
     told: str
     batches: Callable[[str], Iterable[tuple]]
@@ -34,7 +35,7 @@ def opened(language: str, model: str, dual: str, dual_weights: str, question: st
     real, table = load(language), table_damage.read(data_dir() / PROMPTS)
     table = table.iloc[spread(len(table), count)]
     told = f"{language} is installed ({real.package or 'a model of your own'}): {len(table)} sentences with known answers."
-    return Found(len(real.language), told, lambda readout: lens.prompts(real, table, readout))
+    return Found(language, len(real.language), told, lambda readout: lens.prompts(real, table, readout))
 
 
 def of_scenes(language: str, lacking: Sequence[str], pair, count: int) -> Found:
@@ -50,7 +51,7 @@ def of_scenes(language: str, lacking: Sequence[str], pair, count: int) -> Found:
             at = about.index[about["kind"] != "other"]
             yield logits[:, at], about.loc[at].reset_index(drop=True)
 
-    return Found(pair.depths[0], told, batches)
+    return Found(pair.model.name, pair.depths[0], told, batches)
 
 
 def measured(
