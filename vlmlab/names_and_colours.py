@@ -88,6 +88,10 @@ NAMES = {
     "all_layers": ("greedy, all layers kept", BLACK, "X", DASHED),
     "normed": ("normed", BLUE, "o", "-"),
     "raw": ("raw", ORANGE, "^", DASHDOT),
+    "read": ("layer alone", GREY, "h", DOTTED),
+    "contrasted": ("last contrasted with it", BLUE, "o", "-"),
+    "objects accuracy": ("said, of what is shown", BLUE, "o", "-"),
+    "objects hallucinated": ("not there, of what is said", VERMILLION, "s", DASHED),
     # systems of the survey
     "resnet": ("ResNet", GREY, "h", DOTTED),
     "vit": ("ViT", BLACK, "p", DASHED),
