@@ -29,9 +29,9 @@ def inputs_of(model, batch: int, question: str) -> dict:
     """A batch of the same question, about a scene each where the model takes images."""
     found = shapes.scenes(batch, kind="pairs")
     images = [found.image(i) for i in range(batch)] if hasattr(model.processor, "tokenizer") else None
-    about = {} if images is None else {"images": images}
-    text = prompt(model, question, images and images[0])
-    inputs = model.processor(text=[text] * batch, return_tensors="pt", **about)
+    about = {"text": [prompt(model, question, images and images[0])] * batch}
+    about |= {} if images is None else {"images": images}
+    inputs = model.processor(**about, return_tensors="pt")
     return {k: v.to(model.device) for k, v in inputs.items() if isinstance(v, torch.Tensor)}
 
 

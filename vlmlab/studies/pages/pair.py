@@ -41,7 +41,8 @@ class Pair:
     def inputs(self, images: Sequence) -> dict[str, Tensor]:
         """What the model takes of images and its question, a row an image."""
         asked = prompt(self.model, self.question, images[0])
-        found = self.model.processor(text=[asked] * len(images), images=list(images), return_tensors="pt")
+        both = {"text": [asked] * len(images), "images": list(images)}
+        found = self.model.processor(**both, return_tensors="pt")
         return {k: v.to(self.model.device) for k, v in found.items() if isinstance(v, Tensor)}
 
     @functools.cached_property
