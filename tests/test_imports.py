@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "tasks": (),
     "scores": ("tasks",),
     "train": ("models", "methods", "distill", "decode", "mini", "systems", "tasks", "scores"),
-    "cards": ("models", "methods", "tasks", "train", "capturing.attention_tap"),
+    "cards": ("models", "methods", "mini", "tasks", "scores", "train", "capturing.attention_tap"),
     "plots": (),
     "studies": ANYTHING,
     "widgets": ANYTHING,

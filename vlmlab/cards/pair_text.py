@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from .cells import percent, table
+
+LITTLE = 0.1  # of names, what is hardly more than chance
 
 
 def trained(frame: pd.DataFrame, config: Path) -> str:
@@ -99,6 +102,22 @@ def named(frame: pd.DataFrame, _: Path) -> str:
     return table(["style", "n", "accuracy", "chance"], lines)
 
 
+def unlearned(frame: pd.DataFrame, _: Path) -> str:
+    """What is not answered better than behind another image, or than by chance, by two standard errors."""
+    rows, lines = frame[frame["measure"] == "questions"], []
+    for (task, metric), part in rows.groupby(["task", "metric"], sort=False):
+        own, other = part.iloc[0], part.iloc[1]
+        if own["value"] - other["value"] < 2 * np.hypot(own["se"], other["se"]):
+            said = f"{percent(own['value'])} % behind {own['style']}, {percent(other['value'])} % behind {other['style']}"
+            lines.append(f"- {task}, {metric}: {said}")
+    for r in frame[frame["measure"] == "names"].itertuples():
+        if r.value - r.chance < max(2 * r.se, LITTLE):
+            lines.append(
+                f"- names of emoji, {r.style}: {percent(r.value, 1)} %, by chance {percent(r.chance, 1)} %"
+            )
+    return "\n".join(lines or ["- nothing of this"])
+
+
 PARTS = {
     "trained": trained,
     "shapes": shapes,
@@ -106,4 +125,5 @@ PARTS = {
     "questions": of_measure("questions"),
     "loss": loss,
     "named": named,
+    "unlearned": unlearned,
 }
