@@ -10,6 +10,7 @@ from setuptools.command.build_py import build_py
 
 SHIPPED = (
     "data/descriptions",
+    "data/dola_static",
     "data/drawings",
     "data/emoji",
     "data/faces",

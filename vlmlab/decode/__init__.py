@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "choices": ["Choices", "choose", "usual_grid"],
         "distributions": ["choose_layer", "contrast", "jensen_shannon", "plausible", "published_criterion"],
         "dola": ["LayerContrast"],
-        "dual_tower": ["Candidates", "apc_width", "candidate_logits", "candidates"],
+        "dual_tower": ["Candidates", "apc_width", "candidate_logits", "candidates", "contrasted"],
         "fusion": ["Fusion", "joint", "lift", "literal"],
         "generation": ["generate"],
         "language": ["layer_logits"],

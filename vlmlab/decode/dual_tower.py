@@ -76,8 +76,15 @@ def candidates(
     layer = dola.image_layer(depth) if dola.image else None
     layers = (depth,) if layer is None else (layer, depth)
     logits = candidate_logits(vlm, images, names, layers, template)
-    final, early = log_probabilities(logits[-1]), log_probabilities(logits[0])
-    log_p = final if layer is None else contrast(final, early, dola.image_apc_threshold)
+    return contrasted(names, logits[-1], logits[0], layer, dola.image_apc_threshold)
+
+
+def contrasted(
+    names: Sequence[str], final: Tensor, early: Tensor, layer: int | None, alpha: float
+) -> Candidates:
+    """Candidates of logits (image, candidate) of the last block and of block `layer`; None leaves the contrast out."""
+    final, early = log_probabilities(final), log_probabilities(early)
+    log_p = final if layer is None else contrast(final, early, alpha)
     return Candidates(tuple(names), final, early, log_p, layer)
 
 

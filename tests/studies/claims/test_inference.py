@@ -285,6 +285,22 @@ def test_a_tie_and_one_seed_decide_nothing():
     )  # a model that no seed changes
 
 
+def test_where_no_seed_plays_a_part_the_error_is_that_over_concepts():
+    """Two ways to decode with one model that nobody trained anew: paired by scene."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(50, 20, 60)
+    lines = [
+        (m, f"scene {k}", x + (m == "a") * (2 + rng.normal(0, 1))) for k, x in enumerate(base) for m in "ab"
+    ]
+    frame = pd.DataFrame(lines, columns=["method", "concept", "value"]).assign(task="one")
+    found = estimate(frame, claim("difference"))
+    assert found.seeds is None and found.concepts == 60
+    assert found.error == found.by_concept == pytest.approx(1 / math.sqrt(60), rel=0.3)
+    assert verdict([found], "above", 0).said == HOLDS
+    assert verdict([found], "above", 2.0 + 5 * found.error).said == FAILS
+    assert estimate(frame.assign(seed=1), claim("difference")).error is None
+
+
 def test_holm():
     assert holm([0.01, 0.04, None, 0.03]) == [True, False, None, False]
     assert holm([0.01, 0.02, 0.04]) == [True, True, True]

@@ -28,7 +28,8 @@ One file per study, `notebooks/<study>/claims.toml`, one section per sentence:
 
 `data` names runs of matrices and their metric (`runs/<matrix>/<metric>`, `runs/<one>+<other>/<metric>`), an artefact of
 the same profile (its `.each.csv` with the numbers one by one, else its CSV), or `published/<table>`. Numbers are by
-seed; a column `concept` says what an image shows, so that test concepts are drawn anew (see resampling.py). A claim read from published numbers asks whether the paper's own table
+seed; a column `concept` says what an image shows, so that test concepts are drawn anew (see resampling.py). Rows without a
+column `seed` are of models that no run made anew: their error is that over concepts. A claim read from published numbers asks whether the paper's own table
 says what its text says; such verdicts have kind "published" and never mix with measured ones.
 """
 

@@ -49,7 +49,10 @@ class Estimate:
 
     @property
     def error(self) -> float | None:
-        """The standard error over seeds and test concepts; None where there is one seed, or none."""
+        """The standard error over seeds and test concepts; None where there is one seed, or nothing tells. Where no seed
+        plays a part (`seeds` is None) it is that over test concepts."""
+        if self.seeds is None:
+            return self.by_concept
         if self.by_seed is None:
             return None
         return math.hypot(self.by_seed, self.by_concept or 0.0)
@@ -57,7 +60,7 @@ class Estimate:
     @property
     def freedom(self) -> float:
         """Degrees of freedom of the error."""
-        parts = [(self.by_seed, self.seeds)]
+        parts = [] if self.seeds is None else [(self.by_seed, self.seeds)]
         parts += [(self.by_concept, self.concepts)] if self.by_concept and self.concepts else []
         below = sum(error**4 / max(1, n - 1) for error, n in parts)
         return self.error**4 / below if below else math.inf
@@ -96,12 +99,13 @@ def quantile(share: float, freedom: float) -> float:
 def estimates(rows: pd.DataFrame, claim) -> list[Estimate]:
     """The effect that a claim asks for, or one per unit for a claim about all. LookupError says what the rows lack.
 
-    rows: one per measurement, with a column `claim.value`, `seed` where there is one, and `concept` where test concepts
-    may be drawn anew; or wide rows (columns 0, 1, ... the draws) with the attribute `concepts`.
+    rows: one per measurement, with a column `claim.value`, `seed` where there is one (without the column nothing was
+    trained or drawn by a seed, and the error is that over concepts alone), and `concept` where test concepts may be drawn anew; or wide rows (columns 0, 1, ... the draws) with the attribute `concepts`.
     """
     rows = select(checked(rows, claim), claim.where)
     units = [u for u in claim.over if u in rows]
-    rows = rows if "seed" in rows else rows.assign(seed=0)
+    seeded = "seed" in rows
+    rows = rows if seeded else rows.assign(seed=0)
     weight = None
     if "concept" in rows and claim.measurement != "correlation":
         strata = [c for c in STRATA if c in rows]
@@ -110,12 +114,13 @@ def estimates(rows: pd.DataFrame, claim) -> list[Estimate]:
     side = Side(rows, [*units, "seed"], claim.value, weight)
     parts = MEASURES[claim.measurement][1](side, claim)
     units = [u for u in units if u in parts[0].index.names]
+    about = {} if seeded else {"seeds": None}
     if claim.units == "mean" or not units:
-        return [estimate(parts, units, claim, n)]
+        return [dataclasses.replace(estimate(parts, units, claim, n), **about)]
     keys = parts[0].index.droplevel("seed").unique()
     each = [[p[p.index.droplevel("seed") == key] for p in parts] for key in keys]
     return [
-        dataclasses.replace(estimate(of_unit, units, claim, n), unit=called(key))
+        dataclasses.replace(estimate(of_unit, units, claim, n), unit=called(key), **about)
         for key, of_unit in zip(keys, each)
     ]
 
