@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .. import feeds
+from ..distill.student import plain
 from ..learner import Batch, Group, Learner, Stage
 from ..schema import Amount, Count
 from ..tasks.questions import Questions
@@ -58,7 +59,7 @@ class VqaHead(Learner):
 
     def __init__(self, models, config):
         super().__init__(models, config)
-        vlm = models["vlm"]
+        vlm = plain("vlm", models["vlm"])
         self.vlm = vlm if config.mode == "probe" else vlm.thaw("*")
         widths = (vlm.image.width, vlm.text.width)
         width = min(widths)

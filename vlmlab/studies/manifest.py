@@ -55,7 +55,8 @@ A profile may leave out a matrix that another one has: the artefacts that read i
 Without `rules`, a method is evaluated with the rules that it itself says it reports.
 
 A run that comes `after` another matrix builds on that one's run of the same seed, and of the same task, shots
-and variant where the other matrix has them; it is trained after it, and again when that one changes.
+and variant where the other matrix has them (a variant called as the other run is, such as cmapkd_uniform, follows that
+one); it is trained after it, and again when that one changes.
 
 `resources` belong to one job, a training run or a notebook. `cores` are also its threads (1), `gpus` are its
 own GPUs (0: it shares what there is), `memory_gb` limits the data that each process of the job may reserve
