@@ -69,8 +69,9 @@ import os
 import re
 from pathlib import Path
 
+from ..mini.recipes import RECIPES
 from ..nearest import hint
-from ..paths import shipped_notebooks
+from ..paths import data_dir, shipped_notebooks
 from ..schema import NAME_RULE, Name, TomlFile, Wrong, describe
 from .places import notebooks_folder
 from .profiles import Job, Profile, reached
@@ -139,6 +140,18 @@ class Study:
         """The runs of these matrices of a profile, each once, in the order of the file."""
         p = self.profile(profile)
         return list({job.id: job for name in matrices for job in p.jobs(self.id, name)}.values())
+
+    def untrained(self, profile: str) -> str:
+        """Which embedded model a profile needs that nobody has trained yet, and what trains it; "" for none."""
+        jobs = self.jobs(profile, tuple(self.profile(profile).matrices))
+        named = {model["name"] for job in jobs for model in job.models.values()} & {*RECIPES}
+        for name in sorted(named):
+            if not (data_dir() / "models" / name / "config.json").is_file():
+                return (
+                    f"profile {profile} of {self.id} needs the embedded model {name!r}, which is not trained yet: "
+                    f"`vlmlab pretrain {name} --export data/models/{name}` does it, for hours"
+                )
+        return ""
 
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:

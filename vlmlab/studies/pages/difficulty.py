@@ -5,12 +5,26 @@ import io
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 
+from ...distill.cmapkd import CMAPKD
+from ...distill.language import LEVELS as LANGUAGE
+from ...distill.pyramid import LEVELS as VISION
+from ...distill.student import plain
 from ...scores import retrieval
 from ...tasks.captions import Captions
+from ...train.evaluate import pictures_for
+from .pyramids import Seen
 
 DRAWS = 1000
-MEASURES = ("loss", "rank", "gap", "scene")
+NAMES = {
+    "loss": "the teacher's loss",
+    "rank": "rank of the right one",
+    "gap": "untrained student's distance",
+    "scene": "what is to be seen",
+}
+SOURCES = ("ALSN", "losses alone", "other pairs", "untrained ALSN")
+LEVELS = (VISION, LANGUAGE)
 
 
 def difficulties(test: Captions, teacher: np.ndarray, student: np.ndarray) -> dict[str, np.ndarray]:
@@ -38,6 +52,45 @@ def difficulties(test: Captions, teacher: np.ndarray, student: np.ndarray) -> di
         "gap": (np.exp(log_t) * (log_t - log_s)).sum(1),
         "scene": scene(test),
     }
+
+
+@torch.inference_mode()
+def galleries(learner: CMAPKD, test: Captions) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled cosines (image, text) of the teacher, and of the student as it was given."""
+    found = []
+    for model in (learner.teacher, plain("student", learner.loaded[0])):
+        similarity = retrieval.ask(model, test, pictures_for(model), {"unified": None})["unified"]
+        found.append(float(model.logit_scale) * similarity)
+    return tuple(found)
+
+
+def associations(hard: dict[str, np.ndarray], found: Seen, eta: float) -> list[dict]:
+    """A row per measure of difficulty, source of weights (`SOURCES`) and level: value, Spearman's rho, with low, high and p;
+    agreement, the mean distance of ALSN's weights from what the losses alone ask for."""
+    alone = predicted(found.losses, eta)
+    apart = float(np.abs(found.weights - alone).mean())
+    sources = dict(zip(SOURCES, (found.weights, alone, found.shuffled, found.alone), strict=True))
+    rows = []
+    for measure, values in hard.items():
+        for source, weights in sources.items():
+            for side, levels in enumerate(LEVELS):
+                for k, level in enumerate(levels):
+                    rho = spearman(weights[:, side, k], values)
+                    about = {"measure": measure, "source": source, "level": level, "agreement": apart}
+                    rows.append(about | {"value": rho.pop("rho")} | rho)
+    return rows
+
+
+def curves(weighed: list[tuple[dict, np.ndarray]], measure: str, levels) -> tuple[xr.DataArray, xr.DataArray]:
+    """(decile, level) mean weights over the pairs of all seeds, and their bands (decile, level, bound). weighed: difficulties
+    and weights (image, side, level) of each seed."""
+    side = LEVELS.index(levels)
+    rank = np.concatenate([shares(hard[measure]) for hard, _ in weighed])
+    found = deciles(rank, np.concatenate([w[:, side] for _, w in weighed]))
+    found["level"] = [levels[k] for k in found["level"]]
+    table = found.set_index(["decile", "level"]).to_xarray().sel(level=list(levels))
+    band = xr.concat([table["low"], table["high"]], "bound").assign_coords(bound=["low", "high"])
+    return table["mean"], band
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import xarray as xr
 
 from ... import measures, registry
+from ...distill import terms
 from ...distill.cmapkd import CMAPKD
 from ...distill.language import LEVELS as LANGUAGE
 from ...distill.pyramid import LEVELS as VISION
@@ -121,7 +122,7 @@ def alike(student: np.ndarray, teacher: np.ndarray) -> dict[str, np.ndarray]:
     cosine = (unit(student) * unit(teacher)).sum(-1).mean(0)
     return {
         "cka": cka.assign_coords(student=list(VISION), teacher=list(VISION)),
-        "overlap": np.array(overlap),
+        "neighbours": np.array(overlap),
         "cosine": cosine,
     }
 
@@ -168,6 +169,68 @@ def diagonal(z: np.ndarray) -> tuple[float, float]:
 
     orders = [gain(z[:, list(order)]) for order in itertools.permutations(range(z.shape[1]))]
     return gain(z), float(np.mean([value >= gain(z) - 1e-12 for value in orders]))
+
+
+def crossed_rows(of: Side, chosen: int, **about) -> list[dict]:
+    """`crossed` and `diagonal` as rows: measure "z" with vision and language, "diagonal" and "p"; value."""
+    z = crossed(of, chosen)
+    cells = itertools.product(enumerate(VISION), enumerate(LANGUAGE))
+    rows = [
+        {**about, "measure": "z", "vision": v, "language": t, "value": float(z[i, j])}
+        for (i, v), (j, t) in cells
+    ]
+    return rows + [
+        {**about, "measure": name, "vision": "", "language": "", "value": value}
+        for name, value in zip(("diagonal", "p"), diagonal(z), strict=True)
+    ]
+
+
+def attention(of: Side, i: int, scale: float) -> xr.DataArray:
+    """(level of vision, level of language) softmax along each row of scale * max_p cos(P[p], L) of one pair."""
+    words = unit(of.language[i])
+    places = [unit(maps[i].reshape(len(maps[i]), -1).T) for maps in of.maps]
+    s = np.stack([(x @ words.T).max(0) for x in places])
+    return labelled(torch.from_numpy(scale * s).softmax(-1).numpy())
+
+
+def compatibility(learner: CMAPKD) -> xr.DataArray:
+    """(level of vision, level of language) weights of pairs of levels in the last stage of a learner."""
+    active = learner.active([*learner.parts.values()][-1])
+    alpha = terms.compatibility(*active, learner.config.compatibility == "uniform")
+    return labelled(alpha.cpu().numpy())
+
+
+def evidence(student: np.ndarray, teacher: np.ndarray, **about) -> list[dict]:
+    """`alike` as rows: measure (CKA, "CKA with another" level, neighbours, cosine), level of the student, other (of the
+    teacher), value."""
+    found = alike(student, teacher)
+    rows = [
+        {
+            **about,
+            "measure": "CKA" if a == b else "CKA with another",
+            "level": a,
+            "other": b,
+            "value": float(found["cka"].sel(student=a, teacher=b)),
+        }
+        for a, b in itertools.product(VISION, VISION)
+    ]
+    for measure in ("neighbours", "cosine"):
+        rows += [
+            {**about, "measure": measure, "level": k, "other": k, "value": float(v)}
+            for k, v in zip(VISION, found[measure], strict=True)
+        ]
+    return rows
+
+
+def stacked(sides: dict[str, np.ndarray]) -> xr.DataArray:
+    """(sample, feature) unit vectors of levels (image, level, C) by model, with the coordinates model and level."""
+    parts = [(model, level, unit(x[:, k])) for model, x in sides.items() for k, level in enumerate(VISION)]
+    sizes = [len(x) for _, _, x in parts]
+    coords = {
+        "model": ("sample", np.repeat([m for m, _, _ in parts], sizes)),
+        "level": ("sample", np.repeat([k for _, k, _ in parts], sizes)),
+    }
+    return xr.DataArray(np.concatenate([x for _, _, x in parts]), coords, ("sample", "feature"))
 
 
 def labelled(z: np.ndarray) -> xr.DataArray:

@@ -5,7 +5,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
+from ...distill.language import LEVELS as LANGUAGE
+from ...distill.pyramid import LEVELS as VISION
 from ...tasks.captions import Captions
 from ...tasks.shapes.texts import NUMBERS
 
@@ -42,6 +45,26 @@ def chosen(test: Captions) -> Mapping[str, Captions]:
     if empty := [name for name, pairs in found.items() if not len(pairs)]:
         raise ValueError(f"no scene of {test} is {empty[0]} ({RULES[empty[0]]}); give more scenes")
     return found
+
+
+def long(weights: np.ndarray, **about) -> pd.DataFrame:
+    """Weights (sample, side, level) as rows: sample, level, value."""
+    rows = [
+        {**about, "sample": f"{about['type']} {i}", "level": level, "value": float(weights[i, side, k])}
+        for i in range(len(weights))
+        for side, levels in enumerate((VISION, LANGUAGE))
+        for k, level in enumerate(levels)
+    ]
+    return pd.DataFrame(rows)
+
+
+def bands(rows: pd.DataFrame, levels) -> tuple[xr.DataArray, xr.DataArray]:
+    """(level, type) means of `long` rows over samples and seeds, and the middle half of the samples (level, type, bound)."""
+    own = rows[rows["level"].isin(levels)].groupby(["level", "type"], sort=False)["value"]
+    shape = {"level": list(levels), "type": list(rows["type"].unique())}
+    mean, low, high = (x.to_xarray().sel(shape) for x in (own.mean(), own.quantile(0.25), own.quantile(0.75)))
+    low, high = np.minimum(low, mean), np.maximum(high, mean)
+    return mean, xr.concat([low, high], "bound").assign_coords(bound=["low", "high"])
 
 
 def differences(rows: pd.DataFrame) -> pd.DataFrame:
