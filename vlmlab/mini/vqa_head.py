@@ -176,7 +176,10 @@ class VqaHead(Learner):
 
     def generate(self, images: Tensor, texts: list[str]) -> list[str]:
         """The answer with the highest logit to each question about each image (batch, 3, height, width)."""
-        best = self.logits(self.of_images(images), self.of_texts(texts)).argmax(1)
+        new = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        new[1:] = (images[1:] != images[:-1]).flatten(1).any(1)  # questions about one image come together
+        seen = self.of_images(images[new])[new.cumsum(0) - 1]
+        best = self.logits(seen, self.of_texts(texts)).argmax(1)
         return [self.prepared["answers"][i] for i in best.tolist()]
 
 

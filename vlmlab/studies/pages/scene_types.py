@@ -40,7 +40,7 @@ def chosen(test: Captions) -> Mapping[str, Captions]:
     }
     found = {name: test.select(np.flatnonzero(rows & ~aside)) for name, rows in fits.items()}
     plain = test.select(np.flatnonzero(aside))
-    said = [f"{NUMBERS[n]} shape{'s' * (n > 1)}" for n in counts[aside]]
+    said = [f"{NUMBERS[n]} shape{'s' * (n > 1)}" for n in counts[aside].tolist()]
     found["abstract"] = dataclasses.replace(plain, texts=tuple(said), image_of=np.arange(len(plain)))
     if empty := [name for name, pairs in found.items() if not len(pairs)]:
         raise ValueError(f"no scene of {test} is {empty[0]} ({RULES[empty[0]]}); give more scenes")
