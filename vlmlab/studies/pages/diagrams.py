@@ -11,6 +11,7 @@ from ...distill.student_terms import TERMS
 from ...distill.taps import grid_of
 
 COLUMNS = ("name", "column", "row", "text", "group")
+APART = 0.85  # of the terms
 WEIGHTS = {  # term -> the settings whose product it has in the sum
     "intra_v": ("w_intra",),
     "intra_l": ("w_intra",),
@@ -34,8 +35,10 @@ NAMES = {
 }
 
 
-def million(module) -> str:
-    return f"{sum(p.numel() for p in module.parameters()) / 1e6:.2f} M"
+def size(module) -> str:
+    """'5.97 M' or '12 k' parameters."""
+    count = sum(p.numel() for p in module.parameters())
+    return f"{count / 1e6:.2f} M" if count >= 1e5 else f"{count / 1e3:.0f} k"
 
 
 def weights(config) -> dict[str, float]:
@@ -60,27 +63,25 @@ def overview(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     for top, role, builder in ((0, "teacher", learner.teacher_builder), (3, "student", learner.builder)):
         model = getattr(learner, role)
         trained = "frozen" if role == "teacher" else "trains wholly"
-        rows.append((role, 0, top + 0.5, f"{role}\n{model.name}\n{million(model)}, {trained}", role))
+        rows.append((role, 0, top + 0.5, f"{role}\n{model.name}\n{size(model)}, {trained}", role))
         for k, (kind, side) in enumerate((("image", VISION), ("text", LANGUAGE))):
             rows.append((f"{role} {kind}", 1, top + k, tower_text(model, kind), role))
             what = "pyramid" if kind == "image" else "hierarchy"
             part = builder.vision if hasattr(builder, "vision") and kind == "image" else builder
             part = builder.language if hasattr(builder, "language") and kind == "text" else part
-            text = f"{what} {side[0]}-{side[-1]}\n{million(part)}"
+            text = f"{what} {side[0]}-{side[-1]}\n{size(part)}"
             rows.append((f"{role} {what}", 2, top + k, text, role))
             links += [(role, f"{role} {kind}"), (f"{role} {kind}", f"{role} {what}")]
     inputs = {"teacher": "teacher's", "student": "student's", "both": "both models'"}[c.alsn_inputs]
     alsn = (
-        f"ALSN\n{million(learner.alsn)}\nfrom {inputs} P5, L4"
-        if c.weights == "alsn"
-        else f"{c.weights} weights"
+        f"ALSN\n{size(learner.alsn)}\nfrom {inputs} P5, L4" if c.weights == "alsn" else f"{c.weights} weights"
     )
     rows.append(("weights", 3, 2, alsn, "cmapkd"))
     sources = ("teacher", "student") if c.alsn_inputs == "both" and c.weights == "alsn" else (c.alsn_inputs,)
     links += [(f"{role} {what}", "weights") for role in sources for what in ("pyramid", "hierarchy")]
     shown = {term: w for term, w in weights(c).items() if w}
     for k, (term, w) in enumerate(shown.items()):
-        place = 4 * k / max(1, len(shown) - 1)
+        place = 2 + APART * (k - (len(shown) - 1) / 2)
         rows.append((term, 4, place, f"{NAMES[term]}\nx {w:g}", "kd"))
     links += [("weights", term) for term in ("intra_v", "intra_l") if term in shown]
     return pd.DataFrame(rows, columns=COLUMNS), links
@@ -105,9 +106,9 @@ def pyramid(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
 def hierarchy(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Figure 2b: from the blocks of the student's text tower to L1 to L4."""
     _, blocks = learner.builder.blocks
-    how = ("mean of words", "pooled phrases of three", "pooled words", "the token that is read")
+    how = ("mean of words", "phrases of three", "pooled words", "the token read")
     if "language" in learner.config.literal:
-        how = ("mean, padding too", "attention across the batch", "attention across the batch", "token 0")
+        how = ("mean with padding", "across the batch", "across the batch", "token 0")
     channels = learner.builder.language.project[0].out_features
     rows, links = [], []
     for k, (level, block) in enumerate(zip(LANGUAGE, blocks, strict=True)):
