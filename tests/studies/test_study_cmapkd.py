@@ -1,11 +1,13 @@
 """The rules by which the study cmapkd is set up are followed, and its planned numbers are those of the plan."""
 
 import dataclasses
+from argparse import Namespace
 
 import pytest
 
 from vlmlab import registry
-from vlmlab.paths import data_dir
+from vlmlab.cli import reproduce as cli
+from vlmlab.paths import shipped_notebooks
 from vlmlab.studies import manifest
 from vlmlab.studies.claims import claim
 from vlmlab.studies.driver.runner import reproduce
@@ -78,14 +80,25 @@ def test_the_demo_distils_the_larger_model_and_has_three_seeds(study):
     assert all(seeds == {1, 2, 3} for seeds in by_name.values())
 
 
-def test_a_profile_whose_model_is_not_trained_refuses(study, tmp_path, monkeypatch):
+@pytest.fixture
+def only_tiny(tmp_path, monkeypatch):
+    """Of the embedded models only `tiny` is there."""
+    (tmp_path / "models/tiny").mkdir(parents=True)
+    (tmp_path / "models/tiny/config.json").write_text("{}")
     monkeypatch.setattr(manifest, "data_dir", lambda: tmp_path)
+
+
+def test_a_profile_whose_model_is_not_trained_refuses(study, only_tiny, tmp_path):
     assert "vlmlab pretrain small" in study.untrained("demo")
-    assert study.untrained("paper") == ""
+    assert study.untrained("smoke") == study.untrained("paper") == ""
     with pytest.raises(ValueError, match="needs the embedded model 'small'"):
         reproduce("cmapkd", "demo", runs=tmp_path / "runs", figures=tmp_path / "figures")
-    monkeypatch.setattr(manifest, "data_dir", data_dir)
-    assert study.untrained("smoke") == ""
+
+
+def test_without_that_model_the_other_studies_are_made(only_tiny, capsys):
+    found, problems = cli.with_profile(Namespace(notebooks=shipped_notebooks(), profile="demo"))
+    assert "cmapkd" not in found and {"alignednorm", "survey"} <= {*found} and not problems
+    assert "cmapkd is left out" in capsys.readouterr().err
 
 
 def test_the_paper_profile_has_the_plans_settings(study):

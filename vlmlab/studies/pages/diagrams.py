@@ -121,10 +121,15 @@ def hierarchy(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
 
 def schedule(config) -> str:
     """The stages of a configuration in a line: name, epochs of its own length, levels, what trains."""
-    parts = schedules.parts(config.schedule, config.warm_all, config.weights == "alsn")
+    adaptive = config.weights == "alsn"
+    parts = schedules.parts(config.schedule, config.warm_all, adaptive)
     told = []
     for part in parts:
         levels = f"{VISION[-part.levels]}-P5" if part.levels > 1 else "P5"
-        who = "ALSN" if not part.student_trains else "student" + " + ALSN" * (schedules.ALSN in part.rates)
+        who = (
+            "ALSN"
+            if not part.student_trains
+            else "student" + " + ALSN" * (adaptive and schedules.ALSN in part.rates)
+        )
         told.append(f"{part.name} {part.epochs} ({levels}, {who})")
     return ", ".join(told)
