@@ -1,9 +1,15 @@
 """The rules by which the study cmapkd is set up are followed, and its planned numbers are those of the plan."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from vlmlab import registry
 from vlmlab.cli import reproduce as cli
@@ -11,8 +17,9 @@ from vlmlab.paths import shipped_notebooks
 from vlmlab.studies import manifest
 from vlmlab.studies.claims import claim
 from vlmlab.studies.driver.runner import reproduce
-from vlmlab.studies.pages import distilled, tables
+from vlmlab.studies.pages import distilled, table_damage, tables
 
+ROOT = Path(__file__).parents[2]
 PROFILES = ("smoke", "demo", "paper")
 
 
@@ -146,3 +153,33 @@ def test_runs_and_claims_are_those_there_are(study):
         for chosen in (c.of, c.against):
             methods = chosen.get("method", [])
             assert {methods} <= names if isinstance(methods, str) else {*methods} <= names, c.id
+
+
+@pytest.mark.study
+def test_the_check_profile_takes_a_step_with_the_models_of_the_plan(tmp_path):
+    lines = ["path,text,split"]
+    for i in range(6):
+        (tmp_path / "check").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (40 * i, 90, 60)).save(tmp_path / f"check/{i}.png")
+        lines.append(f"{i}.png,picture number {i},{'train' if i < 4 else 'test'}")
+    (tmp_path / "check/captions.csv").write_text("\n".join(lines))
+    command = [
+        sys.executable,
+        "-m",
+        "vlmlab.cli",
+        "reproduce",
+        "cmapkd",
+        "--profile",
+        "check",
+        "--only",
+        "fig2",
+    ]
+    folders = ["--runs", "runs", "--figures", "figures", "--notebooks", str(ROOT / "notebooks")]
+    about = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}}
+    done = subprocess.run([*command, *folders], capture_output=True, text=True, check=False, **about)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (tmp_path / "runs").glob("cmapkd/cmapkd/*/*/run.json")
+    info = json.loads(path.read_text())
+    assert info["stages"] == [["joint", 1]] and info["models"]["teacher"]["name"] == "ViT-L-14-quickgelu"
+    drawn = table_damage.read(tmp_path / "figures/cmapkd/fig2.csv")
+    assert drawn["text"].str.contains("P2: 56x56, 256 ch.", regex=False).any()
