@@ -109,6 +109,9 @@ def test_diagrams_are_read_off_the_learner(learner, models):
         {"intra_v": 1, "intra_l": 1, "align_single": 0.5, "align_pyr": 0.25, "rel_sample": 0.3}
         | {"rel_layer": 0.09, "task": 0.1}
     )
+    manual = registry.build("cmapkd", models, weights="manual", **SMALL)
+    boxes, links = diagrams.overview(manual)
+    assert "manual weights" in set(boxes["text"]) and {a for a, b in links if b == "weights"} == set()
     config = dataclasses.replace(learner.config, w_align=0.0, weights="uniform")
     assert diagrams.weights(config)["align_pyr"] == 0
     assert "ALSN" not in diagrams.schedule(config) and "ALSN" in diagrams.schedule(learner.config)

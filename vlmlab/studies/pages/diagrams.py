@@ -12,6 +12,8 @@ from ...distill.taps import grid_of
 
 COLUMNS = ("name", "column", "row", "text", "group")
 APART = 0.85  # of the terms
+SIDES = (("image", "vision", VISION, "pyramid"), ("text", "language", LANGUAGE, "hierarchy"))
+READS = {"teacher": ("teacher",), "student": ("student",), "both": ("teacher", "student")}  # by ALSN
 WEIGHTS = {  # term -> the settings whose product it has in the sum
     "intra_v": ("w_intra",),
     "intra_l": ("w_intra",),
@@ -52,39 +54,41 @@ def weights(config) -> dict[str, float]:
 
 
 def tower_text(model, kind: str) -> str:
-    tower, blocks = getattr(model, kind), len(getattr(model, kind).blocks)
+    tower = getattr(model, kind)
     grid = "x".join(map(str, grid_of(model))) + " patches, " if kind == "image" else ""
-    return f"{kind} tower\n{grid}{blocks} blocks\nof width {tower.width}"
+    return f"{kind} tower\n{grid}{tower.depth} blocks\nof width {tower.width}"
 
 
 def overview(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """Figure 1: both models, their pyramids, ALSN and the terms with their weights; boxes and links."""
-    c, rows, links = learner.config, [], []
+    rows, links = [], []
     for top, role, builder in ((0, "teacher", learner.teacher_builder), (3, "student", learner.builder)):
-        model = getattr(learner, role)
-        trained = "frozen" if role == "teacher" else "trains wholly"
+        model, trained = getattr(learner, role), {"teacher": "frozen", "student": "trains wholly"}[role]
         rows.append((role, 0, top + 0.5, f"{role}\n{model.name}\n{size(model)}, {trained}", role))
-        for k, (kind, side) in enumerate((("image", VISION), ("text", LANGUAGE))):
+        for k, (kind, name, levels, what) in enumerate(SIDES):
+            part = getattr(builder, name, builder)  # a basis without learnt parts is one
+            text = f"{what} {levels[0]}-{levels[-1]}\n{size(part)}"
             rows.append((f"{role} {kind}", 1, top + k, tower_text(model, kind), role))
-            what = "pyramid" if kind == "image" else "hierarchy"
-            part = builder.vision if hasattr(builder, "vision") and kind == "image" else builder
-            part = builder.language if hasattr(builder, "language") and kind == "text" else part
-            text = f"{what} {side[0]}-{side[-1]}\n{size(part)}"
             rows.append((f"{role} {what}", 2, top + k, text, role))
             links += [(role, f"{role} {kind}"), (f"{role} {kind}", f"{role} {what}")]
-    inputs = {"teacher": "teacher's", "student": "student's", "both": "both models'"}[c.alsn_inputs]
-    alsn = (
-        f"ALSN\n{size(learner.alsn)}\nfrom {inputs} P5, L4" if c.weights == "alsn" else f"{c.weights} weights"
-    )
-    rows.append(("weights", 3, 2, alsn, "cmapkd"))
-    sources = ("teacher", "student") if c.alsn_inputs == "both" and c.weights == "alsn" else (c.alsn_inputs,)
-    links += [(f"{role} {what}", "weights") for role in sources for what in ("pyramid", "hierarchy")]
-    shown = {term: w for term, w in weights(c).items() if w}
+    rows.append(("weights", 3, 2, weighing(learner), "cmapkd"))
+    if learner.config.weights == "alsn":
+        readers = READS[learner.config.alsn_inputs]
+        links += [(f"{role} {what}", "weights") for role in readers for *_, what in SIDES]
+    shown = {term: w for term, w in weights(learner.config).items() if w}
     for k, (term, w) in enumerate(shown.items()):
         place = 2 + APART * (k - (len(shown) - 1) / 2)
         rows.append((term, 4, place, f"{NAMES[term]}\nx {w:g}", "kd"))
     links += [("weights", term) for term in ("intra_v", "intra_l") if term in shown]
     return pd.DataFrame(rows, columns=COLUMNS), links
+
+
+def weighing(learner: CMAPKD) -> str:
+    """What weighs the levels."""
+    c = learner.config
+    if c.weights != "alsn":
+        return f"{c.weights} weights"
+    return f"ALSN\n{size(learner.alsn)}\nfrom P5, L4 of {' and '.join(READS[c.alsn_inputs])}"
 
 
 def pyramid(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
