@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .. import feeds
-from ..distill.student import plain
 from ..learner import Batch, Group, Learner, Stage
+from ..models.vlm import VLM
 from ..schema import Amount, Count
 from ..tasks.questions import Questions
 
@@ -59,7 +59,14 @@ class VqaHead(Learner):
 
     def __init__(self, models, config):
         super().__init__(models, config)
-        vlm = plain("vlm", models["vlm"])
+        vlm = models["vlm"]
+        if not isinstance(vlm, VLM):
+            if not hasattr(vlm, "alone"):
+                raise ValueError(
+                    f"a head for questions stands on a model of images and texts, or on a run that trained one, got a "
+                    f"{type(vlm).__name__}"
+                )
+            vlm = vlm.alone()
         self.vlm = vlm if config.mode == "probe" else vlm.thaw("*")
         widths = (vlm.image.width, vlm.text.width)
         width = min(widths)
