@@ -231,6 +231,13 @@ def test_balanced_terms_weigh_what_the_preset_says(models, batch):
     assert again["task"].item() == pytest.approx(0.1, rel=1e-4)
 
 
+def test_alsn_learns_where_only_one_level_is_active(models, batch):
+    learner = learner_of(models, vision_levels=(5,), language_levels=(3, 4))
+    sum(learner.losses(batch).values()).backward()
+    grads = [p.grad for p in learner.alsn.parameters()]
+    assert all(g.isfinite().all() for g in grads) and any(g.abs().sum() > 0 for g in grads)
+
+
 @pytest.mark.parametrize("levels", [(2, 3), (1, 5), (5, 5), ()])
 def test_levels_that_are_none_are_refused(models, levels):
     with pytest.raises(ValueError, match="vision_levels are some of 2, 3, 4, 5"):

@@ -31,7 +31,7 @@ def reproduce(args: argparse.Namespace) -> int:
     act = one_run if args.job else print_jobs if args.print_jobs else show_plan if args.plan else make
     with stoppable():
         status = [act(args, name) for name in names]
-    return said(problems) or max(status)
+    return said(problems) or max(status, default=0)
 
 
 def said(problems: list[str]) -> int:
@@ -119,7 +119,10 @@ def with_profile(args: argparse.Namespace) -> tuple[list[str], list[str]]:
         raise ValueError(
             f"no study in {args.notebooks} has a profile {args.profile!r}{meant}; there are {', '.join(profiles)}"
         )
-    return there, problems
+    lacking = {name: why for name in there if (why := found[name].untrained(args.profile))}
+    for name, why in lacking.items():
+        print(f"{name} is left out: {why}", file=sys.stderr)
+    return [name for name in there if name not in lacking], problems
 
 
 def check_cluster(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .. import processes
 
 SIDES = ("vision", "language")
+TINY = 1e-12  # of a weight in a logarithm
 
 
 class ALSN(nn.Module):
@@ -37,8 +38,8 @@ def masked_softmax(z: Tensor, active: Tensor, tau: float = 1.0) -> Tensor:
 
 
 def entropy(w: Tensor) -> Tensor:
-    """H(w) = -sum w log w >= 0 in nats over the last axis; 0 log 0 is 0."""
-    return torch.special.entr(w).sum(-1)
+    """H(w) = -sum w log w >= 0 in nats over the last axis; 0 log 0 is 0, with a finite gradient, as masked levels have."""
+    return -(w * w.clamp(min=TINY).log()).sum(-1)
 
 
 def spread(w: Tensor, active: Tensor) -> Tensor:
@@ -60,7 +61,7 @@ def objective(w: Tensor, costs: Tensor, active: Tensor, eta: float, kappa: float
 
 def agreement(w: Tensor, target: Tensor) -> Tensor:
     """KL(target || w) over levels, mean over samples, summed over both sides; (batch, side, level) each."""
-    kl = torch.xlogy(target, target) - target * w.clamp(min=1e-12).log()
+    kl = torch.xlogy(target, target) - target * w.clamp(min=TINY).log()
     return kl.sum(-1).mean(0).sum()
 
 

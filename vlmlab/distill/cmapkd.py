@@ -88,9 +88,11 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
 
     @dataclasses.dataclass(frozen=True)
     class Options(Student.Options):
-        """epochs: by default those of the schedule, whose stages share them out; the prefit is besides."""
+        """epochs: by default those of the schedule, whose stages share them out; the prefit is besides. prefit: its steps,
+        by default one of the schedule's epochs, too few where max_steps makes that short."""
 
         epochs: Epochs | None = None
+        prefit: Count | None = None
 
     def __init__(self, models, config):
         super().__init__(models, config)
@@ -151,7 +153,7 @@ before the joint stage). literal=(...) gives back the plan's own forms, schedule
         total = self.steps(task, options, options.epochs or length)
         found, done, at = [], 0.0, 0
         if c.teacher_basis == "prefit":
-            prefit = max(1, round(total / length))
+            prefit = options.prefit or max(1, round(total / length))
             found.append(self.stage(PREFIT.name, prefit, task, options, seed, multiples(PREFIT)))
         for part in (p for p in self.parts.values() if p is not PREFIT):
             done += part.epochs

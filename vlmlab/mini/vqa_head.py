@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from .. import feeds
 from ..learner import Batch, Group, Learner, Stage
+from ..models.vlm import VLM
 from ..schema import Amount, Count
 from ..tasks.questions import Questions
 
@@ -59,6 +60,13 @@ class VqaHead(Learner):
     def __init__(self, models, config):
         super().__init__(models, config)
         vlm = models["vlm"]
+        if not isinstance(vlm, VLM):
+            if not hasattr(vlm, "alone"):
+                raise ValueError(
+                    f"a head for questions stands on a model of images and texts, or on a run that trained one, got a "
+                    f"{type(vlm).__name__}"
+                )
+            vlm = vlm.alone()
         self.vlm = vlm if config.mode == "probe" else vlm.thaw("*")
         widths = (vlm.image.width, vlm.text.width)
         width = min(widths)
@@ -175,7 +183,10 @@ class VqaHead(Learner):
 
     def generate(self, images: Tensor, texts: list[str]) -> list[str]:
         """The answer with the highest logit to each question about each image (batch, 3, height, width)."""
-        best = self.logits(self.of_images(images), self.of_texts(texts)).argmax(1)
+        new = torch.ones(len(images), dtype=torch.bool, device=images.device)
+        new[1:] = (images[1:] != images[:-1]).flatten(1).any(1)  # questions about one image come together
+        seen = self.of_images(images[new])[new.cumsum(0) - 1]
+        best = self.logits(seen, self.of_texts(texts)).argmax(1)
         return [self.prepared["answers"][i] for i in best.tolist()]
 
 

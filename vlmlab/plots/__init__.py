@@ -11,6 +11,7 @@ from ..names_and_colours import looks as looks
 
 _PICTURES = (
     "arrows",
+    "boxes",
     "distribution",
     "dots",
     "lines",

@@ -55,7 +55,8 @@ A profile may leave out a matrix that another one has: the artefacts that read i
 Without `rules`, a method is evaluated with the rules that it itself says it reports.
 
 A run that comes `after` another matrix builds on that one's run of the same seed, and of the same task, shots
-and variant where the other matrix has them; it is trained after it, and again when that one changes.
+and variant where the other matrix has them (a variant called as the other run is, such as cmapkd_uniform, follows that
+one); it is trained after it, and again when that one changes.
 
 `resources` belong to one job, a training run or a notebook. `cores` are also its threads (1), `gpus` are its
 own GPUs (0: it shares what there is), `memory_gb` limits the data that each process of the job may reserve
@@ -68,8 +69,9 @@ import os
 import re
 from pathlib import Path
 
+from ..mini.recipes import RECIPES
 from ..nearest import hint
-from ..paths import shipped_notebooks
+from ..paths import data_dir, shipped_notebooks
 from ..schema import NAME_RULE, Name, TomlFile, Wrong, describe
 from .places import notebooks_folder
 from .profiles import Job, Profile, reached
@@ -138,6 +140,18 @@ class Study:
         """The runs of these matrices of a profile, each once, in the order of the file."""
         p = self.profile(profile)
         return list({job.id: job for name in matrices for job in p.jobs(self.id, name)}.values())
+
+    def untrained(self, profile: str) -> str:
+        """Which embedded model a profile needs that nobody has trained yet, and what trains it; "" for none."""
+        jobs = self.jobs(profile, tuple(self.profile(profile).matrices))
+        named = {model["name"] for job in jobs for model in job.models.values()} & {*RECIPES}
+        for name in sorted(named):
+            if not (data_dir() / "models" / name / "config.json").is_file():
+                return (
+                    f"profile {profile} of {self.id} needs the embedded model {name!r}, which is not trained yet: "
+                    f"`vlmlab pretrain {name} --export data/models/{name}` does it, for hours"
+                )
+        return ""
 
 
 def names(notebooks: str | Path = "notebooks") -> list[str]:

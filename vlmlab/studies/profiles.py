@@ -148,8 +148,10 @@ class Profile:
 
 
 def followed(job: Job, others: list[Job], role: str, matrix: Matrix) -> Job:
-    """The one of other jobs that a job builds on: same seed, and same task, shots and variant where they have it."""
+    """The one of other jobs that a job builds on: same seed, and same task, shots and variant where they have it; a
+    variant may also be what the other run is called."""
     found = [other for other in others if other.seed == job.seed]
+    found = [other for other in found if other.name == job.variant] or found
     for field in ("task", "shots", "variant"):
         same = [other for other in found if getattr(other, field) == getattr(job, field)]
         found = same or found

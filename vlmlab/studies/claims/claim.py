@@ -47,7 +47,8 @@ Selection = described(dict[str, Value | list[Value]], f"{SELECTS}, not empty", m
 Source = described(
     str,
     "the name of an artefact, published/<table> or runs/<matrix>/<metric>",
-    pattern=r"^(published/|runs/[A-Za-z0-9][A-Za-z0-9_+-]{0,99}/)?[A-Za-z0-9][A-Za-z0-9_-]{0,99}\Z",
+    # a metric may have a second word, as "t2i R@5"
+    pattern=r"^((published/)?[A-Za-z0-9][A-Za-z0-9_-]{0,99}|runs/[A-Za-z0-9][A-Za-z0-9_+-]{0,99}/[A-Za-z0-9][A-Za-z0-9_-]{0,99}( [A-Za-z0-9@]{1,20})?)\Z",
 )
 Sources = described(tuple[Source, ...], f"a list, not empty; each is {describe(Source)}", min_length=1)
 Pair = described(tuple[Value, Value], "two values")

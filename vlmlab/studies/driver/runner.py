@@ -123,6 +123,8 @@ def reproduce(
     works with the same runs.
     """
     found = manifest.load(study, notebooks)
+    if lacking := found.untrained(profile):
+        raise ValueError(lacking)
     places = Places.of(profile, runs, figures, found.notebooks, **others)
     if not (scheduler or batch):
         for why in too_much(found, profile, jobs):
