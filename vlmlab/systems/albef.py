@@ -50,8 +50,8 @@ class Albef(Aligned):
     class Options(System.Options):
         """alpha: share of the soft targets, reached after the share `ramp` of the steps."""
 
-        steps: Count = 450
-        lr: Amount = 6e-4
+        steps: Count = 700
+        lr: Amount = 1e-3
         alpha: Share = 0.4
         ramp: Share = 0.1
 
