@@ -79,7 +79,7 @@ class Frame(ipywidgets.VBox):
     def tools(self, code: Callable[[], str], figure: Callable, name: Callable[[], str]) -> ipywidgets.HBox:
         """Buttons of a picture: the cell that draws it, and its files; name() is what these are called."""
         copy, save = (
-            ipywidgets.Button(description=text, tooltip=tooltip, layout={"width": "104px"})
+            ipywidgets.Button(description=text, tooltip=tooltip, layout={"width": "110px"})
             for text, tooltip in (
                 ("copy as code", "show the cell that draws this as a static figure"),
                 ("save figure", "write it as PDF, PNG and SVG that say where they came from"),

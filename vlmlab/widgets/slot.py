@@ -23,7 +23,7 @@ class Slot(ipywidgets.VBox):
         self.explorer = explorer
         self.kept: OrderedDict[tuple, Drawing | str] = OrderedDict()
         self.drawing: Drawing | None = None
-        self.chooser = ipywidgets.Dropdown(options=list(PANES), value=name, layout={"width": "176px"})
+        self.chooser = ipywidgets.Dropdown(options=list(PANES), value=name, layout={"width": "164px"})
         self.chooser.add_class("vlmlab-pane")
         self.holder = ipywidgets.VBox(layout={"overflow": "visible", "width": "100%"})
         self.image = Picture()
