@@ -10,6 +10,8 @@ from vlmlab.cards import card, measures, shapes, writing
 from vlmlab.cards import text as card_text
 from vlmlab.models.load import EMBEDDED
 from vlmlab.tasks import shapes as scenes_of_shapes
+from vlmlab.tasks.shapes.composition import scene
+from vlmlab.tasks.shapes.texts import captions
 
 pytest.importorskip("transformers", minversion="5")
 PAIR = ("tiny-siglip", "tiny-janus")
@@ -86,6 +88,21 @@ def test_its_own_image_gains_on_every_kind_of_scene():
     assert (rows["passed"].astype(bool) == (rows["value"] > rows["target"])).all()
     kept = rows[rows["metric"].str.contains("objects|colours|nats")]
     assert kept["passed"].astype(bool).all(), kept[["style", "metric", "value"]]
+
+
+def test_captions_are_written_better_than_anyone_can_without_an_image():
+    """The entropy of all captions of a kind, counted over all scenes of a side."""
+    rows = (
+        card.read(EMBEDDED / "tiny-janus")
+        .query("measure == 'loss' and style == @writing.OWN")
+        .set_index("task")
+    )
+    for kind, count in writing.EVEN.items():
+        of = rows.loc[f"shapes/{kind}"]
+        assert of["value"] + 2 * of["se"] < of["chance"]
+        said = {text for i in range(4000) for text in captions(scene(f"{kind}/train/0.{i}"))}
+        assert count * 0.5 < len(said) <= count
+    assert np.isnan(rows.loc["shapes/many", "chance"])
 
 
 def test_small_cards(models, monkeypatch):

@@ -89,8 +89,9 @@ def loss(frame: pd.DataFrame, _: Path) -> str:
     for task, part in rows.groupby("task", sort=False):
         cell = part.set_index("style")
         said = [f"{cell.loc[s, 'value']:.3f} ± {cell.loc[s, 'se']:.3f}" for s in styles]
-        lines.append([task, f"{cell['n'].iloc[0]:,}", *said])
-    return table(["task", "n", *styles], lines)
+        even = cell["chance"].iloc[0]
+        lines.append([task, f"{cell['n'].iloc[0]:,}", *said, "" if pd.isna(even) else f"{even:.3f}"])
+    return table(["task", "n", *styles, "drawn evenly"], lines)
 
 
 def named(frame: pd.DataFrame, _: Path) -> str:
@@ -103,7 +104,7 @@ def named(frame: pd.DataFrame, _: Path) -> str:
 
 
 def unlearned(frame: pd.DataFrame, _: Path) -> str:
-    """What is not answered better than behind another image, or than by chance, by two standard errors."""
+    """Questions answered no better than behind another image by two standard errors; names that are hardly known."""
     rows, lines = frame[frame["measure"] == "questions"], []
     for (task, metric), part in rows.groupby(["task", "metric"], sort=False):
         own, other = part.iloc[0], part.iloc[1]
@@ -111,7 +112,7 @@ def unlearned(frame: pd.DataFrame, _: Path) -> str:
             said = f"{percent(own['value'])} % behind {own['style']}, {percent(other['value'])} % behind {other['style']}"
             lines.append(f"- {task}, {metric}: {said}")
     for r in frame[frame["measure"] == "names"].itertuples():
-        if r.value - r.chance < max(2 * r.se, LITTLE):
+        if r.value - r.chance < LITTLE:
             lines.append(
                 f"- names of emoji, {r.style}: {percent(r.value, 1)} %, by chance {percent(r.chance, 1)} %"
             )

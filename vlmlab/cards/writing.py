@@ -15,12 +15,15 @@ from ..tasks.emoji.captions import pretraining_concepts
 from ..tasks.emoji.data import SOURCE_STYLES
 from ..tasks.emoji.pictures import image
 from ..tasks.shapes import facts, questions, scenes
+from ..tasks.shapes.composition import COLOURS, SHAPES, THINGS
 from .measures import QUICK, SEEN, Size, drawn, row
 
 OWN, OTHER, NONE = "its image", "another image", "no image"
 KINDS = ("one", "pairs", "many")
 ATTRIBUTES = ("objects", "colours", "shapes", "counts")
 BATCH = 50
+# captions of a kind, all equally frequent: colour and shape; two different things, on which side, named in which order
+EVEN = {"one": len(COLOURS) * len(SHAPES), "pairs": 2 * 2 * THINGS * (THINGS - 1)}
 ERRORS = 2  # standard errors that a difference has to reach
 
 
@@ -75,7 +78,8 @@ def described(model: LanguageModel, found: Captions, kind: str) -> list[dict]:
 
 
 def losses(model: LanguageModel, found: Captions, kind: str) -> list[dict]:
-    """Nats per token of the true caption, mean over scenes."""
+    """Nats per token of the true caption, mean over scenes; chance: the entropy of captions drawn evenly, which nobody
+    gets below without the image."""
     mark, metrics = model.processor.image_token, {}
     for shown, images in {**pictures(found), NONE: None}.items():
         prompts = [DESCRIBE if images is None else mark + DESCRIBE] * BATCH
@@ -87,7 +91,10 @@ def losses(model: LanguageModel, found: Captions, kind: str) -> list[dict]:
                 likely = model.log_likelihood(texts, part, prompts[: len(texts)])
             values.append((-likely.total / likely.scored.sum(1)).cpu().numpy())
         metrics["nats per token", shown] = np.concatenate(values)
-    return compared("loss", kind, metrics, ("token",), less_is_better=True)
+    rows = compared("loss", kind, metrics, ("token",), less_is_better=True)
+    tokens = np.mean([len(model.words(text)) for text in found.texts])
+    chance = np.log(EVEN.get(kind, np.nan)) / tokens
+    return [r | {"chance": chance} if r["measure"] == "loss" else r for r in rows]
 
 
 def answered(model: LanguageModel, found: Captions, kind: str) -> list[dict]:
