@@ -30,6 +30,7 @@ CHECKS = {
     "not_finite": "numbers of log p that are NaN over all layers, thresholds and strengths",
 }
 
+ROUNDING = 1e-5  # nats: log of a mass that is 1 up to float32
 SAME = (
     "uniform_early_greedy",
     "switched_off",
@@ -85,7 +86,7 @@ def fused(pair: Pair, logits: Tensor, found: decode.Candidates, dola: decode.Dol
         "strength_zero": int((zero["lift"] != log_p).sum()),
         "literal_zero_strength_zero": int(zero["literal_zero"].isnan().sum()),
         "literal_minus_inf_strength_zero": int(zero["literal_minus_inf"].isnan().sum()),
-        "literal_zero_raised": 100 * float((bias["literal_zero"][:, starts] > 0).double().mean()),
+        "literal_zero_raised": 100 * float((bias["literal_zero"][:, starts] > ROUNDING).double().mean()),
         "lift_raised": 100 * float(moved("lift").cpu()[more].double().mean()),
     }
 
