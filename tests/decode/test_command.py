@@ -61,7 +61,7 @@ def test_text_alone_and_a_file_of_choices(folder, tmp_path, capsys):
 
 
 def test_a_chat_template_asks_as_the_model_was_taught(folder):
-    from vlmlab.cli.decoding import prompt
+    from vlmlab.decode.generation import prompt
 
     model = vlmlab.load(folder, device="cpu")
     assert prompt(model, "is it", None) == "is it"

@@ -18,7 +18,7 @@ def decode(args: argparse.Namespace) -> int:
     dola, image = args.choices or chosen(args.set), opened(args.image)
     import vlmlab
 
-    from ..decode.generation import settings_of
+    from ..decode.generation import prompt, settings_of
     from ..models.huggingface import LanguageModel
 
     model = vlmlab.load(args.model, device=args.device, precision="fp32")
@@ -78,23 +78,6 @@ def opened(path: Path | None):
     if not path.is_file():
         raise FileNotFoundError(f"there is no image {path}{nearby(path.absolute())}")
     return read(path)
-
-
-def prompt(model, question: str, image) -> str:
-    """The question as the model was taught to be asked: by its chat template where it has one, else behind the mark of
-    an image."""
-    processor = model.processor
-    mark = getattr(processor, "image_token", "") if image is not None else ""
-    if not getattr(processor, "chat_template", None):
-        return question if not mark or mark in question else f"{mark}\n{question}"
-    words: object = question
-    if hasattr(processor, "tokenizer"):
-        words = [{"type": "text", "text": question}]
-        words = words if image is None else [{"type": "image"}, *words]
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
-    )
-    return text.removeprefix(model.tokenizer.bos_token or "")  # the tokenizer begins with it
 
 
 def candidates(args: argparse.Namespace, image, dola):

@@ -146,3 +146,20 @@ def call(module: nn.Module, kwargs: dict):
     if given is None:
         return module.generate(**kwargs)
     return GenerationMixin.generate(module, **given | kwargs)
+
+
+def prompt(model, question: str, image) -> str:
+    """The question as the model was taught to be asked: by its chat template where it has one, else behind the mark of
+    an image."""
+    processor = model.processor
+    mark = getattr(processor, "image_token", "") if image is not None else ""
+    if not getattr(processor, "chat_template", None):
+        return question if not mark or mark in question else f"{mark}\n{question}"
+    words: object = question
+    if hasattr(processor, "tokenizer"):
+        words = [{"type": "text", "text": question}]
+        words = words if image is None else [{"type": "image"}, *words]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
+    )
+    return text.removeprefix(model.tokenizer.bos_token or "")  # the tokenizer begins with it

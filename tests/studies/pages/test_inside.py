@@ -55,7 +55,7 @@ def test_where_words_point(pairs, test, tmp_path):
     both = [100 * np.mean([m.mean() for m in test.masks(i)]) for i in range(len(test))]
     assert chance.to_numpy() == pytest.approx(np.full(6, np.mean(both)))
     heat, at = maps[1, "colour"]
-    assert heat.shape == (12, 4, 4) and all(split(t)[i] in COLOURS for t, i in zip(test.texts, at))
+    assert heat.shape == (12, 3, 3) and all(split(t)[i] in COLOURS for t, i in zip(test.texts, at))
     found = inside.rematched(model, test, pixels, k=12)
     assert set(found["metric"]) == {"R@1 by cosine", "R@1 matched again"} and len(found) == 24
     hits = found[found["metric"] == "R@1 matched again"]["value"].to_numpy() == 100

@@ -44,7 +44,7 @@ def test_terms_are_told_by_stage_and_without_what_is_logged_beside_them(pairs, t
     run = vlmlab.fit("albef", {}, pairs, out=tmp_path, steps=2, batch=8, **sizes)
     assert systems.terms(run) == {"pretrain": ["itc", "itm", "mlm"]}
     found = systems.facts(run, pairs)
-    assert found["writes"] == "a word in a gap" and found["tokens"] == 1 + (64 // 16) ** 2
+    assert found["writes"] == "a word in a gap" and found["tokens"] == 1 + (48 // 16) ** 2
     assert "[MASK]" not in found["example"] and found["frozen"] == 0
 
 

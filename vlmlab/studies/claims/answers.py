@@ -14,7 +14,7 @@ from ...tasks.task import Task, task
 from ...train.records import read_lines
 from ...train.run import Run
 from ...train.run_folder import RESULTS
-from .resampling import DRAWS, weights
+from ..resampling import DRAWS, weights
 
 SHARES = ("accuracy", "balanced_accuracy")  # in percent, as are recalls
 SUMMED = {summary.split for each in SUMMARIES.values() for summary in each}  # rows of several tests

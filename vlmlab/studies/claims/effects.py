@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .resampling import moments
+from ..resampling import moments
 
 
 def select(rows: pd.DataFrame, where: dict) -> pd.DataFrame:

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from ..resampling import DRAWS, weights
 from .effects import MEASURES, Side, select
-from .resampling import DRAWS, weights
 
 LEVEL = 0.95
 POWER = 0.8

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ... import decode
-from ...cli.decoding import prompt
+from ...decode.generation import prompt
 from ...decode.language import module_of
 from ...models.huggingface import LanguageModel
 from ...models.load import load

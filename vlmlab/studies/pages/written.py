@@ -8,7 +8,7 @@ import xarray as xr
 
 from ...tasks.captions import Captions
 from ...tasks.shapes import facts
-from ..claims.resampling import weights
+from ..resampling import weights
 
 FACTS = ("objects", "colours", "shapes", "counts")
 
