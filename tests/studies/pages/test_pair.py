@@ -29,6 +29,9 @@ def tokenizer():
     plain = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
     plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    names |= {
+        "model_input_names": ["input_ids", "attention_mask"]
+    }  # as LLaMA's; older versions add kinds of tokens
     return hf.PreTrainedTokenizerFast(
         tokenizer_object=plain, **names, additional_special_tokens=["<image>"], padding_side="left"
     )
