@@ -14,7 +14,7 @@ import torch
 
 import vlmlab
 from vlmlab import decode, measures
-from vlmlab.cli.decoding import prompt
+from vlmlab.decode.generation import prompt
 from vlmlab.tasks import shapes
 
 LIMIT = 1.10  # of the language side

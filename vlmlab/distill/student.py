@@ -17,6 +17,7 @@ from .. import feeds, processes
 from ..learner import Batch, Group, Learner, Stage
 from ..models.export import write_folder
 from ..models.vlm import VLM
+from ..rates import half_cosine
 from ..schema import Count, Whole, described
 from . import contrast
 
@@ -123,11 +124,7 @@ class Student(Learner):
         views = views_of(self.student, self.teacher, o.crop, images.flip)
         pin = self.device.type == "cuda"
         pairs = feeds.epochs(images, views, o.batch_size, seed, first + steps, self.workers, pin)
-        warm = max(1, round(o.warmup * steps))
-
-        def rate(step: int, lr: float) -> float:
-            return lr * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / steps))
-
+        rate = half_cosine(steps, max(1, round(o.warmup * steps)))
         adam = {"betas": (0.9, 0.98), "eps": 1e-6}
         epoch = feeds.Epochs(len(images), o.batch_size, seed).steps
         groups = self.groups({pattern: factor * o.lr for pattern, factor in rates.items()}, o.weight_decay)

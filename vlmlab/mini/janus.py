@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ..files import write, write_json
 from ..learner import Batch, Group, Learner, Stage
+from ..rates import half_cosine
 from ..tasks.emoji import augment
 from ..tasks.emoji.captions import pretraining_concepts
 from ..tasks.emoji.pictures import STRENGTH
@@ -30,7 +31,6 @@ from ..tasks.shapes import pretraining as shapes
 from ..tasks.shapes.asked import ask
 from ..tasks.shapes.texts import caption
 from .clip import prepared
-from .schedule import half_cosine
 from .vision_start import begin
 from .words import processor_of
 

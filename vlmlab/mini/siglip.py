@@ -15,11 +15,11 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from ..learner import Batch, Stage
+from ..rates import half_cosine
 from ..tasks.emoji.pretraining import Sampler
 from ..tasks.shapes import pretraining as shapes
 from ..tasks.shapes.texts import caption
 from .clip import DEEP, Clip
-from .schedule import half_cosine
 
 SCALE, BIAS = 10.0, -10.0  # initial values of the paper
 

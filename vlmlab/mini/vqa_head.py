@@ -12,7 +12,6 @@ them compares with this one's.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -25,6 +24,7 @@ from torch.utils.data import Dataset
 from .. import feeds
 from ..learner import Batch, Group, Learner, Stage
 from ..models.vlm import VLM
+from ..rates import half_cosine
 from ..schema import Amount, Count
 from ..tasks.questions import Questions
 
@@ -126,7 +126,7 @@ class VqaHead(Learner):
                 steps,
                 feed,
                 (*towers, Group("*", options.lr, options.weight_decay)),
-                rate=lambda step, lr: lr * 0.5 * (1 + math.cos(math.pi * step / steps)),
+                rate=half_cosine(steps, 1),
                 epoch=order.steps,
             )
         ]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import fnmatch
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from open_clip.transform import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD, PreprocessCfg, image_transform_v2
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from .. import feeds
 from ..learner import Batch, Feed, Group, Learner, Stage
+from ..rates import half_cosine
 from ..schema import Amount, Count, described
 from ..tasks import Captions
 from .words import Words, frequent
@@ -87,11 +87,7 @@ class System(Learner):
 
     def stage(self, name: str, o: Options, feed: Feed, optimiser: str = "adamw", **more) -> Stage:
         """A stage of `o.steps` steps whose rate warms up and then falls along half a cosine to 0; more: fields of it."""
-        warm = max(1, round(o.warmup * o.steps))
-
-        def rate(step: int, lr: float) -> float:
-            return lr * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * step / o.steps))
-
+        rate = half_cosine(o.steps, max(1, round(o.warmup * o.steps)))
         fields = {"groups": self.groups(o), "rate": rate, "save": o.save_every, "clip": 1.0} | more
         return Stage(name, o.steps, feed, optimiser=optimiser, **fields)
 

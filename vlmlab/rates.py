@@ -1,4 +1,4 @@
-"""The learning-rate schedule of the pair."""
+"""The learning rate over the steps of a stage."""
 
 import math
 from collections.abc import Callable
