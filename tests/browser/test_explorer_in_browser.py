@@ -75,7 +75,7 @@ def point(seen: Explored) -> None:
     assert re.match(r"row 1, column 2\n-?[\d.e-]+$", seen.said_at(page.locator(".vlmlab-gap i").nth(1)))
     curve = seen.said_at(page.locator(".vlmlab-drawing i").nth(3))
     assert curve.startswith("block 4\nclass token ") and "image, class token" in curve, curve
-    assert re.match(r".+, block 2: [\d.e-]+$", seen.said_at(page.locator(".vlmlab-patching-image i").nth(1)))
+    assert re.match(r".+, block 2: [\d.e-]+$", seen.said_at(page.locator(".vlmlab-patching-map i").nth(1)))
     page.mouse.move(2, 2)
     assert page.locator(".vlmlab-values b:visible").count() == 0
 
@@ -127,23 +127,23 @@ def use(seen: Explored) -> dict[str, float]:
     code.wait_for()
     assert "widgets.streams(model, test)" in code.input_value() and "plots.lines(" in code.input_value()
     took["a block of the swap"] = seen.changes(
-        "vlmlab-patching-image", lambda: seen.press("vlmlab-patching-layer", "ArrowRight")
+        "vlmlab-patching-answers", lambda: seen.press("vlmlab-patching-layer", "ArrowRight")
     )
     took["another text"] = seen.changes(
-        "vlmlab-text-image",
+        "vlmlab-text-looks",
         lambda: (
             page.locator(".vlmlab-text-text input").fill("two green cats"),
             page.keyboard.press("Enter"),
         ),
     )
     took["an epoch of the weights"] = seen.changes(
-        "vlmlab-weights-image", lambda: seen.press("vlmlab-weights-at", "ArrowLeft")
+        "vlmlab-weights-polygon", lambda: seen.press("vlmlab-weights-at", "ArrowLeft")
     )
     took["another layer"] = seen.changes(
-        "vlmlab-generation-image", lambda: seen.press("vlmlab-generation-layer", "ArrowLeft")
+        "vlmlab-generation-sight", lambda: seen.press("vlmlab-generation-layer", "ArrowLeft")
     )
     took["without the contrast"] = seen.changes(
-        "vlmlab-generation-image", lambda: page.locator(".vlmlab-generation-dola input").click()
+        "vlmlab-generation-words", lambda: page.locator(".vlmlab-generation-dola input").click()
     )
     assert seen.messages() == []
     return took
@@ -279,7 +279,7 @@ def test_the_same_as_a_page(browser, server, screenshots, theme):
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.set_default_timeout(600_000)
         page.goto(voila.url, timeout=600_000)
-        page.locator(".vlmlab-generation-image").wait_for()
+        page.locator(".vlmlab-generation-words").wait_for()
         seen = Explored(page)
         if theme == "light":
             point(seen)

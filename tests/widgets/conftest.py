@@ -74,3 +74,17 @@ def pressed():
             super().step()
 
     return Pressed
+
+
+@pytest.fixture(scope="session")
+def pointed_at():
+    """pointed_at(figure or drawing, ...): what they say where one points, in no order."""
+    from matplotlib.figure import Figure
+
+    from vlmlab.widgets.drawing import drawn
+
+    def texts(*given) -> list[str]:
+        found = [drawn(d) if isinstance(d, Figure) else d for d in given]
+        return sorted(value.text for drawing in found for value in drawing.values)
+
+    return texts

@@ -11,7 +11,7 @@ from PIL import Image
 
 import vlmlab
 from vlmlab import decode
-from vlmlab.widgets import asking, drawing, generation
+from vlmlab.widgets import asking, generation
 from vlmlab.widgets.asking import asked
 
 pytest.importorskip("transformers")
@@ -57,11 +57,11 @@ def test_switches_write_again_and_sliders_only_draw(llava, fresh, monkeypatch):
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
     ui = vlmlab.explore_generation(llava.model, llava.inputs, 4, picture=picture, tokenizer=llava.tokenizer)
     assert ui.message.value == "" and len(ui.written.ids) == 4 and ui.fusion.disabled
-    before = ui.image.value
+    before = [p.value for p in ui.parts]
     monkeypatch.setattr(generation, "write", None)
     ui.word.value = 3
     ui.layer.value = 1
-    assert ui.image.value != before and ui.message.value == ""
+    assert all(p.value != b for p, b in zip(ui.parts, before)) and ui.message.value == ""
     monkeypatch.undo()
     ui.dola.value = False
     assert ui.written.early is None and ui.message.value == ""
@@ -87,7 +87,7 @@ def small(tmp_path_factory):
     return asking.at_hand(tmp_path_factory.mktemp("runs"), steps=3)
 
 
-def test_without_a_model_the_one_at_hand_writes(small, fresh, press, monkeypatch):
+def test_without_a_model_the_one_at_hand_writes(small, fresh, press, pointed_at, monkeypatch):
     root = next(p for p in small.path.parents if p.name.startswith("runs"))
     assert asking.at_hand(root).path.resolve() == small.path.resolve()
     monkeypatch.setattr(generation, "at_hand", lambda: small)
@@ -105,17 +105,17 @@ def test_without_a_model_the_one_at_hand_writes(small, fresh, press, monkeypatch
     press(ui, "copy as code")
     monkeypatch.setattr(vlmlab, "open_run", lambda path: small)
     exec(ui.code.value, names)
-    assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
+    assert pointed_at(names["fig"]) == pointed_at(*(p.drawing for p in ui.parts)) != []
 
 
 def test_writing_can_be_stopped(llava, fresh, monkeypatch, pressed):
     ui = vlmlab.explore_generation(llava.model, llava.inputs, 4, tokenizer=llava.tokenizer)
-    before, pixels = ui.written, ui.image.value
+    before, pixels = ui.written, [p.value for p in ui.parts]
 
     monkeypatch.setattr(generation, "Watch", pressed)
     ui.alpha.value = 0.5
     assert "stopped" in ui.message.value and ui.busy.children == ()
-    assert ui.written is before and ui.image.value == pixels
+    assert ui.written is before and [p.value for p in ui.parts] == pixels
     monkeypatch.undo()
     ui.alpha.value = 1.0
     assert ui.written.kept(0) == 1 and ui.message.value == ""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import vlmlab
-from vlmlab.widgets import captions, drawing
+from vlmlab.widgets import captions
 
 TEXT = "a red square above a blue circle"
 
@@ -25,14 +25,18 @@ def test_importance_is_one_minus_the_cosine(vlm):
     assert float(found[0]) == pytest.approx(1 - float(f[0] @ f[1]), abs=1e-5)
 
 
-def test_typing_draws_again(vlm, fresh):
+def test_typing_draws_again(vlm, fresh, pointed_at):
     ui = vlmlab.explore_text(vlm, TEXT)
-    before = ui.image.value
+    before = [p.value for p in ui.parts]
     ui.text.value = "a <b> photo & more"
-    assert ui.image.value != before and "&lt;" in ui.pieces.value and "<b>" not in ui.pieces.value
+    assert (
+        all(p.value != b for p, b in zip(ui.parts, before))
+        and "&lt;" in ui.pieces.value
+        and "<b>" not in ui.pieces.value
+    )
     names = {}
     exec(ui.cell(), names)
-    assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
+    assert pointed_at(names["fig"]) == pointed_at(*(p.drawing for p in ui.parts)) != []
     plt.close("all")
     ui.text.value = "one"
     assert "two words or more" in ui.message.value

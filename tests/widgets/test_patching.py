@@ -6,7 +6,7 @@ import pytest
 
 import vlmlab
 from vlmlab.train.evaluate import predict
-from vlmlab.widgets import drawing, patching
+from vlmlab.widgets import patching
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +24,17 @@ def test_the_ends_of_the_sweep(tuned, pair, fresh):
     np.testing.assert_allclose(ui.logits.attrs["second"], plain[1], rtol=1e-5)
 
 
-def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh, monkeypatch):
+def test_the_class_token_carries_all_in_the_end(vlm, pair, fresh, pointed_at, monkeypatch):
     ui = vlmlab.explore_patching(vlm, pair)
     share = patching.restored_share(ui.logits, pair)
     assert float(share.sel(layer=12, role="cls")) == pytest.approx(1, abs=1e-4)
     assert float(share.sel(layer=12, role="patch")) == pytest.approx(0, abs=1e-4)
-    before = ui.image.value
+    before = [p.value for p in ui.parts]
     ui.layer.value, ui.role.value = 12, "cls"
-    assert ui.image.value != before and ui.message.value == ""
+    assert all(p.value != b for p, b in zip(ui.parts, before)) and ui.message.value == ""
     names = {"pair": pair}
     exec(ui.cell(), names)
-    assert (drawing.painted(names["fig"], drawing.DPI) == ui.pixels).all()
+    assert pointed_at(names["fig"]) == pointed_at(*(p.drawing for p in ui.parts)) != []
     plt.close("all")
     monkeypatch.setattr(patching, "patched", None)  # the sweep is in memory
     again = vlmlab.explore_patching(vlm, pair)

@@ -8,11 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.axes import Axes
 
 from .. import plots
 from ..capturing.capture import capture
 from ..models.vlm import VLM
-from .drawing import drawn
+from .drawing import drawn, part
 from .frame import Frame, guarded, wrapping
 from .pane import IMPORTS
 from .picture import Picture
@@ -60,28 +61,42 @@ def importance(vlm: VLM, text: str) -> xr.DataArray:
     return xr.DataArray(turned, {"word": words}, ("word",), "importance")
 
 
-def bars(vlm: VLM, text: str, layer: int, head: int):
-    """A figure: attention of the end token to each piece of a text, and the importance of its words."""
+def attended(vlm: VLM, text: str, row: np.ndarray, layer: int, head: int, ax: Axes) -> None:
+    """Attention of the end token to each piece of a text, of `looks`."""
+    pieces, which = ["start", *tokens(vlm, text), "end"], f"head {head}" if head else "mean of heads"
+    bars(pieces, row[: len(pieces)], f"the end looks at, block {layer}, {which}", ax)
+
+
+def important(vlm: VLM, text: str, ax: Axes) -> None:
+    """The importance of the words of a text."""
+    words = importance(vlm, text)
+    bars(words["word"].values, words.values, "importance, 1 − cos without the word", ax)
+
+
+def looks(vlm: VLM, text: str, layer: int, head: int) -> np.ndarray:
+    """(token,) of `end_attention`, of one head; 0: the mean of all."""
     row = end_attention(vlm, text).sel(layer=layer)
-    row = row.mean("head") if head == 0 else row.isel(head=head - 1)
-    pieces = ["start", *tokens(vlm, text), "end"]
-    weights, words = row.values[: len(pieces)], importance(vlm, text)
-    fig, (left, right) = plots.figure(2, max(2.0, 0.22 * len(pieces) + 0.7), cols=2)
+    return (row.mean("head") if head == 0 else row.isel(head=head - 1)).values
+
+
+def bars(names, values: np.ndarray, title: str, ax: Axes) -> None:
+    ax.barh(range(len(names)), values, color=plots.colour("eos"))
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_title(title)
+
+
+def height_for(vlm: VLM, text: str) -> float:
+    """Inches."""
+    return max(2.0, 0.22 * (len(tokens(vlm, text)) + 2) + 0.7)
+
+
+def explained(vlm: VLM, text: str, layer: int, head: int):
+    """A figure: attention of the end token to each piece of a text, and the importance of its words."""
+    fig, (left, right) = plots.figure(2, height_for(vlm, text), cols=2)
     plt.close(fig)
-    colour = plots.colour("eos")
-    for ax, names, values, title in (
-        (
-            left,
-            pieces,
-            weights,
-            f"the end looks at, block {layer}, {f'head {head}' if head else 'mean of heads'}",
-        ),
-        (right, words["word"].values, words.values, "importance, 1 − cos without the word"),
-    ):
-        ax.barh(range(len(names)), values, color=colour)
-        ax.set_yticks(range(len(names)), names)
-        ax.invert_yaxis()
-        ax.set_title(title)
+    attended(vlm, text, looks(vlm, text, layer, head), layer, head, left)
+    important(vlm, text, right)
     plots.style.plain_text(fig)
     return fig
 
@@ -91,7 +106,7 @@ class Texts(Frame):
 
     def __init__(self, vlm: VLM, text: str):
         super().__init__(f"texts of {vlm.name}", (vlm.name,))
-        self.vlm, self.pixels = vlm, None
+        self.vlm = vlm
         depth, heads = vlm.text.depth, int(vlm.text.blocks[0].attn.num_heads)
         wide = {"layout": {"width": "min(640px, 98%)"}}
         self.text = ipywidgets.Text(
@@ -107,13 +122,12 @@ class Texts(Frame):
             self.cell, self.figure, lambda: f"{self.words} block {self.layer.value} head {self.head.value}"
         )
         self.pieces = ipywidgets.HTML()
-        self.image = Picture()
-        for name in ("text", "layer", "head", "image"):
-            control = getattr(self, name)
-            control.add_class(f"vlmlab-text-{name}")
-            if name != "image":
-                control.observe(lambda _: self.draw(), "value")
-        self.fill(self.text, wrapping(self.layer, self.head, tools), self.pieces, self.image)
+        self.parts = self.looks, self.importance = Picture(), Picture()
+        for name in ("text", "layer", "head", "looks", "importance"):
+            getattr(self, name).add_class(f"vlmlab-text-{name}")
+        for control in (self.text, self.layer, self.head):
+            control.observe(lambda _: self.draw(), "value")
+        self.fill(self.text, wrapping(self.layer, self.head, tools), self.pieces, wrapping(*self.parts))
         self.draw()
 
     @property
@@ -121,16 +135,15 @@ class Texts(Frame):
         return re.sub(r"\s+", " ", self.text.value).strip()
 
     def figure(self):
-        return bars(self.vlm, self.words, self.layer.value, self.head.value)
+        return explained(self.vlm, self.words, self.layer.value, self.head.value)
 
     @guarded
     def draw(self) -> None:
-        text, drawing = self.words, drawn(self.figure())
-        self.pixels = drawing.pixels
-        self.image.show(drawing)
-        row = end_attention(self.vlm, text).sel(layer=self.layer.value)
-        row = row.mean("head") if self.head.value == 0 else row.isel(head=self.head.value - 1)
-        self.pieces.value = tinted(tokens(self.vlm, text), row.values[1:])
+        vlm, text, at = self.vlm, self.words, (self.layer.value, self.head.value)
+        row, make = looks(vlm, text, *at), lambda paint: drawn(part(paint, height_for(vlm, text)))
+        self.importance.follow(text, lambda: make(lambda ax: important(vlm, text, ax)))
+        self.looks.follow((text, *at), lambda: make(lambda ax: attended(vlm, text, row, *at, ax)))
+        self.pieces.value = tinted(tokens(vlm, text), row[1:])
         self.remember(words=self.text.value, layer=self.layer.value, head=self.head.value)
 
     def cell(self) -> str:
@@ -140,10 +153,10 @@ class Texts(Frame):
         load = f"vlmlab.load(**{source!r})" if source else named(self.vlm, "vlm")
         at = f"{self.text.value.strip()!r}, {self.layer.value}, {self.head.value}"
         head = f"{IMPORTS['vlmlab.']}\nfrom vlmlab.widgets import captions\n\n"
-        return f"{head}vlm = {load}\nfig = captions.bars(vlm, {at})\nfig\n"
+        return f"{head}vlm = {load}\nfig = captions.explained(vlm, {at})\nfig\n"
 
     def pictures(self) -> list[np.ndarray]:
-        return [] if self.pixels is None else [self.pixels]
+        return [p.pixels for p in self.parts if p.drawing is not None]
 
 
 def tinted(pieces: list[str], weights: np.ndarray) -> str:

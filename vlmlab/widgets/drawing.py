@@ -2,14 +2,17 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from .values import Value, values_of
+from .. import plots
+from .values import Box, Value, values_of
 
 DPI = 120
 MARK = (89, 89, 89)  # of the block that is looked at
@@ -19,44 +22,69 @@ MARK = (89, 89, 89)  # of the block that is looked at
 class Drawing:
     """A figure that has been drawn.
 
-    pixels: uint8 (height, width, 3). marks: value along the x axes -> vertical lines there, as (x, top, bottom) in
-    pixels. spots: (sample, 2) of what can be chosen in it, x and y as shares of width and height; or None. values: what
+    pixels: uint8 (height, width, 3). marks: what can be marked -> boxes there, as (left, top, right, bottom) in pixels;
+    one without width is a line. spots: (sample, 2) of what can be chosen in it, x and y as shares of width and height; or None. values: what
     it says where one points.
     """
 
     pixels: np.ndarray
-    marks: dict[int, list[tuple[float, float, float]]] = dataclasses.field(default_factory=dict)
+    marks: dict[Hashable, list[Box]] = dataclasses.field(default_factory=dict)
     spots: np.ndarray | None = None
     values: tuple[Value, ...] = ()
 
-    def marked(self, at: int | None = None) -> np.ndarray:
-        """The pixels with the marks of one value on them."""
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes
+
+    def marked(self, at: Hashable = None) -> np.ndarray:
+        """The pixels with one mark on them."""
         if at not in self.marks:
             return self.pixels
         image = Image.fromarray(self.pixels)
         pen = ImageDraw.Draw(image)
-        for x, top, bottom in self.marks[at]:
-            pen.line([(round(x), round(top)), (round(x), round(bottom))], fill=MARK, width=2)
+        for box in self.marks[at]:
+            left, top, right, bottom = map(round, box)
+            if left == right:
+                pen.line([(left, top), (left, bottom)], fill=MARK, width=2)
+            else:
+                pen.rectangle((left, top, right, bottom), outline="white", width=4)
+                pen.rectangle((left, top, right, bottom), outline=MARK, width=2)  # seen on light cells too
         return np.asarray(image)
 
 
 def drawn(
-    figure: Figure, marks: Sequence[int] = (), spots: Callable[[], np.ndarray] | None = None
+    figure: Figure,
+    marks: Sequence[int] = (),
+    spots: Callable[[], np.ndarray] | None = None,
+    boxes: Mapping[Hashable, Box] | None = None,
 ) -> Drawing:
     """Draw a figure. marks: values along x that a line may have to stand at. spots: gives points (sample, 2) in the
-    coordinates of its first Axes."""
+    coordinates of its first Axes. boxes: what can be framed -> (left, bottom, right, top) in these coordinates."""
     pixels = painted(figure, DPI)
     height, width = pixels.shape[:2]
-    lines: dict[int, list] = {at: [] for at in marks}
+    found: dict[Hashable, list[Box]] = {at: [] for at in marks}
     for ax in figure.axes:
         low, high = sorted(height - ax.transAxes.transform([(0, 0), (0, 1)])[:, 1])
         for at in marks:
-            lines[at].append((ax.transData.transform((at, ax.get_ylim()[0]))[0], low, high))
-    found = None
+            x = ax.transData.transform((at, ax.get_ylim()[0]))[0]
+            found[at].append((x, low, x, high))
+    for at, (left, bottom, right, top) in (boxes or {}).items():
+        (x, down), (end, up) = figure.axes[0].transData.transform([(left, bottom), (right, top)])
+        found[at] = [(x, height - max(down, up), end, height - min(down, up))]
+    places = None
     if spots is not None:
         places = figure.axes[0].transData.transform(spots())
-        found = np.stack([places[:, 0] / width, 1 - places[:, 1] / height], axis=1)
-    return Drawing(pixels, lines, found, values_of(figure))
+        places = np.stack([places[:, 0] / width, 1 - places[:, 1] / height], axis=1)
+    return Drawing(pixels, found, places, values_of(figure))
+
+
+def part(draw: Callable[[Axes], object], height: float, polar: bool = False) -> Figure:
+    """A figure of one Axes, a column wide, which no notebook shows by itself."""
+    fig, ax = plots.figure(1, height, subplot_kw={"projection": "polar" if polar else None})
+    plt.close(fig)
+    draw(ax)
+    plots.style.plain_text(fig)
+    return fig
 
 
 def painted(figure: Figure, dpi: int) -> np.ndarray:

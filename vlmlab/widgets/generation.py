@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from .. import decode, plots
@@ -17,13 +18,14 @@ from ..decode.language import Rows, language_of, module_of
 from ..train.run import Run
 from .asking import Asked, asked, asked_of, at_hand
 from .captions import tinted
-from .drawing import drawn
+from .drawing import drawn, part
 from .frame import Frame, guarded, wrapping
 from .pane import IMPORTS
 from .picture import Picture
 from .watch import Watch
 
 WORDS = 6  # drawn of each distribution
+HEIGHT = 2.7  # inches
 IMAGE = "text.attn.probs"
 
 
@@ -121,34 +123,50 @@ def looked_at(given: Asked, written: Written) -> xr.DataArray | None:
     return found.isel(token=patches) if patches.any() else None
 
 
-def steps(given: Asked, written: Written, step: int, layer: int, looks: xr.DataArray | None = None):
-    """A figure of one word: what the layers would say, what the last one and the contrast say, and where it looks."""
-    final, contrasted = written.log_p(step)
-    name = lambda i: f"‘{given.tokenizer.decode([i]).strip() or '␣'}’ {i}"
-    cols = 2 + (looks is not None)
-    fig, axes = plots.figure(2, 2.7, cols=cols)
-    plt.close(fig)
+def named(given: Asked, word: int) -> str:
+    """A word with its number: pieces of different words may look alike."""
+    return f"‘{given.tokenizer.decode([word]).strip() or '␣'}’ {word}"
+
+
+def read_early(given: Asked, written: Written, step: int, ax: Axes) -> None:
+    """What each layer would say: the probabilities of the words that any of them takes for likely."""
     shares = written.logits[:, step].softmax(-1)
     best = shares.amax(0).topk(min(WORDS, shares.shape[1])).indices.tolist()
-    coords = {"layer": np.arange(len(shares)), "word": [name(i) for i in best]}
-    plots.lines(xr.DataArray(shares[:, best].cpu().numpy(), coords, ("layer", "word")), by="word", ax=axes[0])
-    axes[0].axvline(layer, color="0.35", linewidth=1.2)
-    axes[0].set(ylabel="probability", title="each layer would say", ylim=(0, None))
-    axes[0].legend(fontsize=7)
+    coords = {"layer": np.arange(len(shares)), "word": [named(given, i) for i in best]}
+    plots.lines(xr.DataArray(shares[:, best].cpu().numpy(), coords, ("layer", "word")), by="word", ax=ax)
+    ax.set(ylabel="probability", title="each layer would say", ylim=(0, None))
+    ax.legend(fontsize=7)
+
+
+def plausible(given: Asked, written: Written, step: int, ax: Axes) -> None:
+    """What the last layer says of the words that are decoded from, and what is decoded from."""
+    final, contrasted = written.log_p(step)
     top = contrasted.topk(min(WORDS, int(contrasted.isfinite().sum()))).indices.tolist()[::-1]
-    for i, (values, source, role) in enumerate(
-        ((final, "last layer", "patch"), (contrasted, "decoded from", "cls"))
-    ):
-        colour = plots.colour(role)
-        axes[1].barh(
-            np.arange(len(top)) + (i - 0.5) * 0.4, values[top].exp().cpu(), 0.38, color=colour, label=source
-        )
-    axes[1].set_yticks(range(len(top)), [name(i) for i in top])
-    axes[1].set(xlim=(0, None), xlabel="probability", title=f"plausible: {written.kept(step):,} words")
-    axes[1].legend(fontsize=7)
+    rows = (final, "last layer", "patch"), (contrasted, "decoded from", "cls")
+    for i, (values, source, role) in enumerate(rows):
+        place = np.arange(len(top)) + (i - 0.5) * 0.4
+        ax.barh(place, values[top].exp().cpu(), 0.38, color=plots.colour(role), label=source)
+    ax.set_yticks(range(len(top)), [named(given, i) for i in top])
+    ax.set(xlim=(0, None), xlabel="probability", title=f"plausible: {written.kept(step):,} words")
+    ax.legend(fontsize=7)
+
+
+def looking(given: Asked, looks: xr.DataArray, step: int, layer: int, ax: Axes) -> None:
+    """Where a block looks before one word."""
+    block = max(1, layer)
+    weights = looks.sel(layer=block).isel(word=step)
+    plots.overlay(np.asarray(given.picture), weights, ax=ax, title=f"looks, block {block}")
+
+
+def steps(given: Asked, written: Written, step: int, layer: int, looks: xr.DataArray | None = None):
+    """A figure of one word: what the layers would say, what the last one and the contrast say, and where it looks."""
+    fig, axes = plots.figure(2, HEIGHT, cols=2 + (looks is not None))
+    plt.close(fig)
+    read_early(given, written, step, axes[0])
+    axes[0].axvline(layer, color="0.35", linewidth=1.2)
+    plausible(given, written, step, axes[1])
     if looks is not None:
-        weights = looks.sel(layer=max(1, layer)).isel(word=step)
-        plots.overlay(np.asarray(given.picture), weights, ax=axes[2], title=f"looks, block {max(1, layer)}")
+        looking(given, looks, step, layer, axes[2])
     plots.style.plain_text(fig)
     return fig
 
@@ -159,15 +177,16 @@ class Generation(Frame):
     def __init__(self, given: Asked, tokens: int):
         kind = f"{type(module_of(given.model)).__name__} writing"
         super().__init__(kind, (str(given.inputs["input_ids"].tolist()), given.code), given.trained)
-        self.given, self.tokens, self.written, self.looks, self.pixels = given, tokens, None, None, None
+        self.given, self.tokens, self.written, self.looks = given, tokens, None, None
         depth = language_of(given.model).depth
         self.controls(depth)
-        self.text, self.image = ipywidgets.HTML(), Picture()
-        for name in ("dola", "fusion", "early", "alpha", "word", "layer", "text", "image"):
+        self.text = ipywidgets.HTML()
+        self.parts = self.layers, self.words, self.sight = Picture(), Picture(), Picture()
+        for name in ("dola", "fusion", "early", "alpha", "word", "layer", "text", "layers", "words", "sight"):
             getattr(self, name).add_class(f"vlmlab-generation-{name}")
         tools = self.tools(self.cell, self.figure, lambda: f"word {self.word.value} layer {self.layer.value}")
         switches = wrapping(self.dola, self.early, self.alpha, self.fusion)
-        self.fill(switches, self.text, wrapping(self.word, self.layer, tools), self.image)
+        self.fill(switches, self.text, wrapping(self.word, self.layer, tools), wrapping(*self.parts))
         self.take(write(given, tokens, self.settings()))
         for control in (self.dola, self.fusion, self.early, self.alpha):
             control.observe(lambda _: self.rewrite(), "value")
@@ -216,6 +235,8 @@ class Generation(Frame):
     def take(self, written: Written) -> None:
         """Show another text."""
         self.written, self.looks = written, looked_at(self.given, written)
+        for picture in self.parts:
+            picture.made.kept.clear()
         self.word.max = len(self.written.ids)
         self.word.value = min(self.kept.get("word", 1), self.word.max)
         self.remember(
@@ -237,9 +258,13 @@ class Generation(Frame):
 
     @guarded
     def draw(self) -> None:
-        layer, drawing = self.layer.value, drawn(self.figure())
-        self.pixels = drawing.pixels
-        self.image.show(drawing)
+        given, written, step, layer = self.given, self.written, self.word.value - 1, self.layer.value
+        blocks = range(len(written.logits))
+        make = lambda draw, *at: part(lambda ax: draw(given, *at, ax), HEIGHT)
+        self.layers.follow(step, lambda: drawn(make(read_early, written, step), blocks), layer)
+        self.words.follow(step, lambda: drawn(make(plausible, written, step)))
+        if self.looks is not None:
+            self.sight.follow((step, max(1, layer)), lambda: drawn(make(looking, self.looks, step, layer)))
         chosen = np.array(
             [self.written.log_p(i)[0][int(w)].exp().item() for i, w in enumerate(self.written.ids)]
         )
@@ -247,7 +272,7 @@ class Generation(Frame):
         self.remember(word=self.word.value, layer=layer)
 
     def pictures(self) -> list[np.ndarray]:
-        return [] if self.pixels is None else [self.pixels]
+        return [p.pixels for p in self.parts if p.drawing is not None]
 
 
 def differing(dola: decode.Dola) -> str:

@@ -1,10 +1,13 @@
 """`explore_patching`: the tokens of one image put into the run of another, block by block and role by role."""
 
+import itertools
+
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from .. import plots
@@ -12,16 +15,18 @@ from ..capturing.capture import capture
 from ..methods.method import Method
 from ..tasks.split import Split
 from ..train.evaluate import restored
-from .drawing import drawn, png
+from .drawing import Drawing, drawn, part, png
 from .frame import Frame, guarded, wrapping
 from .given import Given, method_of
 from .pane import IMPORTS
 from .picture import Picture
 from .reading import READ, STREAM, key, roles, seen
+from .values import Box
 from .watch import Stopped, Watch
 
 ALL = "all tokens"
 CLASSES = 5  # whose probabilities are drawn
+HEIGHT = 2.6  # inches
 
 
 def explore_patching(model, pair: Split) -> "Patching | None":
@@ -96,32 +101,45 @@ def restored_share(logits: xr.DataArray, pair: Split) -> xr.DataArray:
     return ((lead(logits) - low) / (high - low)).drop_vars("class", errors="ignore").rename("restored")
 
 
-def sweep(logits: xr.DataArray, pair: Split, layer: int, role: str):
-    """A figure: how far the answer follows in every block and role, and the probabilities at the chosen one."""
-    fig, (left, right) = plots.figure(2, 2.6, cols=2)
-    plt.close(fig)
+def followed(logits: xr.DataArray, pair: Split, ax: Axes) -> None:
+    """How far the answer follows the first image, in every block and role."""
     share = restored_share(logits, pair).transpose("role", "layer")
-    names = [plots.label(r) for r in share["role"].values]
-    share = share.assign_coords(role=names)
-    plots.matrix(share, left, "follows the first image", vmax=max(1.0, float(share.max())), ylabel="")
-    left.set_aspect("auto")
-    place = layer - 1.5, logits["role"].values.tolist().index(role) - 0.5
-    left.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor="white", linewidth=2)).set_clip_on(False)
+    share = share.assign_coords(role=[plots.label(r) for r in share["role"].values])
+    plots.matrix(share, ax, "follows the first image", vmax=max(1.0, float(share.max())), ylabel="")
+    ax.set_aspect("auto")
+
+
+def cell_of(logits: xr.DataArray, layer: int, role: str) -> Box:
+    """The place of a block and a role in `followed`: left, bottom, right and top."""
+    left, low = layer - 1.5, logits["role"].values.tolist().index(role) - 0.5
+    return left, low, left + 1, low + 1
+
+
+def answers(logits: xr.DataArray, pair: Split, layer: int, role: str, ax: Axes) -> None:
+    """Probabilities of the likeliest classes for both images as they are and after one swap."""
     runs = {"first": logits.attrs["first"], "patched": logits.sel(layer=layer, role=role).values}
     runs["second"] = logits.attrs["second"]
     p = {k: np.exp(v - v.max()) / np.exp(v - v.max()).sum() for k, v in runs.items()}
     best = np.argsort(-np.nanmax(list(p.values()), axis=0))[:CLASSES][::-1]
-    shades = {
-        "second": plots.colour("patch"),
-        "patched": plots.colour("prompt"),
-        "first": plots.colour("cls"),
-    }
+    shades = {"second": "patch", "patched": "prompt", "first": "cls"}
     for i, (name, colour) in enumerate(shades.items()):
-        right.barh(np.arange(len(best)) + (i - 1) * 0.27, p[name][best], 0.25, color=colour, label=name)
-    right.set_yticks(range(len(best)), [pair.classnames[c].replace("_", " ") for c in best])
-    right.set(xlim=(0, 1), xlabel="probability", title=f"{plots.label(role)} behind block {layer}")
-    handles, labels = right.get_legend_handles_labels()
-    right.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right")
+        place = np.arange(len(best)) + (i - 1) * 0.27
+        ax.barh(place, p[name][best], 0.25, color=plots.colour(colour), label=name)
+    ax.set_yticks(range(len(best)), [pair.classnames[c].replace("_", " ") for c in best])
+    ax.set(xlim=(0, 1), xlabel="probability", title=f"{plots.label(role)} behind block {layer}")
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], labels[::-1], fontsize=7, loc="lower right")
+
+
+def sweep(logits: xr.DataArray, pair: Split, layer: int, role: str):
+    """A figure: how far the answer follows in every block and role, and the probabilities at the chosen one."""
+    fig, (left, right) = plots.figure(2, HEIGHT, cols=2)
+    plt.close(fig)
+    followed(logits, pair, left)
+    x, y, end, top = cell_of(logits, layer, role)
+    frame = Rectangle((x, y), end - x, top - y, fill=False, edgecolor="white", linewidth=2)
+    left.add_patch(frame).set_clip_on(False)
+    answers(logits, pair, layer, role, right)
     return fig
 
 
@@ -154,10 +172,10 @@ class Patching(Frame):
             )
             for i, text in enumerate(("from", "into"))
         ]
-        self.image = Picture()
-        for name in ("layer", "role", "image"):
+        self.parts = self.map, self.answers = Picture(), Picture()
+        for name in ("layer", "role", "map", "answers"):
             getattr(self, name).add_class(f"vlmlab-patching-{name}")
-        self.fill(wrapping(self.layer, self.role, tools), wrapping(*shown, self.image))
+        self.fill(wrapping(self.layer, self.role, tools), wrapping(*shown, *self.parts))
         for control in (self.layer, self.role):
             control.observe(lambda _: self.draw(), "value")
         self.draw()
@@ -177,12 +195,19 @@ class Patching(Frame):
 
     @guarded
     def draw(self) -> None:
-        drawing = drawn(self.figure())
-        self.pixels = drawing.pixels
-        self.image.show(drawing)
-        self.remember(layer=self.layer.value, role=self.role.value)
-        if bool(self.logits.sel(layer=self.layer.value, role=self.role.value).isnull().any()):
-            self.say(f"block {self.layer.value} has no {self.role.label}")
+        at = self.layer.value, self.role.value
+        self.map.follow("all", self.swaps, at)
+        paint = lambda ax: answers(self.logits, self.pair, *at, ax)
+        self.answers.follow(at, lambda: drawn(part(paint, HEIGHT)))
+        self.remember(layer=at[0], role=at[1])
+        if bool(self.logits.sel(layer=at[0], role=at[1]).isnull().any()):
+            self.say(f"block {at[0]} has no {self.role.label}")
+
+    def swaps(self) -> Drawing:
+        """The map of all swaps, each of which can be framed."""
+        places = itertools.product(self.logits["layer"].values.tolist(), self.logits["role"].values.tolist())
+        boxes = {at: cell_of(self.logits, *at) for at in places}
+        return drawn(part(lambda ax: followed(self.logits, self.pair, ax), HEIGHT), boxes=boxes)
 
     def cell(self) -> str:
         from .given import named
@@ -198,4 +223,4 @@ class Patching(Frame):
         )
 
     def pictures(self) -> list[np.ndarray]:
-        return [*self.pair_images, self.pixels]
+        return [*self.pair_images, *(p.pixels for p in self.parts)]

@@ -5,13 +5,16 @@ buttons lie on the picture, the text belongs to the button that is pointed at or
 """
 
 import html
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import ipywidgets
+import numpy as np
 
 from .drawing import Drawing, png
+from .reading import Memory
 from .values import Value
 
+KEPT = 2**25  # bytes of the drawings that one picture keeps
 OVER = "1 / 1 / 2 / 2"  # of a grid: what lies there lies on the picture
 STYLE = (
     "<style>.vlmlab-values{position:absolute;inset:0}.vlmlab-values i{position:absolute;font-style:normal}"
@@ -49,15 +52,26 @@ class Picture(ipywidgets.GridBox):
         layout = {"grid_template_columns": "minmax(0, 1fr)", "max_width": "100%", "margin": "0"}
         layout["overflow"] = "visible"  # a text may stand beyond the edge
         super().__init__([self.image, self.says], layout=layout)
+        self.made, self.drawing, self.at = Memory(KEPT), None, None
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """What is shown, uint8 (height, width, 3); None before the first drawing."""
+        return None if self.drawing is None else self.drawing.marked(self.at)
 
     @property
     def value(self) -> bytes:
         """The PNG that is shown."""
         return self.image.value
 
-    def show(self, drawing: Drawing, at: int | None = None) -> None:
-        """Show a drawing with its marks at one value; its values are sent when they are others."""
-        pixels = drawing.marked(at)
+    def follow(self, key: Hashable, make: Callable[[], Drawing], at: Hashable = None) -> None:
+        """Show what was made for this key, or make it; a mark alone draws nothing again."""
+        self.show(self.made.get(key, make, lambda drawing: drawing.nbytes), at)
+
+    def show(self, drawing: Drawing, at: Hashable = None) -> None:
+        """Show a drawing with one of its marks; its values are sent when they are others."""
+        self.drawing, self.at = drawing, at
+        pixels = self.pixels
         self.image.value = png(pixels)
         self.layout.width = f"{pixels.shape[1]}px"
         self.says.value = layer(map(element, drawing.values))

@@ -7,13 +7,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import xarray as xr
+from matplotlib.axes import Axes
 
 from .. import plots
 from ..scores.classification import logits as classify
 from ..tasks.split import Split
 from ..train.evaluate import pictures_for, restored
 from ..train.run import Run, open_run
-from .drawing import drawn
+from .drawing import drawn, part
 from .frame import Frame, guarded, wrapping
 from .given import trained_of
 from .pane import IMPORTS
@@ -24,6 +25,7 @@ from .watch import Watch
 STEPS = "over the epochs of training"
 HARD = "over images, from easy to hard"
 GROUPS = 5  # of images, by difficulty
+HEIGHT = 2.8  # inches
 
 
 def explore_weights(run: Run | str, samples: int = 60) -> "Weights":
@@ -88,7 +90,7 @@ class Weights(Frame):
 
     def __init__(self, run: Run, samples: int):
         super().__init__(f"stages of {run.path.name}", (str(run.path),), trained_of(run))
-        self.run, self.samples, self.pixels = run, samples, None
+        self.run, self.samples = run, samples
         self.data = {STEPS: weights_by_epoch(run.model)}
         self.by = ipywidgets.Dropdown(
             options=[STEPS, HARD], value=self.kept.get("by", STEPS), description="show"
@@ -97,10 +99,10 @@ class Weights(Frame):
         self.play = ipywidgets.Play(interval=700, min=1, max=1)
         ipywidgets.jslink((self.play, "value"), (self.at, "value"))
         tools = self.tools(self.cell, self.figure, lambda: f"{self.shown.dims[0]} {self.at.value}")
-        self.image = Picture()
-        for name in ("by", "at", "play", "image"):
+        self.parts = self.curves, self.polygon = Picture(), Picture()
+        for name in ("by", "at", "play", "curves", "polygon"):
             getattr(self, name).add_class(f"vlmlab-weights-{name}")
-        self.fill(wrapping(self.by, self.play, self.at, tools), self.image)
+        self.fill(wrapping(self.by, self.play, self.at, tools), wrapping(*self.parts))
         self.by.observe(lambda _: self.chosen(), "value")
         self.at.observe(lambda _: self.draw(), "value")
         self.chosen()
@@ -111,7 +113,7 @@ class Weights(Frame):
             test = next((t for t in self.run.task.tests.values() if isinstance(t, Split)), None)
             if test is None:
                 raise ValueError("the run's task has no labelled test to tell easy from hard")
-            if self.pixels is None:
+            if self.curves.drawing is None:
                 self.step()  # the epochs, until there is more
             few = some(test, self.samples)
             watch = Watch(f"reading {len(few)} images", 2 * len(few))  # for the answers and for the features
@@ -144,10 +146,13 @@ class Weights(Frame):
 
     @guarded
     def draw(self) -> None:
-        drawing = drawn(self.figure())
-        self.pixels = drawing.pixels
-        self.image.show(drawing)
-        self.remember(at=self.at.value, by=self.by.value)
+        data, by, at = self.shown, self.by.value, self.at.value
+        steps = data[data.dims[0]].values.tolist()
+        self.curves.follow(data.dims, lambda: drawn(part(lambda ax: curves(data, ax), HEIGHT), steps), at)
+        if round_enough(data):
+            paint = lambda ax: polygon(data, at, ax)
+            self.polygon.follow((data.dims, at), lambda: drawn(part(paint, HEIGHT, polar=True)))
+        self.remember(at=at, by=by)
 
     def cell(self) -> str:
         make = "weights_by_epoch(model)"
@@ -160,22 +165,35 @@ class Weights(Frame):
         )
 
     def pictures(self) -> list[np.ndarray]:
-        return [] if self.pixels is None else [self.pixels]
+        return [p.pixels for p in self.parts if p.drawing is not None]
+
+
+def curves(data: xr.DataArray, ax: Axes) -> None:
+    """The weights of all stages along the first axis."""
+    plots.lines(data, data.dims[0], "stage", ax=ax, ylabel=str(data.name))
+    ax.legend(fontsize=7)
+
+
+def polygon(data: xr.DataArray, at: int, ax: Axes) -> None:
+    """The weights at one step, on polar Axes."""
+    axis, rim = data.dims[0], max(0.1, float(np.ceil(data.max() * 10) / 10))
+    one = data.sel({axis: [at]}).assign_coords({axis: [f"{axis} {at}"]})
+    plots.radar(one, "stage", axis, ax=ax, limits=(0, rim))
 
 
 def radar(data: xr.DataArray, at: int):
     """A figure of the weights at one step of the first axis, beside the curve of all steps; for fewer than three
     stages the curve alone, since a radar has three spokes at least."""
-    axis, stages = data.dims[0], data.sizes["stage"]
-    fig, axes = plots.figure(2, 2.8, cols=2 if stages >= 3 else 1, squeeze=False)
+    fig, axes = plots.figure(2, HEIGHT, cols=2 if round_enough(data) else 1, squeeze=False)
     plt.close(fig)
-    plots.lines(data, axis, "stage", ax=axes[0, 0], ylabel=str(data.name))
+    curves(data, axes[0, 0])
     axes[0, 0].axvline(at, color="0.35", linewidth=1.2)
-    axes[0, 0].legend(fontsize=7)
-    if stages >= 3:
+    if round_enough(data):
         place = axes[0, 1].get_subplotspec()
         axes[0, 1].remove()
-        polar = fig.add_subplot(place, projection="polar")
-        one = data.sel({axis: [at]}).assign_coords({axis: [f"{axis} {at}"]})
-        plots.radar(one, "stage", axis, ax=polar, limits=(0, max(0.1, float(np.ceil(data.max() * 10) / 10))))
+        polygon(data, at, fig.add_subplot(place, projection="polar"))
     return fig
+
+
+def round_enough(data: xr.DataArray) -> bool:
+    return data.sizes["stage"] >= 3
