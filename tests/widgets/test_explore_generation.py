@@ -11,10 +11,10 @@ from PIL import Image
 
 import vlmlab
 from vlmlab import decode
-from vlmlab.widgets import asking, generation
+from vlmlab.widgets import generation
 from vlmlab.widgets.asking import asked
 
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 sys.path[:0] = [str(Path(__file__).parents[1] / room) for room in ("decode", "capturing")]
 
 
@@ -82,16 +82,16 @@ def test_what_it_does_not_take(llava, change):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """A LLaVA that has learnt for a few steps, below a folder of runs."""
-    return asking.at_hand(tmp_path_factory.mktemp("runs"), steps=3)
+def small(vlm, tmp_path_factory):
+    """A LLaVA that has learnt for a few steps."""
+    out, scenes = tmp_path_factory.mktemp("runs"), vlmlab.task("shapes/pairs", protocol="retrieval")
+    language = vlmlab.fit("language", {}, scenes, out=out, steps=3)
+    both = {"vlm": vlm, "language": language}
+    return vlmlab.fit("llava", both, scenes, out=out, steps=3, instruct_steps=3)
 
 
-def test_without_a_model_the_one_at_hand_writes(small, fresh, press, pointed_at, monkeypatch):
-    root = next(p for p in small.path.parents if p.name.startswith("runs"))
-    assert asking.at_hand(root).path.resolve() == small.path.resolve()
-    monkeypatch.setattr(generation, "at_hand", lambda: small)
-    ui = vlmlab.explore_generation(tokens=5)
+def test_a_run_of_llava_writes(small, fresh, press, pointed_at, monkeypatch):
+    ui = vlmlab.explore_generation(small, tokens=5)
     assert ui.message.value == "" and not ui.fusion.disabled and ui.looks is not None
     assert ui.trained == [(small.key, 1)]
     ui.fusion.value = False
@@ -106,6 +106,19 @@ def test_without_a_model_the_one_at_hand_writes(small, fresh, press, pointed_at,
     monkeypatch.setattr(vlmlab, "open_run", lambda path: small)
     exec(ui.code.value, names)
     assert pointed_at(names["fig"]) == pointed_at(*(p.drawing for p in ui.parts)) != []
+
+
+@pytest.mark.skipif(not hasattr(transformers, "JanusForConditionalGeneration"), reason="transformers 5")
+def test_without_a_model_the_embedded_one_writes(fresh, pointed_at):
+    ui = vlmlab.explore_generation(tokens=12)
+    assert ui.message.value == "" and not ui.fusion.disabled and ui.looks.sizes["token"] == 36
+    ui.dola.value, ui.fusion.value = False, False
+    assert "blue square" in "".join(ui.written.pieces)  # which is there
+    names = {}
+    exec(ui.cell(), names)
+    assert pointed_at(names["fig"]) == pointed_at(*(p.drawing for p in ui.parts)) != []
+    blank = vlmlab.explore_generation(picture=Image.new("RGB", (64, 64), "white"), tokens=12)
+    assert blank.written.pieces != ui.written.pieces
 
 
 def test_writing_can_be_stopped(llava, fresh, monkeypatch, pressed):

@@ -2,20 +2,23 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from .. import decode
+from ..decode.generation import prompt
 from ..decode.language import module_of
+from ..models.load import load
 from ..systems.llava import Llava
 from ..systems.words import PAD, SEP, UNK, Words
-from ..tasks.shapes.composition import COLOURS
-from ..train.fit import fit
-from ..train.run import Run, open_run, runs
+from ..tasks.shapes import scenes
+from ..tasks.shapes.composition import COLOURS, SHAPES
+from ..train.run import Run, open_run
 from .given import named, trained_of
 
-TASK = "shapes/pairs"  # what the model at hand has learnt to write about
+QUESTION = "describe the picture."  # what the model at hand was taught to be asked
+SEED = 11  # of the scene that it is shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,26 +86,17 @@ def asked_of(
     )
 
 
-def at_hand(out: str | Path = "runs", steps: int | None = None) -> Run:
-    """A finished run of `llava` below a folder; where there is none the small one is trained there, on generated
-    scenes, which takes minutes and goes on where it was interrupted.
-
-    steps: so few of each stage, for a try.
-    """
-    from ..models.load import load
-    from ..tasks.task import task
-
-    there = runs(out) if Path(out).is_dir() else []
-    found = [run for run in there if run.info["labels"]["method"] == "llava" and run.status == "finished"]
-    if found:
-        return open_run(found[-1].path)
-    scenes = task(TASK, protocol="retrieval")
-    short = {} if steps is None else {"steps": steps}
-    both = {} if steps is None else {"steps": steps, "instruct_steps": steps}
-    language = fit("language", {}, scenes, out=out, study="explorer", **short)
-    return fit(
-        "llava", {"vlm": load("tiny"), "language": language}, scenes, out=out, study="explorer", **both
-    )
+def at_hand(question: str = QUESTION, picture: Image.Image | None = None) -> Asked:
+    """The embedded model that writes about drawn scenes, before a picture, by default a scene that it has not seen;
+    beside it the embedded SigLIP, which scores every coloured shape for the fusion. Needs transformers 5."""
+    model, own = load("tiny-janus"), "" if picture is None else f", {named(picture, 'picture')}"
+    picture = scenes(1, SEED, "pairs", "test").image(0) if picture is None else picture.convert("RGB")
+    given = model.processor(text=prompt(model, question, picture), images=[picture], return_tensors="pt")
+    inputs = {k: v.to(model.device) for k, v in given.items() if isinstance(v, Tensor)}
+    names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
+    seen = decode.candidates(load("tiny-siglip"), [picture], names, template="a {}")
+    code = f"widgets.at_hand({question!r}{own})"
+    return Asked(model, inputs, model.tokenizer, seen, picture, code=code)
 
 
 class Spoken:

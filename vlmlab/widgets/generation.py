@@ -16,7 +16,7 @@ from ..capturing.capture import capture
 from ..capturing.reducers import Kept
 from ..decode.language import Rows, language_of, module_of
 from ..train.run import Run
-from .asking import Asked, asked, asked_of, at_hand
+from .asking import QUESTION, Asked, asked, asked_of, at_hand
 from .captions import tinted
 from .drawing import drawn, part
 from .frame import Frame, guarded, wrapping
@@ -58,18 +58,21 @@ def explore_generation(
     """Word by word: what each layer would say, which words are plausible (APC), the contrast, and where a model that
     reads an image looks; with switches for DoLa and the fusion.
 
-        vlmlab.explore_generation()  # the small LLaVA below runs/, which is trained there where there is none
+        vlmlab.explore_generation()  # the embedded tiny-janus before a drawn scene
         model = vlmlab.load("smollm2-135m")
         vlmlab.explore_generation(model, model.prompt("The capital of France is"))
 
     model: a decoder that writes: a LanguageModel of vlmlab, a module of transformers with its tokenizer=, or a run of
-    llava. inputs: one text, as its processor returns it; of a run the text that it goes on from. tokens: how many are
-    written. candidates: of `decode.candidates`, for the fusion; of a run their names. picture: a PIL image to draw the
-    attention on. Raises ValueError for several texts or an encoder-decoder.
+    llava; none is the embedded one. inputs: one text, as its processor returns it; of a run the text that it goes on
+    from, of the embedded model its question. tokens: how many are written. candidates: of `decode.candidates`, for the
+    fusion; of a run their names. picture: a PIL image to draw the attention on; runs and the embedded model look at it.
+    Raises ValueError for several texts or an encoder-decoder.
     """
-    if model is None or isinstance(model, Run):
+    if model is None:
+        return Generation(at_hand(inputs or QUESTION, picture), tokens)
+    if isinstance(model, Run):
         of = {"text": inputs or "", "picture": picture} | ({"names": candidates} if candidates else {})
-        return Generation(asked_of(at_hand() if model is None else model, **of), tokens)
+        return Generation(asked_of(model, **of), tokens)
     return Generation(asked(model, inputs, candidates, picture, tokenizer), tokens)
 
 
