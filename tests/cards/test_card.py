@@ -225,3 +225,14 @@ def test_retrieval_is_alive(bank):
     images = torch.nn.functional.normalize(bank.images(split.ids), dim=-1)
     rank = card_measures.ranks(images @ bank.texts(split.texts).T)
     assert (rank == 1).float().mean() > 10 / 200
+
+
+def test_beside_tiny_itself_nothing_is_better(committed):
+    table = card_text.fill("<!-- card:beside -->\n<!-- /card -->\n", committed, FOLDER / "config.json")
+    rows = [line.split("|") for line in table.splitlines() if "zero-shot, subgroup" in line]
+    groups = committed.query(
+        "measure == 'zero_shot' and metric == 'balanced accuracy' and concepts == 'known'"
+    )
+    groups = groups[~groups["task"].str.endswith("-fine") & (groups["style"] != "twemoji")]
+    assert len(rows) == 2 and rows[0][3].strip() == f"{100 * groups['value'].mean():.1f}"
+    assert all(row[5].strip().startswith("+0.0 ± ") and row[6].strip() == "0.0" for row in rows)

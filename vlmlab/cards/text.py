@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import pair_text
+from . import beside, pair_text
 from .cells import percent, table
 
 MARKED = re.compile(r"(<!-- card:(\w+) -->\n).*?(<!-- /card -->)", re.DOTALL)
@@ -216,6 +216,7 @@ def question(r: tuple) -> str:
 
 PARTS = {
     "recipe": recipe,
+    "beside": beside.beside,
     "targets": targets,
     "overlap": overlap,
     "probe": probe,
