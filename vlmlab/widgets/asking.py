@@ -91,7 +91,8 @@ def at_hand(question: str = QUESTION, picture: Image.Image | None = None) -> Ask
     beside it the embedded SigLIP, which scores every coloured shape for the fusion. Needs transformers 5."""
     model, own = load("tiny-janus"), "" if picture is None else f", {named(picture, 'picture')}"
     picture = scenes(1, SEED, "pairs", "test").image(0) if picture is None else picture.convert("RGB")
-    given = model.processor(text=prompt(model, question, picture), images=[picture], return_tensors="pt")
+    both = {"text": prompt(model, question, picture), "images": [picture]}
+    given = model.processor(**both, return_tensors="pt")
     inputs = {k: v.to(model.device) for k, v in given.items() if isinstance(v, Tensor)}
     names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
     seen = decode.candidates(load("tiny-siglip"), [picture], names, template="a {}")
