@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from .cells import percent, table
+from .measures import SEEN
 
 OTHER = "tiny"
-SEEN = "twemoji"  # the style of pretraining
 # measure, end of the task's name or the task, metrics -> in words
 ASKED = {
     ("zero_shot", "groups", ("balanced accuracy",)): "zero-shot, subgroup classes",
