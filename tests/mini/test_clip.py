@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 import torch
+import torch.nn.functional as F
 from open_clip.model import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 
 import vlmlab
 from vlmlab.learner import grouped
-from vlmlab.mini.clip import Clip, contrastive, grow, model_config
+from vlmlab.mini.clip import Clip, contrastive, grow, model_config, refine
 from vlmlab.mini.vocabulary import write_vocabulary
 from vlmlab.tasks.emoji import captions
 from vlmlab.tasks.emoji.pretraining import Sampler
@@ -96,6 +97,58 @@ def test_a_stop_before_and_behind_the_growth_ends_with_the_same_weights(whole, t
     for name, value in whole.model.own().items():
         assert torch.equal(value, again.model.own()[name]), name
     assert (again.path / "metrics.jsonl").read_bytes() == (whole.path / "metrics.jsonl").read_bytes()
+
+
+FINE = {"fine": 8, "fine_samples": 48}
+
+
+def test_a_fine_patch_follows_and_a_stop_within_it_changes_nothing(whole, task, tmp_path, monkeypatch):
+    run = vlmlab.fit("clip", {}, task, out=tmp_path / "whole", **SIZES, **SMALL, **FINE)
+    assert run.model.clip.visual.grid_size == (8, 8) and whole.model.clip.visual.grid_size == (4, 4)
+    both = [log.metrics.drop(columns="seconds", errors="ignore") for log in (whole, run)]
+    assert both[1].iloc[:8].equals(both[0]) and both[1]["lr"].iloc[8:].max() <= Clip.Options.fine_lr
+    step, calls = Loop.step, []
+
+    def stop(self, *args):
+        calls.append(1)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    monkeypatch.setattr(Loop, "step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        vlmlab.fit("clip", {}, task, out=tmp_path, **SIZES, **SMALL, **FINE)
+    again = vlmlab.fit("clip", {}, task, out=tmp_path, **SIZES, **SMALL, **FINE)
+    assert all(torch.equal(v, again.model.own()[n]) for n, v in run.model.own().items())
+    vlm = vlmlab.load(again.model.export(tmp_path / "model", {}), device="cpu")
+    assert vlm.clip.visual.patch_size == (8, 8)
+
+
+def refined(**sizes) -> tuple[CLIP, CLIP]:
+    """The trained tiny model, and the same with other patches."""
+    old = vlmlab.load("tiny", device="cpu").clip
+    new = CLIP(**model_config(Clip.Config(**sizes), old.vocab_size)).eval()
+    new.visual.patch_dropout = torch.nn.Identity()
+    refine(old, new)
+    return old, new
+
+
+def test_a_picture_enlarged_as_much_as_its_patches_looks_the_same():
+    old, new = refined(patch=16, image=128)
+    split, preprocess = vlmlab.task("emoji/animals").tests["test"], vlmlab.load("tiny").preprocess
+    images = torch.stack([preprocess(split.image(i)) for i in range(8)])
+    with torch.no_grad():
+        a = old.encode_image(images, normalize=True)
+        b = new.encode_image(F.interpolate(images, scale_factor=2.0, mode="bicubic"), normalize=True)
+    assert (a * b).sum(1).min() > 0.98, (a * b).sum(1)
+
+
+def test_positions_of_finer_patches_lie_between_the_old_ones():
+    old, new = (m.visual.positional_embedding.detach() for m in refined(patch=4))
+    assert torch.equal(old[0], new[0])  # that of the class token
+    cells = new[1:].T.reshape(1, -1, 16, 16)
+    means = F.avg_pool2d(cells, 2)[0].flatten(1).T
+    assert F.cosine_similarity(means, old[1:]).min() > 0.9
 
 
 def test_weight_decay_is_for_matrices_only():
