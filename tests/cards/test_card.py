@@ -10,7 +10,7 @@ import torch
 import vlmlab
 from vlmlab import cli
 from vlmlab.cards import attention as card_attention
-from vlmlab.cards import card
+from vlmlab.cards import beside, card
 from vlmlab.cards import measures as card_measures
 from vlmlab.cards import text as card_text
 from vlmlab.models.load import EMBEDDED
@@ -68,7 +68,7 @@ def test_recalls_in_both_directions():
     texts = torch.eye(20)
     images = texts.roll(-1, 0)  # picture i is closest to text i + 1 and orthogonal to its own
     images[0] = texts[0]  # and so is picture 19: text 0 cannot tell them apart
-    rows = card_measures.recalls(("retrieval", "names", "noto", "known"), images, texts)
+    rows = card_measures.recalls(("retrieval", "names", "noto", "known"), images @ texts.T)
     rows = {r["metric"]: r for r in rows}
     assert rows["i2t R@1"]["value"] == 1 / 20 and rows["t2i R@1"]["value"] == 0
     assert [rows[f"i2t R@{k}"]["chance"] for k in (1, 5, 10)] == [1 / 20, 5 / 20, 10 / 20]
@@ -229,12 +229,25 @@ def test_retrieval_is_alive(bank):
     assert (rank == 1).float().mean() > 10 / 200
 
 
-def test_beside_tiny_itself_nothing_is_better(committed):
-    table = card_text.fill("<!-- card:beside -->\n<!-- /card -->\n", committed, FOLDER / "config.json")
-    rows = [line.split("|") for line in table.splitlines() if "zero-shot, subgroup" in line]
-    groups = committed.query(
-        "measure == 'zero_shot' and metric == 'balanced accuracy' and concepts == 'known'"
-    )
-    groups = groups[~groups["task"].str.endswith("-fine") & (groups["style"] != "twemoji")]
-    assert len(rows) == 2 and rows[0][3].strip() == f"{100 * groups['value'].mean():.1f}"
-    assert all(row[5].strip().startswith("+0.0 ± ") and row[6].strip() == "0.0" for row in rows)
+def test_beside_tiny_itself_nothing_is_better(bank, vlm):
+    rows = beside.rows(bank, card_measures.Bank(vlm), ["noto"], SMALL)
+    assert len(rows) > 8 and all(r["value"] == 0 and r["se"] == 0 for r in rows)
+
+
+def test_a_difference_counts_the_items_that_one_alone_has_right():
+    here, its = torch.eye(4), torch.eye(4)
+    here[3], its[0] = torch.tensor([0.0, 0, 2, 1]), torch.tensor([0.0, 2, 2, 0])
+    assert beside.first(here, its)["i2t R@1"].tolist() == [1, 0, 0, -1]
+    assert beside.first(here, its)["t2i R@1"].tolist() == [1, 1, 0, 0]
+
+
+def test_the_table_of_differences():
+    heads = [("zero_shot", "emoji/food", "balanced accuracy"), ("retrieval", "names", "i2t R@1")]
+    rows = [
+        card_measures.row(f"{m}{end}", task, "noto", "known", metric, value, np.nan, 10, 0.02)
+        for m, task, metric in heads
+        for end, value in (("", 0.5), (" - tiny", 0.1))
+    ]
+    table = beside.beside(pd.DataFrame(rows), FOLDER)
+    assert "| zero-shot, subgroup classes | known | 50.0 | 40.0 | +10.0 ± 2.0 | 5.0 |" in table
+    assert len(table.splitlines()) == 4

@@ -12,7 +12,7 @@ from ..files import write as write_file
 from ..mini.recipes import RECIPES
 from ..models.load import EMBEDDED, VLM, embedded, load
 from ..models.model import Model
-from . import measures, shapes, writing
+from . import beside, measures, shapes, writing
 from . import text as card_text
 from .attention import attention
 from .measures import FULL, QUICK, SEEN, UNSEEN, Bank, Size, row
@@ -36,18 +36,22 @@ ROWS = {"siglip": shapes.rows_of, "janus": writing.rows_of}  # learner -> what i
 RETRIEVAL_RATIO, GROUPS_RATIO = 30.0, 2.5  # the other targets are "above, by two standard errors"
 
 
-def card(vlm: VLM, styles: Iterable[str] = (*UNSEEN, SEEN), size: Size = FULL) -> pd.DataFrame:
+def card(
+    vlm: VLM, styles: Iterable[str] = (*UNSEEN, SEEN), size: Size = FULL, other: VLM | None = None
+) -> pd.DataFrame:
     """Measure a model on the embedded data; two to three minutes on one core for the tiny model.
 
-    styles: the drawings to show; only those that pretraining never saw count for the targets.
+    styles: the drawings to show; only those that pretraining never saw count for the targets. other: a model
+    to stand beside.
     Returns one row per number (columns COLUMNS): value and chance as shares (ranks and KL as they
     are, lower is better), ratio = value / chance, se = standard error, n = items asked about; the
     rows of measure "target" have the `target` that `value` has to reach and whether it `passed`.
     """
     styles, bank = list(styles), Bank(vlm)
     rows = measures.zero_shot(bank, styles, size) + measures.overlap(bank, size) + measures.probe(bank, size)
-    rows += measures.retrieve(bank, styles, size) + measures.scenes(bank, styles, size)
-    rows += measures.emotions(bank, styles) + attention(bank, styles, size)
+    rows += measures.retrieve(bank, styles, size) + measures.emotions(bank, styles)
+    rows += attention(bank, styles, size)
+    rows += beside.rows(bank, Bank(other), styles, size) if other else []
     frame = finished(rows, vlm)
     return finished(rows + targets(frame), vlm)
 
@@ -156,7 +160,8 @@ def measured(name: str, quick: bool) -> pd.DataFrame:
     """The card of an embedded model, by what trained it."""
     model, learner = load(name), RECIPES[name].learner if name in RECIPES else "clip"
     if learner == "clip":
-        return card(model, UNSEEN[:1], QUICK) if quick else card(model)
+        other = None if name == beside.OTHER else load(beside.OTHER)
+        return card(model, UNSEEN[:1], QUICK) if quick else card(model, other=other)
     return finished(ROWS[learner](model, QUICK if quick else FULL), model)
 
 

@@ -5,7 +5,7 @@ pictures of one concept are not independent.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -30,6 +30,9 @@ UNSEEN = (*emoji.SOURCE_STYLES, *emoji.SHIFT_STYLES)
 SEEN = "twemoji"  # the pretraining style that draws every concept
 SHOTS = 16
 BACKGROUNDS = 2  # white and one colour ground; one class per emoji has enough pictures on white
+
+
+Head = tuple[str, str, str, str]  # measure, task, style, concepts: the first fields of a row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,22 +181,27 @@ def right(bank: Bank, split: Split) -> np.ndarray:
     return (guesses(bank, split).argmax(1).numpy() == split.labels).astype(float)
 
 
-def zero_shot(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
-    """Accuracy of every subgroup task and every task with one class per emoji; chance is 1 / classes.
+def classified(styles: Iterable[str], size: Size) -> Iterator[tuple[Head, Split]]:
+    """The head of its rows and the pictures of every subgroup task and every task with one class per emoji.
 
     Known concepts of the subgroup tasks are those of the test half: no caption said their class.
     """
-    rows = []
     for id in [f"emoji/{g}{kind}" for kind in ("", "-fine") for g in size.groups]:
         for concepts, split in questions(id).items():
             for style in styles:
                 part = redrawn(split, style, 1 if id.endswith("-fine") else BACKGROUNDS)
-                chance = 1 / len(part.classnames)
-                found = rates(right(bank, part), part.labels, hexcodes(part.ids))
-                rows += [
-                    row("zero_shot", id, style, concepts, metric, value, chance, len(part), se)
-                    for metric, (value, se) in found.items()
-                ]
+                yield ("zero_shot", id, style, concepts), part
+
+
+def zero_shot(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
+    """Accuracy of what `classified` shows; chance is 1 / classes."""
+    rows = []
+    for head, part in classified(styles, size):
+        found = rates(right(bank, part), part.labels, hexcodes(part.ids))
+        rows += [
+            row(*head, metric, value, 1 / len(part.classnames), len(part), se)
+            for metric, (value, se) in found.items()
+        ]
     return rows
 
 
@@ -275,12 +283,9 @@ def ranks(similarity: Tensor) -> Tensor:
     return (similarity >= similarity.diagonal()[:, None]).sum(1)
 
 
-def recalls(head: tuple[str, str, str, str], images: Tensor, texts: Tensor) -> list[dict]:
-    """R@1, R@5, R@10 and the median rank in both directions for n pairs of unit features (n, joint).
-
-    head: the first four fields of every row.
-    """
-    rows, n, similarity = [], len(images), images @ texts.T
+def recalls(head: Head, similarity: Tensor) -> list[dict]:
+    """R@1, R@5, R@10 and the median rank in both directions for n pairs (image, text)."""
+    rows, n = [], len(similarity)
     for direction, matrix in (("i2t", similarity), ("t2i", similarity.T)):
         rank = ranks(matrix).numpy()
         for k in (1, 5, 10):
@@ -291,13 +296,14 @@ def recalls(head: tuple[str, str, str, str], images: Tensor, texts: Tensor) -> l
     return rows
 
 
-def retrieve(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
-    """Each picture on white and its caption among all: names, and keywords that pretraining never read.
+def matched(bank: Bank, styles: Iterable[str], size: Size) -> Iterator[tuple[Head, Tensor]]:
+    """The head of its rows and the cosines (image, text) of every retrieval set.
 
-    A seen style is asked for the concepts of the first source style. Captions too long for the model
-    are left out.
+    Each picture on white and its caption among all: names, and keywords that pretraining never read. A seen
+    style is asked for the concepts of the first source style. Then scenes of two objects, "a dog and a car.",
+    in the styles never seen. Captions too long for the model are left out.
     """
-    rows = []
+    styles = list(styles)
     for style in styles:
         for captions in ("names", "keywords"):
             for concepts in ("known", "novel"):
@@ -305,22 +311,17 @@ def retrieve(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
                 pairs = retrieval_set(source, captions, size.retrieval, novel=concepts == "novel")
                 pairs = pairs.select(np.flatnonzero(bank.fits(pairs.texts)))
                 images = bank.images([f"{style}/{h}" for h in hexcodes(pairs.ids)])
-                rows += recalls(
-                    ("retrieval", captions, style, concepts),
-                    F.normalize(images, dim=-1),
-                    bank.texts(pairs.texts),
-                )
-    return rows
-
-
-def scenes(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
-    """Scenes of two objects and their captions "a dog and a car.", in the styles never seen."""
-    rows = []
+                cosines = F.normalize(images, dim=-1) @ bank.texts(pairs.texts).T
+                yield ("retrieval", captions, style, concepts), cosines
     for style in [s for s in styles if s in UNSEEN]:
         found = emoji_scenes.scenes(size.scenes, style=style)
         images = F.normalize(bank.encode(map(found.image, range(len(found)))), dim=-1)
-        rows += recalls(("scenes", "names", style, "known"), images, bank.texts(found.texts))
-    return rows
+        yield ("scenes", "names", style, "known"), images @ bank.texts(found.texts).T
+
+
+def retrieve(bank: Bank, styles: Iterable[str], size: Size) -> list[dict]:
+    """Recalls and median ranks of what is `matched`."""
+    return [r for head, cosines in matched(bank, styles, size) for r in recalls(head, cosines)]
 
 
 def emotions(bank: Bank, styles: Iterable[str]) -> list[dict]:

@@ -11,7 +11,6 @@ from ..tasks.shapes import labelled, scenes
 from ..tasks.shapes.composition import COLOURS, SHAPES, scene
 from ..tasks.shapes.texts import captions, flipped
 from .measures import QUICK, SEEN, Bank, Size, recalls, retrieve, row
-from .measures import scenes as emoji_scenes
 
 BEFORE = "tiny"  # what it began as
 STYLES = (SOURCE_STYLES[0], SEEN)
@@ -23,7 +22,7 @@ def rows_of(vlm: VLM, size: Size) -> list[dict]:
     for model in (vlm, load(BEFORE, device=str(vlm.device))):
         rows += of_shapes(bank if model is vlm else Bank(model), model.name, size.scenes)
     styles = STYLES[:1] if size is QUICK else STYLES
-    return rows + retrieve(bank, styles, size) + emoji_scenes(bank, styles, size)
+    return rows + retrieve(bank, styles, size)
 
 
 def of_shapes(bank: Bank, name: str, n: int) -> list[dict]:
@@ -51,7 +50,7 @@ def among_pairs(bank: Bank, name: str, n: int) -> list[dict]:
     found = scenes(n)
     images = F.normalize(bank.encode(map(found.image, range(n))), dim=-1)
     texts = bank.texts(list(found.texts))
-    rows = recalls(("shapes", "shapes/pairs", name, ""), images, texts)
+    rows = recalls(("shapes", "shapes/pairs", name, ""), images @ texts.T)
     rng, true = np.random.default_rng(0), [scene(id) for id in found.ids]
     others = [next(iter(captions(flipped(of, rng)))) for of in true]
     kept = torch.tensor([other not in captions(of) for other, of in zip(others, true)])
