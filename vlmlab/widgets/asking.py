@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from PIL import Image
-from torch import Tensor
 
 from .. import decode
 from ..decode.generation import prompt
@@ -91,9 +90,7 @@ def at_hand(question: str = QUESTION, picture: Image.Image | None = None) -> Ask
     beside it the embedded SigLIP, which scores every coloured shape for the fusion. Needs transformers 5."""
     model, own = load("tiny-janus"), "" if picture is None else f", {named(picture, 'picture')}"
     picture = scenes(1, SEED, "pairs", "test").image(0) if picture is None else picture.convert("RGB")
-    both = {"text": prompt(model, question, picture), "images": [picture]}
-    given = model.processor(**both, return_tensors="pt")
-    inputs = {k: v.to(model.device) for k, v in given.items() if isinstance(v, Tensor)}
+    inputs = model.prompt(prompt(model, question, picture), picture)
     names = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
     seen = decode.candidates(load("tiny-siglip"), [picture], names, template="a {}")
     code = f"widgets.at_hand({question!r}{own})"

@@ -199,7 +199,7 @@ class Explorer(Frame):
             f"{before} | {{{given.OWN!r}: widgets.own_images({split.ids!r}, {list(split.classnames)!r})}}"
         )
         for slot in self.slots:
-            slot.kept.clear()
+            slot.made.kept.clear()
         self.gallery.take(self.rows, self.tests, {})
         self.show_image()
 

@@ -1,7 +1,5 @@
 """A place for one pane: a list to choose it from, its picture, and its code."""
 
-from collections import OrderedDict
-
 import ipywidgets
 import numpy as np
 
@@ -10,9 +8,10 @@ from .drawing import Drawing
 from .frame import wrapping
 from .pane import Pane
 from .panes import PANES
-from .picture import Picture
+from .picture import KEPT, Picture
+from .reading import Memory
 
-ROWS, COLUMNS, KEPT = 16, 24, 24  # cells over a picture whose samples can be clicked; drawings kept
+ROWS, COLUMNS = 16, 24  # cells over a picture whose samples can be clicked
 TOLD = 3  # images of one cell that are told apart
 
 
@@ -21,7 +20,7 @@ class Slot(ipywidgets.VBox):
 
     def __init__(self, name: str, explorer):
         self.explorer = explorer
-        self.kept: OrderedDict[tuple, Drawing | str] = OrderedDict()
+        self.made = Memory(KEPT)
         self.drawing: Drawing | None = None
         self.chooser = ipywidgets.Dropdown(options=list(PANES), value=name, layout={"width": "164px"})
         self.chooser.add_class("vlmlab-pane")
@@ -58,11 +57,9 @@ class Slot(ipywidgets.VBox):
         """Draw what changed: another figure, or only the mark in the one that is there."""
         state = self.explorer.state()
         key = (self.pane.name, *(state[name] for name in self.pane.follows))
-        if key not in self.kept:
-            self.kept[key] = self.made(state["depth"])
-            if len(self.kept) > KEPT:
-                self.kept.popitem(last=False)
-        made = self.kept[key]
+        made = self.made.get(
+            key, lambda: self.make(state["depth"]), lambda it: 0 if isinstance(it, str) else it.nbytes
+        )
         self.drawing = made if isinstance(made, Drawing) else None
         self.explorer.gallery.within(self, self.brushed(state["test"]))
         if self.drawing is None:
@@ -71,7 +68,7 @@ class Slot(ipywidgets.VBox):
         else:
             self.put(state["layer"])
 
-    def made(self, depth: int) -> Drawing | str:
+    def make(self, depth: int) -> Drawing | str:
         """The drawing, or why there is none."""
         try:
             return self.pane.drawing(self.explorer.arguments(), depth)
