@@ -16,7 +16,7 @@ from vlmlab.cards import text as card_text
 from vlmlab.models.load import EMBEDDED
 from vlmlab.tasks import retrieval_set
 
-FOLDER = EMBEDDED / "tiny"
+FOLDER, CLIPS = EMBEDDED / "tiny", ("tiny", "small")
 SMALL = card_measures.Size(groups=("activities",), seeds=(1,), retrieval=20, scenes=6, objects=4, named=3)
 
 # (quantity, style) -> what the committed model reaches at least; see the rows "target" of card.csv
@@ -201,16 +201,23 @@ def test_a_map_that_ignores_the_text_scores_half(bank, monkeypatch):
     assert [r["value"] for r in rows] == pytest.approx([0.5, 0.5]) and rows[0]["n"] == 20
 
 
-def test_readme_is_made_from_the_csv(committed):
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert card_text.fill(text, committed, FOLDER / "config.json") == text, "run `vlmlab card tiny`"
+@pytest.mark.parametrize("name", CLIPS)
+def test_readme_is_made_from_the_csv(name):
+    folder = EMBEDDED / name
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert card_text.fill(text, card.read(folder), folder / "config.json") == text, f"run `vlmlab card {name}`"
+    assert "-->\n<!-- /card" not in text
 
 
-def test_card_is_about_these_weights(committed, vlm):
-    assert set(committed["weights"]) == {vlm.fingerprint()[:16]}, "new weights: run `vlmlab card tiny`"
+@pytest.mark.parametrize("name", CLIPS)
+def test_card_is_about_these_weights(name):
+    weights = vlmlab.load(name, device="cpu").fingerprint()[:16]
+    assert set(card.read(EMBEDDED / name)["weights"]) == {weights}, f"new weights: run `vlmlab card {name}`"
 
 
-def test_passed_agrees_with_the_numbers(committed):
+@pytest.mark.parametrize("name", CLIPS)
+def test_passed_agrees_with_the_numbers(name):
+    committed = card.read(EMBEDDED / name)
     rows = committed[committed["measure"] == "target"]
     assert (rows["passed"].astype(bool) == (rows["value"] >= rows["target"])).all()
     assert len(rows) > 20 and rows["passed"].notna().all()
