@@ -55,8 +55,8 @@ def weights(config) -> dict[str, float]:
 
 def tower_text(model, kind: str) -> str:
     tower = getattr(model, kind)
-    grid = "x".join(map(str, grid_of(model))) + " patches, " if kind == "image" else ""
-    return f"{kind} tower\n{grid}{tower.depth} blocks\nof width {tower.width}"
+    grid = "x".join(map(str, grid_of(model))) + " patches\n" if kind == "image" else ""
+    return f"{kind} tower\n{grid}{tower.depth} blocks of width {tower.width}"
 
 
 def overview(learner: CMAPKD) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
