@@ -205,7 +205,9 @@ def test_a_map_that_ignores_the_text_scores_half(bank, monkeypatch):
 def test_readme_is_made_from_the_csv(name):
     folder = EMBEDDED / name
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert card_text.fill(text, card.read(folder), folder / "config.json") == text, f"run `vlmlab card {name}`"
+    assert card_text.fill(text, card.read(folder), folder / "config.json") == text, (
+        f"run `vlmlab card {name}`"
+    )
     assert "-->\n<!-- /card" not in text
 
 
@@ -258,3 +260,17 @@ def test_the_table_of_differences():
     table = beside.beside(pd.DataFrame(rows), FOLDER)
     assert "| zero-shot, subgroup classes | known | 50.0 | 40.0 | +10.0 ± 2.0 | 5.0 |" in table
     assert len(table.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("measure", "kind", "metrics"),
+    [
+        ("zero_shot", "fine", ("accuracy",)),
+        ("retrieval", "names", ("i2t R@1", "t2i R@1")),
+        ("scenes", "names", ("i2t R@1", "t2i R@1")),
+    ],
+)
+def test_the_teacher_knows_more_than_its_student(measure, kind, metrics):
+    found = beside.asked(card.read(EMBEDDED / "small"), f"{measure} - tiny", kind, metrics, "known")
+    gain, error = beside.mean(found)
+    assert gain > 2 * error > 0

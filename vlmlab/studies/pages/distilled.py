@@ -3,7 +3,6 @@ what they cost."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +11,7 @@ import torch
 from ... import measures, registry
 from ...distill.promptkd import PromptKD
 from ...distill.student import Student
-from ...feeds import in_order
+from ...feeds import in_order, moved
 from ...scores import classification, retrieval
 from ...train.evaluate import answers
 from ...train.run import Run
@@ -22,6 +21,7 @@ from .tables import DATA
 RECALLS = tuple(f"{way} R@{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 ABOUT = ["method", "task", "split", "seed"]
 HEAD = "vqa_head"
+AGAIN = 8  # first steps of a stage whose loss is asked again, at most
 COSTS = {  # head and decimal places of what Table 5 prints
     "image_million": ("image tower, M", 2),
     "text_million": ("text tower, M", 2),
@@ -93,12 +93,6 @@ def questions(scores: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     return heads[[*ABOUT, "metric", "value"]].reset_index(drop=True)
 
 
-def log(path: str | Path) -> tuple[pd.DataFrame, str]:
-    """The log of a run, and what the method does otherwise than its paper."""
-    run = Run(path)
-    return run.metrics, run.info["differs"]
-
-
 def config(run: Run) -> object:
     """The settings that say what a run's learner is."""
     return registry.configure(registry.find(run.info["job"]["method"]), run.info["config"])
@@ -118,16 +112,27 @@ def shares(log: pd.DataFrame) -> pd.DataFrame:
     return rows[moved & rows["value"].notna()].reset_index(drop=True)
 
 
-def change(log: pd.DataFrame) -> pd.DataFrame:
-    """One row: method, seed, stage, value, by how many percent the loss of the last third of a run's longest stage is above
-    that of its first third; of the longest the last."""
+def change(run: Run, task, **about) -> dict:
+    """{stage, value}, by how many percent the loss on the first steps of a run's longest stage (of
+    several the last) is higher after the training than it was then. The pairs are the same: of a few pairs the loss differs
+    more from batch to batch than a short training moves it."""
+    log = run.metrics
     lengths = log.groupby("stage", sort=False).size()
     stage = lengths[lengths == lengths.max()].index[-1]
-    of = log[log["stage"] == stage]
-    third = max(1, len(of) // 3)
-    first, last = of["loss"].head(third).mean(), of["loss"].tail(third).mean()
-    about = {"method": log["method"].iloc[0], "seed": log["seed"].iloc[0], "stage": stage}
-    return pd.DataFrame([about | {"value": 100 * (last / first - 1)}])
+    before = log.loc[log["stage"] == stage, "loss"].to_numpy()
+    before = before[: min(AGAIN, max(1, len(before) // 3))]
+    after = again(run, task, stage, len(before))
+    return about | {"stage": stage, "value": 100 * (after.mean() / before.mean() - 1)}
+
+
+def again(run: Run, task, stage: str, steps: int) -> np.ndarray:
+    """(step,) the loss of what a run trained on the batches that a stage began with."""
+    learner, job = run.model, run.info["job"]
+    options = registry.configure(type(learner), job["options"], "Options")
+    asked = next(s for s in learner.stages(task, options, job["seed"]) if s.name == stage)
+    with torch.no_grad(), learner.autocast():
+        batches = (moved(batch, learner.device) for _, batch in zip(range(steps), asked.feed(0)))
+        return np.array([float(sum(learner.losses(batch, asked).values())) for batch in batches])
 
 
 def deployed(
