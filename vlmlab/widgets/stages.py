@@ -178,7 +178,8 @@ def polygon(data: xr.DataArray, at: int, ax: Axes) -> None:
     """The weights at one step, on polar Axes."""
     axis, rim = data.dims[0], max(0.1, float(np.ceil(data.max() * 10) / 10))
     one = data.sel({axis: [at]}).assign_coords({axis: [f"{axis} {at}"]})
-    plots.radar(one, "stage", axis, ax=ax, limits=(0, rim))
+    narrow = [str(name).replace(" ", "\n") for name in one["stage"].values]  # names stand beside the circle
+    plots.radar(one.assign_coords(stage=narrow), "stage", axis, ax=ax, limits=(0, rim))
 
 
 def radar(data: xr.DataArray, at: int):
