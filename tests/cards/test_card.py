@@ -13,7 +13,7 @@ from vlmlab.cards import attention as card_attention
 from vlmlab.cards import beside, card
 from vlmlab.cards import measures as card_measures
 from vlmlab.cards import text as card_text
-from vlmlab.models.load import EMBEDDED
+from vlmlab.models.load import EMBEDDED, embedded
 from vlmlab.tasks import retrieval_set
 
 FOLDER, CLIPS = EMBEDDED / "tiny", ("tiny", "small")
@@ -201,7 +201,7 @@ def test_a_map_that_ignores_the_text_scores_half(bank, monkeypatch):
     assert [r["value"] for r in rows] == pytest.approx([0.5, 0.5]) and rows[0]["n"] == 20
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", embedded())
 def test_readme_is_made_from_the_csv(name):
     folder = EMBEDDED / name
     text = (folder / "README.md").read_text(encoding="utf-8")
