@@ -165,7 +165,7 @@ def test_shares_of_a_log():
 @pytest.mark.parametrize("method", ["finetune", "cmapkd"])
 def test_a_loss_is_asked_again_on_the_pairs_of_then(tmp_path, method):
     tiny, task = vlmlab.load("tiny", device="cpu"), vlmlab.task("emoji/scenes", protocol="retrieval", seed=1)
-    sizes = {"channels": 8, "sizes": [8, 4, 2, 1], "prefit": 1} if method == "cmapkd" else {}
+    sizes = {"channels": 8, "sizes": [8, 4, 2, 1], "prefit": 5} if method == "cmapkd" else {}
     models = {"student": tiny, "teacher": tiny} if method == "cmapkd" else {"student": tiny}
     given = {"batch_size": 4, "max_steps": 6, "out": tmp_path, "seed": 1} | sizes
     still = vlmlab.fit(method, models, task, lr=1e-12, **given)

@@ -10,6 +10,7 @@ import torch
 
 from ... import measures, registry
 from ...distill.promptkd import PromptKD
+from ...distill.schedules import PREFIT
 from ...distill.student import Student
 from ...feeds import in_order, moved
 from ...scores import classification, retrieval
@@ -113,10 +114,10 @@ def shares(log: pd.DataFrame) -> pd.DataFrame:
 
 
 def change(run: Run, task, **about) -> dict:
-    """{stage, value}, by how many percent the loss on the first steps of a run's longest stage (of
-    several the last) is higher after the training than it was then. The pairs are the same: of a few pairs the loss differs
-    more from batch to batch than a short training moves it."""
-    log = run.metrics
+    """{stage, value}, by how many percent the loss on the first steps of a run's longest stage (of several the last; the
+    prefit, which the student has no part in, is none of them) is higher after the training than it was then. The pairs are
+    the same: of a few pairs the loss differs more from batch to batch than a short training moves it."""
+    log = run.metrics[run.metrics["stage"] != PREFIT.name]
     lengths = log.groupby("stage", sort=False).size()
     stage = lengths[lengths == lengths.max()].index[-1]
     before = log.loc[log["stage"] == stage, "loss"].to_numpy()
