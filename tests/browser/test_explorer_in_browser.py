@@ -216,8 +216,13 @@ def test_it_fits_and_can_be_read(notebook, screenshots, width, theme):
     notebook.seen.said_at(page.locator(".vlmlab-picture-0 button").nth(35))
     page.screenshot(path=screenshots / f"explorer-{width}-{theme}.png")
     output = notebook.output(cell_with(notebook, "vlmlab.explore("))
-    spills = output.evaluate("e => e.scrollWidth - e.clientWidth")
-    assert spills <= 2, f"{spills} pixels are beyond the right edge"
+    frames = page.locator(".vlmlab-frame")
+    assert frames.count() == 5
+    for n, shown in enumerate([output, *frames.all()]):
+        spills = shown.evaluate("e => e.scrollWidth - e.clientWidth")
+        assert spills <= 2, f"{spills} pixels of {n} are beyond the right edge"
+        if n > 1:
+            shown.screenshot(path=screenshots / f"explorer-{width}-{theme}-{n}.png")
     colour = page.locator(".vlmlab-where").first.evaluate("e => getComputedStyle(e).color")
     light = sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
     assert (light > 150) == (theme == "dark"), colour
