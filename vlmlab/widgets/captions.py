@@ -83,6 +83,7 @@ def bars(names, values: np.ndarray, title: str, ax: Axes) -> None:
     ax.barh(range(len(names)), values, color=plots.colour("eos"))
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
+    ax.locator_params(axis="x", nbins=5)
     ax.set_title(title)
 
 
