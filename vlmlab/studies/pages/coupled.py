@@ -4,7 +4,6 @@ keys of prompts get of attention and of gradient.
 run: trained with a method that has a class branch and a prompt branch (MMRL++, AlignedNorm).
 """
 
-
 import numpy as np
 import pandas as pd
 import torch
@@ -25,7 +24,7 @@ def frozen(model, images, limit: int) -> xr.DataArray:
 
 
 def field(run, images, limit: int, anchor: xr.DataArray, base: xr.DataArray | None = None):
-    """(per image, f_c, u) of some images: u_f(x) of Eq. (4) and the unit class features, both (sample, joint), and a table with
+    """(table, f_c, u) of some images: the unit class features and u_f(x) of Eq. (4), both (sample, joint); a row per image with
     the length of u, its cosine with the mean field of other classes (of `base`, else of its own), the cosine of f_c with `anchor`,
     and by how much of its length u changes where r(x) is doubled by hand."""
     z = capture(run.model, images, FINAL, limit=limit, progress=False)[FINAL]
