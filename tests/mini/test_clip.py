@@ -124,6 +124,17 @@ def test_a_fine_patch_follows_and_a_stop_within_it_changes_nothing(whole, task, 
     assert vlm.clip.visual.patch_size == (8, 8)
 
 
+def test_lines_follow_at_last_with_all_patches_and_leave_the_steps_before_alone(whole, task, tmp_path):
+    run = vlmlab.fit("clip", {}, task, out=tmp_path, **SIZES, **SMALL, line_samples=48)
+    both = [log.metrics.drop(columns="seconds", errors="ignore") for log in (whole, run)]
+    assert both[1].iloc[:8].equals(both[0]) and set(both[1]["stage"].iloc[8:]) == {"lines"}
+    stage = run.model.stages(task, Clip.Options(**SMALL, line_samples=48), seed=0)[-1]
+    fed = [next(stage.feed(n)) for n in range(stage.steps)]
+    assert [b["patch_dropout"] for b in fed] == [0.25, 0.25, 0.0, 0.0]
+    plain = Sampler(Clip.Options(**SMALL), seed=0).batch(8)
+    assert fed[0]["text"] == plain["text"] and not torch.equal(fed[0]["image"], plain["image"])
+
+
 def refined(**sizes) -> tuple[CLIP, CLIP]:
     """The trained tiny model, and the same with other patches."""
     old = vlmlab.load("tiny", device="cpu").clip

@@ -35,7 +35,8 @@ def recipe(frame: pd.DataFrame, config: Path) -> str:
     record = json.loads(config.read_text(encoding="utf-8"))
     model, run = record["model_cfg"], record["pretraining"]
     vision, text = model["vision_cfg"], model["text_cfg"]
-    seen, planned = run["step"] * run["batch"], run["samples"] + run.get("fine_samples", 0)
+    seen = run["step"] * run["batch"]
+    planned = sum(run.get(k, 0) for k in ("samples", "fine_samples", "line_samples"))
     interim = "" if seen > planned - run["batch"] else "; **this is an interim checkpoint**"
     size = frame.loc[frame["measure"] == "model", "value"].item()
     options = ", ".join(f"{k} {v:g}" for k, v in run.items() if k not in ("step", "samples"))

@@ -3,7 +3,8 @@
 Symmetric contrastive loss with multi-positive targets: a caption such as "fruit" matches every
 fruit of the batch. Depth grows from 6 to 12 blocks by splitting every block into two half steps. Where a finer
 patch is asked for, the model sees the first rounds on the coarse one, and a second schedule of its own on the fine
-one (after FlexiViT, Beyer et al. 2023): attention over a few dozen patches takes a third of the time.
+one (after FlexiViT, Beyer et al. 2023): attention over a few dozen patches takes a third of the time. At last a share
+of the drawings is reduced to their lines, for line art is a style of its own, and all patches are shown.
 
 Tried and left: copies whose residual outputs start at zero (they stayed nearly idle, 5 % of the stream
 against 40 % of the others), and a memory of earlier features as further negatives (the features drifted
@@ -32,6 +33,9 @@ from ..tasks.emoji.pretraining import Sampler
 from .vocabulary import write_vocabulary
 
 SHALLOW, DEEP = 6, 12  # blocks before and after the growth
+# up to which share of a schedule -> share of patches that a picture hides
+HIDDEN = {0.8: 0.5, 0.95: 0.25}
+NEARLY_ALL_SHOWN = {0.5: 0.25}
 
 
 class Clip(Learner):
@@ -66,6 +70,9 @@ class Clip(Learner):
         save_every: int = 100  # steps
         fine_samples: int = 0  # of the stage with the fine patch, after the others
         fine_lr: float = 4e-4
+        line_samples: int = 0  # of the stage in which some drawings are lines alone, after all others
+        line_lr: float = 5e-4
+        lines: float = 0.3  # share of its drawings
 
     def __init__(self, models, config):
         super().__init__(models, config)
@@ -88,22 +95,22 @@ class Clip(Learner):
         return model_config(self.config, self.tokenizer.vocab_size, layers, self.patch)
 
     def stages(self, task, options: Options, seed: int) -> list[Stage]:
-        """Shallow, then deep, then with the fine patch: each with a fresh optimiser and a short warm-up."""
+        """Shallow, deep, with the fine patch, with lines: each with a fresh optimiser and a short warm-up."""
         o, sampler = options, Sampler(options, seed)
         steps = o.samples // o.batch
         first = min(steps, math.ceil(o.grow * steps))
 
-        def part(name: str, start: int, stop: int, total: int, peak: float, seen: int = 0) -> Stage:
-            """Steps start to stop of a schedule of total steps; seen: steps of the schedules before it."""
+        def part(name, start, stop, total, peak, seen=0, lines=0.0, hidden=HIDDEN) -> Stage:
+            """Steps start to stop of a schedule of total steps; seen: steps of the schedules before it; lines: share
+            of drawings that are lines alone; hidden: see `share_at`."""
 
             def rate(step: int, _: float) -> float:
                 warm = min(1.0, (seen * o.batch + (start + step + 1) * o.batch) / o.warmup, (step + 1) / 50)
                 return peak * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, (start + step) / total)))
 
             def feed(n: int):
-                for step, batch in enumerate(sampler.feed(seen + start + n), start + n):
-                    at = step / total
-                    yield batch | {"patch_dropout": 0.5 if at < 0.8 else 0.25 if at < 0.95 else 0.0}
+                for step, batch in enumerate(sampler.feed(seen + start + n, lines), start + n):
+                    yield batch | {"patch_dropout": share_at(hidden, step / total)}
 
             return Stage(
                 name,
@@ -117,9 +124,13 @@ class Clip(Learner):
                 clip=1.0,
             )
 
-        both = [part("shallow", 0, first, steps, o.lr), part("deep", first, steps, steps, o.lr)]
-        more = o.fine_samples // o.batch if self.config.fine else 0
-        return [*both, part("fine", 0, more, more, o.fine_lr, steps)] if more else both
+        stages = [part("shallow", 0, first, steps, o.lr), part("deep", first, steps, steps, o.lr)]
+        fine, more = o.fine_samples // o.batch if self.config.fine else 0, o.line_samples // o.batch
+        if fine:
+            stages.append(part("fine", 0, fine, fine, o.fine_lr, steps))
+        if more:
+            stages.append(part("lines", 0, more, more, o.line_lr, steps + fine, o.lines, NEARLY_ALL_SHOWN))
+        return stages
 
     def groups(self, o: Options) -> tuple[Group, ...]:
         """Weight decay for matrices only."""
@@ -178,6 +189,11 @@ class Clip(Learner):
         write_json(folder / "config.json", {"model_cfg": config, "pretraining": about})
         write(folder / "bpe.txt.gz", lambda p: p.write_bytes(self.merges))
         return folder
+
+
+def share_at(hidden: dict[float, float], at: float) -> float:
+    """Share of patches hidden at a share of the schedule; none behind the last."""
+    return next((share for end, share in hidden.items() if at < end), 0.0)
 
 
 def model_config(c, vocab: int, layers: int = 12, patch: int | None = None) -> dict:

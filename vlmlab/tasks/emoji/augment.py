@@ -101,6 +101,29 @@ def compose(
     return jitter(g, rgb, strength)
 
 
+def line_art(g: torch.Generator, rgba: Tensor) -> Tensor:
+    """Drawings (batch, height, width, 4) uint8 as black lines on nothing: where colours or the ground meet within a
+    pixel or two, and of more than half of them the dark parts."""
+    n, x = len(rgba), rgba.permute(0, 3, 1, 2).float() / 255
+    on_white = torch.cat([x[:, :3] * x[:, 3:] + 1 - x[:, 3:], x[:, 3:]], 1)
+
+    def number(low: float = 0.0, high: float = 1.0) -> Tensor:
+        return uniform(g, n, 1, 1, 1, low=low, high=high)
+
+    thin, thick = (contrast(on_white, side) for side in (3, 5))
+    edges = torch.where(number() < 0.6, thin, thick)
+    lines = ((edges - number(0.08, 0.3)) / number(0.15, 0.3)).clamp(0, 1)
+    grey = on_white[:, :3].mean(1, keepdim=True)
+    dark = ((number(0.1, 0.5) - grey) / 0.1).clamp(0, 1) * (number() < 0.6)
+    ink = (255 * torch.maximum(lines, dark)).round().byte()
+    return torch.cat([torch.zeros_like(ink).expand(-1, 3, -1, -1), ink], 1).permute(0, 2, 3, 1)
+
+
+def contrast(x: Tensor, side: int) -> Tensor:
+    """(batch, channel, height, width) -> (batch, 1, height, width): the largest range of a channel within a square."""
+    return (F.max_pool2d(x, side, 1, side // 2) + F.max_pool2d(-x, side, 1, side // 2)).amax(1, keepdim=True)
+
+
 def readable(g: torch.Generator, ink: Tensor, alpha: Tensor, ground: Tensor) -> Tensor:
     """Composite; a one-colour black glyph gets a light ground, or a light ink on a dark one."""
     total = alpha.sum((2, 3), keepdim=True).clamp(min=1)

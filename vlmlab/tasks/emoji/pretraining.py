@@ -45,12 +45,15 @@ class Sampler:
         stack, row = self.art[style]
         return style, torch.from_numpy(stack[row[self.table["hexcode"][concept]]])
 
-    def feed(self, first: int) -> Iterator[dict]:
-        """Batches from step `first` on."""
-        return map(self.batch, itertools.count(first))
+    def feed(self, first: int, lines: float = 0.0) -> Iterator[dict]:
+        """Batches from step `first` on; lines: see `batch`."""
+        return (self.batch(step, lines) for step in itertools.count(first))
 
-    def batch(self, step: int) -> dict:
-        """image (batch, 3, 64, 64) in [0, 1]; text; match (text, image) bool."""
+    def batch(self, step: int, lines: float = 0.0) -> dict:
+        """image (batch, 3, 64, 64) in [0, 1]; text; match (text, image) bool.
+
+        lines: share of single drawings that are reduced to their lines.
+        """
         r, at = self.recipe, step * self.recipe.batch / self.recipe.samples
         rng, g = (
             np.random.default_rng([self.seed, step]),
@@ -68,7 +71,11 @@ class Sampler:
         texts, wants = zip(
             *(captions.caption(rng, c, s) for c, (s, _) in zip(singles, drawn, strict=True)), strict=True
         )
-        images = augment.compose(g, torch.stack([p for _, p in drawn]), self.flip[singles], strength)
+        pictures = torch.stack([p for _, p in drawn])
+        if lines:
+            chosen = torch.rand(len(pictures), generator=g) < lines
+            pictures[chosen] = augment.line_art(g, pictures[chosen])
+        images = augment.compose(g, pictures, self.flip[singles], strength)
         texts, name = list(texts), self.table["name"]
         match = torch.eye(r.batch, dtype=torch.bool)
         for i, columns in enumerate(wants):
