@@ -106,6 +106,9 @@ def estimates(rows: pd.DataFrame, claim) -> list[Estimate]:
     units = [u for u in claim.over if u in rows]
     seeded = "seed" in rows
     rows = rows if seeded else rows.assign(seed=0)
+    rows = rows.assign(
+        **{u: rows[u].astype(object).where(rows[u].notna(), "") for u in units}
+    )  # nan is not nan
     weight = None
     if "concept" in rows and claim.measurement != "correlation":
         strata = [c for c in STRATA if c in rows]
