@@ -57,7 +57,7 @@ OPTIONS = {"promptsrc": DASSL | {"epochs": 20}, "lafter": SCRIPTS, "lafter_nga":
 @pytest.mark.parametrize("name", methods.names())
 def test_defaults_are_those_of_the_paper(name):
     config, options = registry.settings(name, {})
-    assert dataclasses.asdict(config) == CONFIGS[name]
+    assert dataclasses.asdict(config) == dataclasses.asdict(methods.find(name).Config()) == CONFIGS[name]
     assert dataclasses.asdict(options) == OPTIONS.get(name, DASSL)
     given = dataclasses.asdict(methods.find(name).Options())
     assert given | {"epochs": 0} == OPTIONS.get(name, DASSL) | {"epochs": 0}
