@@ -33,6 +33,11 @@ def weights(concepts: pd.Series, strata: pd.DataFrame, draws: int = DRAWS, seed:
     return pd.concat([pd.Series(1.0, whole.index), whole], axis=1, ignore_index=True)
 
 
+def named(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The rows with "" where one of the columns is empty: an empty cell equals no other."""
+    return rows.assign(**{c: rows[c].astype(object).where(rows[c].notna(), "") for c in columns})
+
+
 def moments(
     rows: pd.DataFrame, by: list[str], value: str, weight: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
