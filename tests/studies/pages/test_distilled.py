@@ -392,3 +392,9 @@ def test_columns_of_the_table_of_costs():
         "memory, MiB": "12.3",
         "image to text R@1": "12.3",
     }
+
+
+def test_what_is_measured_of_costs_is_printed():
+    committed = pd.read_csv(data_dir().parent / "figures/cmapkd/table5.csv")
+    compared = {"image_over_teacher"}  # a ratio that a claim reads
+    assert set(committed["metric"]) - compared == set(distilled.COSTS)
