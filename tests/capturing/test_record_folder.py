@@ -408,3 +408,15 @@ def test_a_file_that_was_opened_by_rows_is_closed(tmp_path):
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(file.file)
     assert arrays(tmp_path).keys() == {"x.npy"}
+
+
+def test_a_full_disk_leaves_no_half_of_what_a_record_says(tmp_path, monkeypatch):
+    from vlmlab.capturing.record_folder import write_info
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_info(tmp_path, {"a": 1})
+    assert not list(tmp_path.iterdir())

@@ -206,7 +206,7 @@ class Store:
                 save_npy(self.folder / f"sample.{name}.npy", values)
             write_info(self.folder, info)
         except OSError as e:
-            for name in [*files, *(f"sample.{name}.npy" for name in coords), f".{INFO}.tmp"]:
+            for name in [*files, *(f"sample.{name}.npy" for name in coords)]:
                 (self.folder / name).unlink(missing_ok=True)
             size = sum(c.nbytes(dtype) for c in planned) / 2**20
             raise OSError(

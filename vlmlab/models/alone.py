@@ -108,8 +108,8 @@ def pixels_of(model: Model) -> dict[str, dict]:
 
 
 def unusual(told: Mapping, model: Model) -> str:
-    """What of the activation, the pixels and the told settings differs from OpenAI's models, as JSON; "" for nothing. Weights
-    alone do not tell such models apart."""
+    """What of the activation, the pixels and the told settings differs from OpenAI's models, as JSON; "" for nothing.
+    Weights alone do not tell such models apart."""
     own, told = PreprocessCfg(), activation_of(model) | pixels_of(model) | dict(told)
     usual = {"pixels": {"mean": list(own.mean), "std": list(own.std)}}
     usual["pixels"] |= {"interpolation": own.interpolation, "resize_mode": own.resize_mode}
