@@ -21,6 +21,8 @@ ARITHMETIC = {
 
 UNSEEN = (
     "non_blocking",
+    "refresh",
+    "progress",
     "pin_memory",
     "stacklevel",
 )  # keywords that only decide how fast, or which line is blamed
@@ -140,7 +142,9 @@ class Places(ast.NodeVisitor):
         for key, value, following in zip(node.keys, node.values, [*node.keys[1:], None]):
             if key is not None and following is not None:
                 self.add(key, self.span(key)[0], self.span(following)[0], "")
-            elif key is not None and len(node.keys) > 1 and node.keys[-2] is not None:
+            elif (
+                key is not None and key is node.keys[-1] and len(node.keys) > 1 and node.keys[-2] is not None
+            ):
                 self.add(key, self.span(node.values[-2])[1], self.span(value)[1], "")
         self.generic_visit(node)
 

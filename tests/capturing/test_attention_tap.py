@@ -139,3 +139,21 @@ def test_the_tap_sees_all_queries_of_a_method(mmrlpp):
     tokens = sum(count for _, count in last)
     assert tuple(calls[-1].probs.shape[-2:]) == (tokens, tokens) and dict(last)["patch"] > 1
     torch.testing.assert_close(features["cls"], mmrlpp.encode_image(images)["cls"], rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_gradient_the_output_is_the_kernels_own(qkv):
+    """To the bit; an explicit softmax would round otherwise in half precision."""
+    q, k, v = (x.bfloat16() for x in qkv)
+    with attention_tap(lambda call: None):
+        assert torch.equal(F.scaled_dot_product_attention(q, k, v), KERNEL(q, k, v))
+        with pytest.raises(RuntimeError, match="must match"):  # grouped queries only where they are asked for
+            F.scaled_dot_product_attention(q, k[:, :2], v[:, :2])
+    _, explicit = seen(lambda: F.scaled_dot_product_attention(q, k, v), gradient=True)
+    assert not torch.equal(explicit, KERNEL(q, k, v))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_dropout_stays(qkv, gradient):
+    for share, left in ((1.0, 0.0), (0.0, 1.0)):
+        _, out = seen(lambda share=share: F.scaled_dot_product_attention(*qkv, dropout_p=share), gradient)
+        assert torch.allclose(out, left * KERNEL(*qkv), atol=1e-6)

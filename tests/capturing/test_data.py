@@ -1,5 +1,7 @@
 """What capture takes as data: pictures, paths, datasets, loaders and what processors return."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers import BatchEncoding, BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
 
 import vlmlab
+from vlmlab.models.families import families_of
 
 
 def tensor_of(picture):
@@ -116,8 +119,18 @@ def test_an_image_processor_is_a_preprocess(model, folder):
         (lambda f: TensorDataset(torch.zeros(3, 5)), r"image '0' is a torch\.float32 \(5,\)"),
         (
             lambda f: [torch.zeros(3, 32, 32), torch.zeros(3, 16, 32)],
-            r"have the shapes \[\(3, 16, 32\), \(3, 32, 32",
+            r"images from '0' on have the shapes \[\(3, 16, 32\), \(3, 32, 32",
         ),
+        (
+            lambda f: [torch.zeros(3, 32, 32, dtype=torch.uint8)],
+            r"image '0' is a torch\.uint8 \(3, 32, 32\), not",
+        ),
+        (lambda f: [torch.zeros(1, 3, 32, 32)], r"image '0' is a torch\.float32 \(1, 3, 32, 32\), not"),
+        (lambda f: Items([()]), "image '0' is a tuple, not a float tensor"),
+        (lambda f: Items([{"label": 3}]), "image '0' is a dict, not a float tensor"),
+        (lambda f: Items([None]), "image '0' is a NoneType, not a float tensor"),
+        (lambda f: Sizeless(), "got Sizeless"),
+        (lambda f: torch.zeros(2, 3, 32, 32, dtype=torch.long), r"got torch\.int64 \(2, 3, 32, 32\)"),
     ],
 )
 def test_what_is_no_image_is_named(model, folder, data, message):
@@ -128,6 +141,24 @@ def test_what_is_no_image_is_named(model, folder, data, message):
 def text(path):
     path.write_text("no picture")
     return path
+
+
+class Items:
+    """A dataset whose items are those given."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+
+class Sizeless:
+    def __getitem__(self, i):
+        return torch.zeros(3, 32, 32)
 
 
 class Endless(IterableDataset):
@@ -155,3 +186,44 @@ def test_data_of_the_other_tower_are_named():
     model = built(next(c for c in CASES if c.name == "HF CLIP"))
     with pytest.raises(ValueError, match=r"the image tower of CLIPModel takes pixel_values.*hold input_ids"):
         vlmlab.capture(model, batch(), "image.final", progress=False)
+
+
+def test_pictures_in_an_array_of_objects(model, folder):
+    paths = sorted(map(str, folder.rglob("[0-9].png")))
+    found = features(model, np.array(paths, dtype=object), preprocess=tensor_of)["image.final"]
+    assert np.array_equal(found, features(model, paths, preprocess=tensor_of)["image.final"])
+
+
+def test_a_vlm_takes_the_pixels_of_a_processor(vlm, images):
+    both = {"pixel_values": images, "input_ids": torch.ones(2, 4, dtype=torch.long)}
+    found = vlmlab.capture(vlm, both, "image.final", progress=False)["image.final"]
+    assert np.array_equal(found, vlmlab.capture(vlm, images, "image.final", progress=False)["image.final"])
+
+
+@pytest.mark.parametrize(
+    ("data", "site", "message"),
+    [
+        ("a cat", "text.final", "text sites need a list of texts or a Split, got str"),
+        ([1, 2], "text.final", "text sites need a list of texts or a Split, got list"),
+        ([], "text.final", "text sites need a list of texts or a Split, got list"),
+        (["a cat", 3], "text.final", "text sites need a list of texts or a Split, got list"),
+        ({}, "image.final", r"image data as a mapping must hold tensors only, got \{\}"),
+        ({"image": [1.0]}, "image.final", r"must hold tensors only, got \{'image': 'list'\}"),
+        (
+            {"a": torch.zeros(3, 2), "b": torch.zeros(2, 2)},
+            "image.final",
+            r"numbers of samples: \{'a': 3, 'b': 2\}",
+        ),
+    ],
+)
+def test_what_a_vlm_cannot_take_is_named(vlm, data, site, message):
+    with pytest.raises(ValueError, match=message):
+        vlmlab.capture(vlm, data, site, progress=False)
+
+
+def test_a_reader_needs_a_norm_and_a_head():
+    model = built(next(c for c in CASES if c.name == "HF GPT-2"))
+    family = families_of(model)["text"]
+    for lacks in ("norm", "head"):
+        with pytest.raises(ValueError, match="text tower names no norm and head"):
+            vlmlab.capture.reader(model, family=dataclasses.replace(family, **{lacks: ""}))

@@ -180,6 +180,8 @@ def test_everything_is_removed_after_an_exception(vlm, images, hooks_left):
         ({"image.resid.post[2]": capture.ablate("prompt")}, "no token of role 'prompt'; it has cls, patch"),
         ({"image.resid.post[2]": capture.patch(torch.zeros(2, 17, 64))}, "2 samples .* runs 5"),
         ({"image.resid.post[2]": capture.patch(torch.zeros(5, 16, 64))}, "do not fit"),
+        ({"image.resid.post[2]": capture.patch(torch.zeros(5, 17, 63))}, r"shape \(5, 17, 63\) do not fit"),
+        ({"image.resid.post[2]": capture.patch(np.zeros((5, 17)))}, r"shape \(5, 17\) do not fit"),
         ({"image.resid.post[2]": capture.patch(torch.full((5, 17, 64), torch.nan))}, "hold NaN"),
         ({"text.resid.post[2]": capture.ablate("word")}, r"text.resid.post\[2\] were never applied"),
     ],
@@ -195,6 +197,7 @@ def test_records_that_do_not_fit(vlm, images):
     for values, message in [
         (acts["image.resid.post"], r"are of blocks \[1\]"),
         (acts["image.resid.pre"].isel(feature=0), "have dims"),
+        (acts["image.resid.pre"].drop_vars("role"), "have dims"),
         (
             acts["image.resid.pre"].isel(token=[0]).assign_coords(role=("token", ["eos"])),
             r"no token eos\[0\]",
@@ -217,3 +220,75 @@ def test_a_record_with_tokens_that_come_later_can_be_patched_into_an_early_block
             patched = mmrlpp.encode_image(images.flip(0))["cls"]
         expected = mmrlpp.encode_image(images)["cls"]
     assert (patched - expected).abs().max() < 1e-4 < (patched - plain).abs().max()
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_plain_arrays_are_put_in_batch_by_batch(vlm, images, samples):
+    name = "image.resid.post"
+    acts = grab(vlm, images, name)[name]
+    values = acts.sel(layer=2).isel(sample=slice(2, 2 + samples)).values
+    for given in (
+        values,
+        torch.tensor(values),
+        torch.tensor(values).requires_grad_(),
+        torch.tensor(values).double(),
+    ):
+        for batch_size in (1, 2, 3):
+            with capture.edit(vlm, {f"{name}[2]": capture.patch(given)}):
+                after = grab(vlm, images[:3], name, batch_size=batch_size)[name]
+            assert np.array_equal(after.sel(layer=2), np.broadcast_to(values, (3, 17, 64)))
+    with capture.edit(vlm, {f"{name}[2]": capture.patch(values, "cls")}):
+        some = site(vlm, images[:3], f"{name}[2]").isel(layer=0)
+    assert np.array_equal(some[:, 0], np.broadcast_to(values[:, 0], (3, 64)))
+    assert np.array_equal(some[:, 1:], acts.sel(layer=2).isel(sample=slice(3))[:, 1:])
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_two_samples_have_a_mean_and_one_has_none(vlm, images, samples):
+    mean, zero = capture.ablate("patch"), capture.ablate("patch", values="zero")
+    with capture.edit(vlm, {"image.resid.pre[3]": zero}):
+        assert not site(vlm, images[:samples], "image.resid.pre[3]").isel(token=slice(1, None)).any()
+    with capture.edit(vlm, {"image.resid.pre[3]": mean}):
+        if samples == 1:
+            with pytest.raises(ValueError, match="the mean over one sample is that sample"):
+                grab(vlm, images[:1], "image.final")
+            return
+        x = site(vlm, images[:2], "image.resid.pre[3]").isel(layer=0, token=slice(1, None))
+    expected = site(vlm, images[:2], "image.resid.pre[3]").isel(layer=0, token=slice(1, None)).mean("sample")
+    assert np.allclose(x[0], expected, atol=1e-6) and np.allclose(x[1], expected, atol=1e-6)
+
+
+def test_words_of_a_record_that_kept_words_only(vlm):
+    """Shorter texts hold NaN behind their last word, where nothing is put."""
+    name, other = "text.resid.post", ["a dog", "the map of a quite old house", "one tree"]
+    acts = grab(vlm, TEXTS, name, keep=capture.roles("word"))[name]
+    plain = grab(vlm, other, name)[name].sel(layer=2)
+    with capture.edit(vlm, {f"{name}[2]": capture.patch(acts, "word")}):
+        x = site(vlm, other, f"{name}[2]").isel(layer=0)
+    assert acts.isnull().any() and plain["role"].values[1].tolist().count("word") == 7
+    for sample in range(3):
+        is_word = plain["role"].values[sample] == "word"
+        put = acts.sel(layer=2).values[sample][: is_word.sum()]
+        assert np.array_equal(x.values[sample][is_word], put)
+        assert np.array_equal(x.values[sample][~is_word], plain.values[sample][~is_word])
+
+
+def test_the_table_of_an_edit_says_which_word_is_which(vlm, mmrlpp):
+    seen = []
+
+    def look(x, table):
+        seen.append((table.site, table.layer, table.eos.tolist(), table.mask("pad", x).sum(dim=1).tolist()))
+        assert table.dims == ("sample", "token", "feature") and x.shape[1] == len(table.axis.tokens)
+        return x
+
+    ends = vlm.tokenize(TEXTS).argmax(dim=1)
+    with capture.edit(vlm, {"text.mlp.out[4]": look}):
+        assert not vlm.image.shortcuts and not vlm.text.shortcuts
+        vlm.encode_text(TEXTS)
+    assert seen == [("text.mlp.out", 4, ends.tolist(), (15 - ends).tolist())]
+    assert vlm.image.shortcuts and vlm.text.shortcuts
+    seen.clear()
+    with capture.edit(mmrlpp, {"text.resid.pre[4]": look}), torch.no_grad():
+        mmrlpp.class_features()
+    ends = vlm.tokenize(mmrlpp.prompts()).argmax(dim=1) + 2  # behind two prompt tokens
+    assert seen[0][:3] == ("text.resid.pre", 4, ends.tolist())

@@ -3,7 +3,7 @@ import types
 import pytest
 from torch import nn
 
-from vlmlab.capturing.sites import names, resolve
+from vlmlab.capturing.sites import blocks_with, names, resolve, usual
 from vlmlab.models.families import FAMILIES, Family
 
 
@@ -26,6 +26,12 @@ TOWERS = {"image": tower(12, FAMILIES["open_clip ViT"]), "text": tower(4, FAMILI
         ("image.resid.post[-4:]", (9, 10, 11, 12)),
         ("image.resid.post[:-10]", (1, 2)),
         ("image.resid.post[::4]", (1, 5, 9)),
+        ("image.resid.post[1]", (1,)),
+        ("image.resid.post[12]", (12,)),
+        ("image.resid.post[-12]", (1,)),
+        ("image.resid.post[10::1]", (10, 11, 12)),
+        ("image.resid.post[1:7:3]", (1, 4)),
+        (" image.resid.post[2 : 4] ", (2, 3)),
         ("text.attn.probs[-1]", (4,)),
         ("image.final", None),
     ],
@@ -54,6 +60,9 @@ def test_globs_and_merging():
         ("image.resid.post[0]", "does not exist"),
         ("image.resid.post[6:14]", "does not exist"),
         ("image.resid.post[7:7]", "empty"),
+        ("image.resid.post[2:0]", "block 0 in .* does not exist"),
+        ("image.resid.post[-13]", "block -13 in .* does not exist"),
+        ("image.resid.post[1:2:3:4]", "not a block number"),
         ("image.resid.post[a]", "not a block number"),
         ("image.resid.post[]", "not a block number"),
         ("image.resid.post[3", "not a name"),
@@ -79,3 +88,39 @@ def test_only_the_sites_of_the_family_are_there():
     for pattern in ("image.mlp.act", "text.resid.post"):
         with pytest.raises(ValueError, match=f"no site '{pattern}'; it has image.embed, image.resid.post"):
             resolve(pattern, towers)
+
+
+def test_blocks_that_have_a_site():
+    """A path that no block has is one that the hook must name; cross-attention is in some blocks only."""
+    sites = {
+        "resid.post": ("", "out"),
+        "mlp.out": ("mlp", "out"),
+        "mlp.act": ("none", "out"),
+        "cross.out": ("none", "out"),
+    }
+    odd = tower(4, Family("blocks", sites, attention={"attn": "attn", "cross": "none"}))
+    for number in (0, 2):
+        odd.blocks[number].mlp = odd.blocks[number].attn = nn.Identity()
+    expected = {
+        "resid.post": (1, 2, 3, 4),
+        "mlp.out": (1, 3),
+        "attn.q": (1, 3),
+        "mlp.act": (1, 2, 3, 4),
+        "embed": (1, 2, 3, 4),
+    }
+    expected |= {"cross.out": (), "cross.q": (), "resid.mid": (), "final": (1, 2, 3, 4)}
+    assert {site: blocks_with(site, odd) for site in expected} == expected
+    assert [w.layers for w in resolve(["image.mlp.out", "image.mlp.act[:3]"], {"image": odd})] == [
+        (1, 3),
+        (1, 2),
+    ]
+    with pytest.raises(ValueError, match=r"blocks \[2\] have no mlp.out; those that have are \[1, 3\]"):
+        resolve("image.mlp.out[1:4]", {"image": odd})
+
+
+def test_the_usual_sites():
+    attention = [
+        f"{name}.{part}" for name in ("attn", "cross") for part in ("q", "k", "v", "z", "probs", "out")
+    ]
+    image = ["embed", "resid.pre", "resid.mid", "resid.post", *attention, "mlp.act", "mlp.out", "final"]
+    assert usual() == [f"{tower}.{site}" for tower in ("image", "text") for site in image]

@@ -22,6 +22,18 @@ def test_starting_context_is_the_written_prompt(small_vlm, position, shortcuts):
         small_vlm.shortcuts = True
 
 
+@pytest.mark.parametrize("position", TEXT)
+def test_tokens_are_named_by_what_they_are(small_vlm, position):
+    """Where words are reordered, all behind the first token are words."""
+    m = methods.build("coop", small_vlm, small_clip.CLASSES, class_position=position)
+    with torch.no_grad():
+        m.class_features()
+    parts = (("prompt", 4), ("word", 5)) if position == "end" else (("word", 9),)
+    longest = 1 + sum(n for _, n in parts)
+    assert int(m._ids.argmax(dim=1).max()) + 1 == longest
+    assert {layout for layout in small_vlm.text.layouts.values()} == {(("sos", 1), *parts)}
+
+
 def test_a_context_per_class_starts_from_noise(small_vlm):
     m = methods.build("coop", small_vlm, small_clip.CLASSES, class_specific=True)
     assert m.context.shape == (len(small_clip.CLASSES), 4, 64) and m.context.detach().std() == pytest.approx(

@@ -185,6 +185,8 @@ def test_separate_classifiers_start_as_the_shared_one_and_part(build):
         scale = z["cls"].norm(dim=-1, keepdim=True) if student == "unit" else 1.0
         wanted = one.classify(z) + weights[1] * (z["stage2"] / scale) @ one.adapter.T
         assert_close(own.classify(own.trace(BATCH["strong"])).detach(), wanted.detach())
+    weak = {k: 1e-3 * v for k, v in z.items() if k != "taps"}  # only their direction counts
+    assert_close(own.classify(weak).detach(), own.classify(z).detach(), 1e-5)
     sum(own.losses(BATCH, IMAGES).values()).backward()
     assert all(g.abs().max() > 0 for g in own.apart.grad) and one.apart is None
     assert phases(own)[-1][2].count("apart") == 1 and "apart" not in phases(one)[-1][2]
@@ -298,6 +300,9 @@ def test_error_11_weights_of_stages_stay_shares(build):
             x.theta.copy_(torch.tensor([-3.0, 1.0, 5.0]))
     assert m.stage_weights().sum().item() == pytest.approx(1) and m.stage_weights().min() > 0
     assert raw.stage_weights().tolist() == [-3.0, 1.0, 5.0]
+    two, one = build(stages="11,12").stage_weights(), build(stages="12").stage_weights()
+    assert two.tolist() == pytest.approx([1 / (1 + math.exp(2)), 1 / (1 + math.exp(-2))])
+    assert one.tolist() == [1.0]
     assert build(fusion="raw").stage_weights().tolist() == pytest.approx([1 / 3] * 3)
     assert "theta" not in build(stages="12").trainable()
 
@@ -362,6 +367,8 @@ def test_error_13_the_order_in_which_prompts_train(build):
     ]
     assert front[0][2] == ["prompt.0", "adapter"] and front[1][2][:2] == ["prompt.0", "prompt.1"]
     assert [p[:2] for p in phases(m, order="joint")] == [("images", 8)]
+    assert [p[:2] for p in phases(m, warmup_epochs=0)] == [("unfreeze2", 1), ("unfreeze3", 1), ("images", 6)]
+    assert [p[:2] for p in phases(m, epochs=5)][-1] == ("images", 1)
     with pytest.raises(ValueError, match=r"more than 4 epochs; sharing is 'separate', epochs is 4"):
         phases(m, epochs=4)
     with pytest.raises(ValueError, match="needs separate prompts"):

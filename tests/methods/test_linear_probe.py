@@ -1,11 +1,17 @@
 """The linear probe on synthetic Gaussians, where the right answer is known."""
 
+import dataclasses
+import types
+import warnings
+
 import numpy as np
 import pytest
 import small_clip
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
+import vlmlab
 from vlmlab import methods
 from vlmlab.methods import linear_probe
 
@@ -37,15 +43,20 @@ def test_logits_are_those_of_the_chosen_regression(probe, classes, monkeypatch):
 
 
 def test_search_follows_the_grid_and_the_eight_rounds(monkeypatch):
-    """An accuracy that peaks at C = 30: grid peak 100, then the interval closes in from both sides."""
+    """An accuracy that peaks at C = 30: grid peak 100, then the interval closes in from both sides.
+
+    Fits that end at the limit of their steps are counted, and not warned of one by one.
+    """
     seen = []
 
     class Fake:
         def __init__(self, C, max_iter):
-            self.C, self.max_iter, self.n_iter_ = C, max_iter, np.array([3])
+            self.C, self.max_iter = C, max_iter
+            self.n_iter_ = np.array([3, 1000 if C > 90 else 999])
 
         def fit(self, x, y):
             seen.append(self.C)
+            warnings.warn("not there yet", ConvergenceWarning, stacklevel=2)
             return self
 
         def predict(self, x):
@@ -53,8 +64,11 @@ def test_search_follows_the_grid_and_the_eight_rounds(monkeypatch):
             return np.where(np.arange(100) < right, 1, 0)
 
     monkeypatch.setattr(linear_probe, "LogisticRegression", Fake)
-    best, _, failed = linear_probe.search(None, None, None, np.ones(100, int))
-    assert seen[:7] == list(linear_probe.GRID) and len(seen) == 7 + 16 and failed == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        best, _, failed = linear_probe.search(None, None, None, np.ones(100, int))
+    assert seen[:7] == [1e6, 1e4, 1e2, 1, 1e-2, 1e-4, 1e-6] and len(seen) == 7 + 16
+    assert failed == sum(c > 90 for c in seen) and best.max_iter == 1000
     low, high = 10.0, 1000.0
     for left, right in zip(seen[7::2], seen[8::2]):
         assert (left, right) == pytest.approx((low, high))
@@ -88,3 +102,23 @@ def test_what_it_cannot_do_without(probe):
         probe().solve((x[:-2], y[:-2]), (x, y))
     with pytest.raises(ValueError, match="0 validation images"):
         probe().solve((x, y), (x[:0], y[:0]))
+    for val in (None, ()):
+        with pytest.raises(ValueError, match="chooses its strength on validation images, and pets has none"):
+            probe().prepare(types.SimpleNamespace(id="pets", train=(1, 2), val=val))
+
+
+def test_it_is_solved_on_the_images_of_the_task(small_vlm):
+    """On features as they are, without augmentation, in the order of the task."""
+    task = vlmlab.task("emoji/food", protocol="few_shot", shots=2, backgrounds=1)
+    few = dataclasses.replace(task, val=task.val or task.train)
+    m = methods.build("linear_probe", small_vlm, task.classes.names, task.template)
+    info = m.prepare(few)
+    sets = []
+    for images in (few.train, few.val):
+        pixels = torch.stack([small_vlm.preprocess(images.image(i)) for i in range(len(images))])
+        with torch.no_grad():
+            sets.append((small_vlm.encode_image(pixels), torch.as_tensor(images.labels)))
+    right = LogisticRegression(C=info["C"], max_iter=1000).fit(sets[0][0].numpy(), sets[0][1].numpy())
+    assert info.keys() == {"C", "val_accuracy", "not_converged"}
+    assert info["val_accuracy"] == right.score(sets[1][0].numpy(), sets[1][1].numpy())
+    assert np.abs(m.weight.detach().numpy() - right.coef_).max() < 1e-3 * np.abs(right.coef_).max()

@@ -33,7 +33,20 @@ COUNTS = [
     ("lafter", {}, 38_400 + 5_120 + 39_936),
     ("lafter_nga", {}, 36_869 + 5_120 + 38_400),
     ("lafter_nga", dict(stages="b32", aggregate="sketch", fusion="raw", norms="none"), 49_160 + 5_120),
+    ("aligned_norm", dict(norm_loss="ring"), 813_313),
+    ("lafter_nga", dict(stages="12", aggregate="fixed", norms="none"), 16 * 768 + 5_120),
+    (
+        "lafter_nga",
+        dict(stages="11,12", classifiers="separate", norms="none"),
+        2 * (16 * 768 + 1) + 3 * 5_120,
+    ),
 ]
+# method -> what it keeps beside what it trains, (shape); the rest is made again or is the frozen model's
+BESIDE = {
+    "promptsrc": {"text_average": (9, 4, 512), "image_average": (9, 4, 768)},
+    "lafter": {"teacher": (10, 512), "history": (50, 83_456), "epochs_kept": ()},
+    "lafter_nga": {"teacher": (10, 512), "history": (8, 80_389), "epochs_kept": ()},
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +60,30 @@ def vit_b16():
 def test_counts(vit_b16, name, config, wanted):
     m = methods.build(name, vit_b16, [f"class {i}" for i in range(10)], **config)
     assert sum(p.numel() for p in m.trainable().values()) == wanted
+    # all of it stands where the model stands, as a GPU needs it
+    assert {x.device.type for x in (*m.parameters(), *m.buffers())} == {"meta"}
+    assert name != "lafter_nga" or m.stage_weights().device.type == "meta"
 
 
 def test_every_method_is_counted():
     assert {name for name, _, _ in COUNTS} == set(methods.names())
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_what_is_kept_beside_what_trains(vit_b16, name):
+    m = methods.build(name, vit_b16, [f"class {i}" for i in range(10)])
+    kept = {k: v for k, v in m.own().items() if k not in m.trainable()}
+    kept = {k: v for k, v in kept.items() if not k.startswith("vlm.")}
+    assert {k: tuple(v.shape) for k, v in kept.items()} == BESIDE.get(name, {})
+    assert {v.dtype for k, v in kept.items() if k == "epochs_kept"} <= {torch.int64}
+    assert {v.dtype for k, v in kept.items() if k != "epochs_kept"} <= {torch.float32}
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "fixed"])
+def test_what_follows_from_the_settings_is_not_kept(vit_b16, kind):
+    m = methods.build("lafter_nga", vit_b16, ["cat", "dog"], aggregate=kind)
+    learned = {k for k in m.own() if k.startswith("agg")}
+    assert learned == ({f"aggregations.{i}.value" for i in (0, 1)} if kind == "gaussian" else set())
 
 
 # zero-shot and the linear probe take no steps; HiCroPL, known for what does not learn, and LaFTer's two stages have

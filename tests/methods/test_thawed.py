@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vlmlab import methods
 from vlmlab.methods.method import Method
 from vlmlab.models import edits
 
@@ -43,15 +44,28 @@ TEXT = ["transformer.resblocks.0.*", "transformer.*ln_1*", "token_embedding*", "
 
 @pytest.mark.parametrize("pattern", ["*", *TEXT, "ln_final*", "text_projection", "visual.*ln_*"])
 def test_two_steps_with_and_without_shortcuts_are_the_same(small_vlm, pattern):
-    grads, methods = {}, {}
+    grads, made = {}, {}
     for on in (True, False):
-        methods[on] = Tuned(small_vlm, pattern).train()
-        methods[on].vlm.shortcuts = on
-        descend(methods[on])
-        grads[on] = descend(methods[on])  # the second sees what the first changed, not what was cached
-    assert {f"vlm.clip.{n}" for n in methods[True].vlm.thawed} <= set(grads[True])
+        made[on] = Tuned(small_vlm, pattern).train()
+        made[on].vlm.shortcuts = on
+        descend(made[on])
+        grads[on] = descend(made[on])  # the second sees what the first changed, not what was cached
+    assert {f"vlm.clip.{n}" for n in made[True].vlm.thawed} <= set(grads[True])
     for name, g in grads[True].items():
         torch.testing.assert_close(g, grads[False][name], atol=2e-4 * g.abs().max().item(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("first", [1, 6])
+def test_the_image_anchor_of_a_thawed_model_is_the_frozen_one(small_vlm, first):
+    """Also where blocks train that the adapted and the frozen path would share."""
+    m = methods.build("mmrl", small_vlm.thaw("visual.*ln_*"), CLASSES, rep_dim=8, first_block=first)
+    with torch.no_grad():
+        for p in m.vlm.clip.visual.parameters():
+            p.add_(0.1 * p.requires_grad)
+        images, _ = batch(m.vlm)
+        found = m.frozen_image(images, m.image_prefix(images))
+        assert torch.equal(found, small_vlm.encode_image(images))
+        assert not torch.allclose(found, m.vlm.encode_image(images), atol=1e-2)
 
 
 def test_the_anchor_of_a_thawed_model_is_the_frozen_one(small_vlm):

@@ -227,3 +227,79 @@ def test_what_is_neither_a_name_nor_a_path_nor_a_module(model):
 def test_quick_gelu_is_true_or_false(tmp_path):
     with pytest.raises(ValueError, match="quick_gelu is 'yes', expected True or False"):
         load(saved(small(), tmp_path), quick_gelu="yes")
+
+
+def test_published_weights_of_these_sizes_that_disagree_on_pixels(tmp_path, names):
+    """Within one architecture or between two; what all say is taken."""
+    half, other = {"mean": (0.5, 0.5, 0.5)}, {"mean": (0.4, 0.4, 0.4)}
+    file = saved(small(), tmp_path)
+    names(mine=({"quick_gelu": True}, {"a": half, "b": other}))
+    vlm, warned = said(file)
+    assert "does not say how images are prepared;" in warned[0] and vlm.mean not in ((0.5,) * 3, (0.4,) * 3)
+    assert vlm.source["pixels"]["mean"] == list(vlm.mean) and not said(file, pixels={})[1]
+    names(mine=({"quick_gelu": True}, {"a": half}), twin=({"quick_gelu": True}, {"b": other}))
+    assert "how images are prepared; its sizes are those of mine and twin" in said(file)[1][0]
+    names(twin=({"quick_gelu": True}, {"b": half}))
+    vlm, warned = said(file)
+    assert not warned and vlm.mean == (0.5,) * 3 and "pixels" not in vlm.source
+
+
+def sizes_like(width, text):
+    return {"vision_cfg": {"width": width}, "text_cfg": {"width": text}}
+
+
+@pytest.mark.parametrize(
+    ("width", "text", "near", "heads", "found"),
+    [
+        (128, 64, None, None, (2, False)),
+        (128, 64, None, 1, (1, True)),
+        (128, 64, None, 4, (4, True)),
+        (96, 64, None, 3, (3, True)),  # said where OpenAI's width does not divide it
+        (96, 64, {"head_width": 32}, None, (3, True)),
+        (128, 64, {}, None, (2, True)),
+        (96, 64, None, None, None),
+        (128, 48, None, None, None),
+        (128, 48, None, 2, None),
+    ],
+)
+def test_heads_of_an_image_tower(width, text, near, heads, found):
+    from vlmlab.models.alone import number_of_heads
+    from vlmlab.models.weights import Weights
+
+    near, sizes = {} if near is None else {"mine": {"vision_cfg": near}}, sizes_like(width, text)
+    if found:
+        assert number_of_heads(Weights("x.pt", {}), sizes, near, heads) == found
+        of_openai = number_of_heads(Weights("x.pt", {}, None, "OpenAI"), sizes, near, heads)
+        assert of_openai == (found[0], True)
+    else:
+        with pytest.raises(
+            ValueError, match=rf"x.pt has widths {width} and {text}, OpenAI's heads have width"
+        ):
+            number_of_heads(Weights("x.pt", {}), sizes, near, heads)
+
+
+def test_what_no_weight_shows(tmp_path):
+    """In the order of the alphabet, so that a fingerprint does not depend on how it was said."""
+    from vlmlab.models.alone import activation_of, unusual
+
+    own = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
+    own |= {"interpolation": "bicubic", "resize_mode": "shortest"}
+    vlm, plain = (load(small(quick), device="cpu") for quick in (True, False))
+    assert (activation_of(vlm), activation_of(plain)) == ({"quick_gelu": True}, {"quick_gelu": False})
+    for told, other in (
+        ({}, {}),
+        ({"pixels": own, "heads": 2, "quick_gelu": True}, {}),
+        ({"heads": 4}, {"heads": 4}),
+        *(
+            ({"pixels": own | {k: v}}, {"pixels": own | {k: v}})
+            for k, v in (("mean", [0.5] * 3), ("std", [1] * 3))
+        ),
+        *(({"pixels": own | {k: "x"}}, {"pixels": own | {k: "x"}}) for k in ("interpolation", "resize_mode")),
+    ):
+        assert unusual(told, vlm) == (json.dumps(other, sort_keys=True) if other else "")
+        if "quick_gelu" not in told:
+            assert json.loads(unusual(told, plain)) == {"quick_gelu": False} | other
+    pixels = own | {"mean": [0.5, 0.5, 0.5]}
+    text = unusual({"pixels": pixels, "quick_gelu": False, "heads": 4}, vlm)
+    assert text == json.dumps({"heads": 4, "pixels": pixels, "quick_gelu": False}, sort_keys=True)
+    assert text.startswith('{"heads": 4, "pixels": {"interpolation": "bicubic", "mean": ')

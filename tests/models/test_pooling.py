@@ -129,7 +129,7 @@ def test_towers_that_pool_twice_or_not_at_all():
 
 TRUNKS = {
     "SigLIP": {"class_token": False, "global_pool": "map"},
-    "class token": {},
+    "class token": {"class_token": True},
     "registers": {"reg_tokens": 2, "no_embed_class": True},
     "mean": {"global_pool": "avg", "pre_norm": True},
     "head": {"num_classes": 24, "global_pool": "avg", "class_token": False, "fc_norm": True},
@@ -144,6 +144,55 @@ def test_a_trunk_of_timm_has_the_library_s_features(trunk):
         assert_close(vlm.encode_image(images()), clip.visual(images()))
     assert vlm.image.layouts[1][-1] == ("patch", 16)
     assert sum(n for _, n in vlm.image.layouts[1]) == 16 + clip.visual.trunk.num_prefix_tokens
+
+
+WHOLE = {  # tokens of every trunk, in words
+    "SigLIP": "32 × 32 pixels as 4 × 4 patch tokens",
+    "class token": "32 × 32 pixels as 1 cls + 4 × 4 patch tokens",
+    "registers": "32 × 32 pixels as 1 cls + 2 register + 4 × 4 patch tokens",
+    "mean": "32 × 32 pixels as 1 cls + 4 × 4 patch tokens",
+    "head": "32 × 32 pixels as 4 × 4 patch tokens",
+}
+
+
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_the_tokens_of_a_trunk(trunk):
+    tower, x = load(siglip(TRUNKS[trunk]), tokenizer=words, device="cpu").image, images()
+    assert tower.inputs() == WHOLE[trunk] and (tower.width, tower.heads, tower.depth) == (64, 4, 3)
+    prefix = {"registers": (("cls", 1), ("register", 2)), "SigLIP": (), "head": ()}.get(trunk, (("cls", 1),))
+    whole, part = tower.run(tower.embed(x)), tower.run(tower.embed(x), first=2)
+    assert whole.layout == (*prefix, ("patch", 16)) and torch.equal(part.x, whole.x[:, :2])
+    firsts = {"registers": (("cls", 1), ("register", 1)), "SigLIP": (("patch", 2),), "head": (("patch", 2),)}
+    assert part.layout == firsts.get(trunk, (("cls", 1), ("patch", 1)))
+    late = edits.insert("prompt", torch.randn(2, 64), after="patch")(whole)
+    assert_close(tower.pool(late), tower.pool(whole))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cls_token",
+        "reg_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "norm_pre.weight",
+        "blocks.0.norm1.bias",
+    ],
+)
+def test_what_stands_before_the_blocks_of_a_trunk(name):
+    vlm = load(siglip({"reg_tokens": 2, "pre_norm": True}), tokenizer=words, device="cpu")
+    assert vlm.thaw(f"visual.trunk.{name}").image.first_trained == int(name.startswith("blocks"))
+
+
+def test_a_trunk_that_computes_otherwise_is_refused():
+    class Other(timm.models.VisionTransformer):
+        def forward_features(self, x):
+            return super().forward_features(x)
+
+    clip = siglip()
+    clip.visual.trunk = Other(**TRUNK, class_token=False, global_pool="map")
+    with pytest.raises(ValueError, match="timm's Other; towers run timm's VisionTransformer"):
+        load(clip, tokenizer=words, device="cpu")
 
 
 def test_siglip_is_a_model():

@@ -1,6 +1,8 @@
 """Rules, class names per split, what is kept of which data, tests of any kind."""
 
+import contextlib
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -291,3 +293,103 @@ def test_a_test_that_the_learner_cannot_be_asked_about(zero_shot):
     task = vlmlab.task("emoji/scenes", protocol="vqa")
     with pytest.raises(ValueError, match=r"ZeroShot cannot be asked about Questions\(.*; it needs generate"):
         vlmlab.evaluate(run.model, task)
+
+
+# what is asked of whom, without any image
+
+
+@pytest.mark.parametrize(
+    ("protocol", "name", "known", "part"),
+    [
+        ("base_to_new", "base", True, "base"),
+        ("base_to_new", "new", False, "new"),
+        ("few_shot", "other", True, "base"),
+        ("cross_dataset", "own", True, "base"),
+        ("cross_dataset", "other", True, "new"),
+        ("cross_dataset", "own", False, "new"),
+        ("domain_shift", "other", True, "new"),
+        ("domain_shift", "own", True, "base"),
+    ],
+)
+def test_what_the_decoupled_rule_is_told(protocol, name, known, part):
+    task = types.SimpleNamespace(id="own", protocol=protocol)
+    assert evaluate_module.part_of(task, name, known) == part
+
+
+@pytest.mark.parametrize(("right", "best"), [((0, 0, 0), 1), ((1, 3, 2), 2), ((1, 2, 2), 2), ((1, 2, 3), 3)])
+def test_of_equal_epochs_the_first_is_best(monkeypatch, right, best):
+    now, labels = [], np.zeros(4, int)
+
+    @contextlib.contextmanager
+    def at_epoch(epoch):
+        now.append(epoch)
+        yield
+
+    def answers(score, learner, test, rules, *loading):
+        guess = (np.arange(4) >= right[now[-1] - 1]).astype(int)
+        return {"unified": np.eye(2, dtype=np.float32)[guess]}
+
+    monkeypatch.setattr(evaluate_module, "answers", answers)
+    learner = types.SimpleNamespace(at_epoch=at_epoch, epochs_kept=torch.tensor(3))
+    test = types.SimpleNamespace(labels=labels)
+    found = evaluate_module.at_best_epoch(evaluate_module.classification, learner, test, {"unified": None})
+    epoch, logits = found["unified"]
+    assert now == [1, 2, 3] and epoch == best
+    assert (logits.argmax(1) == labels).sum() == right[best - 1]
+
+
+def test_images_are_loaded_in_this_process_unless_told_otherwise(zero_shot, monkeypatch):
+    run, task = zero_shot
+    loaded, shown, in_order = [], [], evaluate_module.in_order
+    bar = evaluate_module.progress.bar
+    monkeypatch.setattr(
+        evaluate_module,
+        "in_order",
+        lambda images, model, size, workers: (
+            loaded.append((size, workers)),
+            in_order(images, model, size, 0),
+        )[1],
+    )
+    monkeypatch.setattr(
+        evaluate_module.progress, "bar", lambda x, **how: (shown.append(how), bar(x, **how))[1]
+    )
+    few = task.tests["new"].select(range(3))
+    predict(run.model, few)
+    evaluate_module.predictions(run.model, few, {"unified": None})
+    predict(run.model, few, batch_size=2, workers=1)
+    vlmlab.evaluate(run.model, dataclasses.replace(task, tests={"new": few}))
+    vlmlab.evaluate(run.model, dataclasses.replace(task, tests={"new": few}), batch_size=2, workers=3)
+    list(evaluate_module.pictures_for(run.model)(few))
+    assert loaded == [(None, 0), (None, 0), (2, 1), (None, 0), (2, 3), (None, 0)]
+    # it is gone when it is done, and what takes less than a second shows none
+    assert shown == [{"desc": "evaluate", "unit": "batch", "leave": False, "delay": 1}] * 6
+
+
+def test_ctrl_c_with_a_learner_that_is_no_run_keeps_nothing_to_tell(zero_shot, monkeypatch, capsys):
+    run, task = zero_shot
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_module, "answers", stop)
+    before = run.model.training, run.model.classnames, run.model.config
+    with pytest.raises(KeyboardInterrupt):
+        vlmlab.evaluate(run.model, task)
+    said = capsys.readouterr()
+    assert said.out == said.err == "" and before == (False, run.model.classnames, run.model.config)
+    with pytest.raises(KeyboardInterrupt):
+        vlmlab.evaluate(run, task)
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("stopped; nothing of this evaluation is kept")
+
+
+def test_rows_say_what_they_are_of(zero_shot):
+    run, task = zero_shot
+    few = dataclasses.replace(task, tests={"new": task.tests["new"].select(range(4))}, protocol="few_shot")
+    frame = vlmlab.evaluate(run.model, few, ["unified"])
+    assert [*frame.columns] == [*vlmlab.evaluate(run, few).columns] and [*frame.index] == [0, 1]
+    wanted = {"method": "zero_shot", "variant": "", "task": task.id, "protocol": "few_shot", "split": "new"}
+    wanted |= {"shots": 4, "seed": 1, "rule": "unified", "test": few.tests["new"].fingerprint()[:16], "n": 4}
+    for _, row in frame.iterrows():
+        assert {k: row[k] for k in wanted} == wanted
+    assert frame["metric"].tolist() == ["accuracy", "balanced_accuracy"]

@@ -95,6 +95,16 @@ def test_models_that_are_given_never_change(cls, tmp_path):
     assert run.status == "finished"
 
 
+def test_a_stage_that_would_train_a_given_model_is_refused(tmp_path):
+    class Greedy(TwoStages):
+        def enter(self, stage):
+            super().enter(stage)
+            self.taken = self.loaded[0].requires_grad_(True)
+
+    with pytest.raises(ValueError, match=r"Greedy would train .* parameters of a model that it was given"):
+        vlmlab.fit(Greedy, models_of(TwoStages), Numbers(), out=tmp_path)
+
+
 def test_roles_are_named():
     with pytest.raises(ValueError, match=r"needs models by role, .*'student'.*'teacher'.*; got one model"):
         vlmlab.fit(Distil, Net(), Numbers())

@@ -179,7 +179,8 @@ def _inputs_of_blocks(tower, seen: dict):
     for layer, block in enumerate(tower.blocks, start=1):
 
         def look(module, args, kwargs, layer=layer):
-            seen[layer] = tokens_first(unwrapped(args, kwargs), tower.family)
+            # a copy, for a block may write into what it is given
+            seen[layer] = tokens_first(unwrapped(args, kwargs), tower.family).clone()
 
         handle = block.register_forward_pre_hook(look, with_kwargs=True)
         stack.callback(handle.remove)

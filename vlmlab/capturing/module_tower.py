@@ -123,7 +123,7 @@ class ModuleTower:
     @property
     def encodes(self) -> bool:
         """Whether the module is an encoder-decoder, whose new tokens follow a start of their own."""
-        return getattr(self.module.config, "is_encoder_decoder", False)
+        return getattr(getattr(self.module, "config", None), "is_encoder_decoder", False)
 
     def features(self, out, batch) -> Tensor:
         """(batch, joint) of what a module returns: its pooled features where it names them; of tokens the

@@ -171,11 +171,14 @@ def read_done(folder: Path, info: dict) -> np.ndarray:
 
 def write_info(folder: Path, info: dict) -> None:
     temporary = folder / f".{INFO}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(json.dumps(info, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / INFO)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(json.dumps(info, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, folder / INFO)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a full disk; gone when it was renamed
 
 
 def read_info(folder: Path) -> dict:

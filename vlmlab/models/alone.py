@@ -102,10 +102,15 @@ def activation_of(model: Model) -> dict[str, bool]:
     return {"quick_gelu": "GELU" not in found} if found else {}
 
 
+def pixels_of(model: Model) -> dict[str, dict]:
+    """How a dual tower's images are prepared; nothing for other models."""
+    return {"pixels": kept(model.clip)} if hasattr(model, "clip") else {}
+
+
 def unusual(told: Mapping, model: Model) -> str:
-    """What of the activation and the told settings differs from OpenAI's models, as JSON; "" for nothing. Weights
-    alone do not tell such models apart."""
-    own, told = PreprocessCfg(), activation_of(model) | dict(told)
+    """What of the activation, the pixels and the told settings differs from OpenAI's models, as JSON; "" for nothing.
+    Weights alone do not tell such models apart."""
+    own, told = PreprocessCfg(), activation_of(model) | pixels_of(model) | dict(told)
     usual = {"pixels": {"mean": list(own.mean), "std": list(own.std)}}
     usual["pixels"] |= {"interpolation": own.interpolation, "resize_mode": own.resize_mode}
     usual |= {"quick_gelu": True} | ({"heads": model.image.width // HEAD} if "heads" in told else {})

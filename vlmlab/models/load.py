@@ -256,7 +256,7 @@ def refuse_about(what: object, quick_gelu=None, heads=None, pretrained=None) -> 
 
 def unknown(name: str) -> Exception:
     """What there is instead, and how to fetch what the Hugging Face hub may have."""
-    shown = name if len(name) < 200 else f"{name[:200]}..."
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
     if (name.endswith(ENDINGS) and "://" not in name) or name.startswith(("/", "./", "../", "~")):
         return FileNotFoundError(
             f"there is no file or folder {shown} (looked from {Path.cwd()}); a model's name is one of "
@@ -297,7 +297,7 @@ def of_module(module: nn.Module, device, precision, tokenizer, name: str | None,
     if pixels is not None:
         set_pixels(clip, pixels, "pixels")
     found = VLM(clip, tokenizer or clip_tokenizer(clip, name), name, device, precision)
-    found.unusual = unusual({} if pixels is None else {"pixels": kept(clip)}, found)
+    found.unusual = unusual({}, found)
     return found
 
 
@@ -306,7 +306,7 @@ def check_device(device: str | None) -> torch.device:
     there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     there += ["mps"] if torch.backends.mps.is_available() else []
     asked = device if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
-    if str(asked) not in (*there, "meta", "cuda" if "cuda:0" in there else ""):
+    if str(asked) not in (*there, "meta", *(["cuda"] if "cuda:0" in there else [])):
         raise ValueError(f"there is no device {str(asked)!r} here; there is {', '.join(there)}")
     return torch.device(asked)
 

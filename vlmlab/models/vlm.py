@@ -40,7 +40,11 @@ class VLM(Model):
 
     def facts(self) -> dict[str, object]:
         towers = {f"{tower.kind} tower": tower.panel().line for tower in (self.image, self.text)}
-        return {**towers, "logit scale": f"{float(self.logit_scale):.4g}", **super().facts()}
+        return {
+            **towers,
+            "logit scale": f"{float(torch.as_tensor(self.logit_scale).detach()):.4g}",
+            **super().facts(),
+        }
 
     @property
     def logit_scale(self) -> float | Tensor:

@@ -8,8 +8,6 @@ concept that is alone in its stratum always has the weight 1: nothing tells how 
 Numbers under all draws stand side by side: column 0 is what was observed, columns 1, 2, ... are the draws.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 
@@ -25,7 +23,7 @@ def weights(concepts: pd.Series, strata: pd.DataFrame, draws: int = DRAWS, seed:
     home = strata.assign(concept=concepts.to_numpy()).drop_duplicates("concept")
     rng, found = np.random.default_rng(seed), []
     columns = [c for c in home if c != "concept"]
-    for _, members in home.groupby(columns, sort=True) if columns else [((), home)]:
+    for _, members in home.groupby(columns, sort=True, dropna=False) if columns else [((), home)]:
         n = len(members)
         drawn = np.ones((n, draws))
         if n > 1:
@@ -35,6 +33,11 @@ def weights(concepts: pd.Series, strata: pd.DataFrame, draws: int = DRAWS, seed:
     return pd.concat([pd.Series(1.0, whole.index), whole], axis=1, ignore_index=True)
 
 
+def named(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """The rows with "" where one of the columns is empty: an empty cell equals no other."""
+    return rows.assign(**{c: rows[c].astype(object).where(rows[c].notna(), "") for c in columns})
+
+
 def moments(
     rows: pd.DataFrame, by: list[str], value: str, weight: pd.DataFrame | None
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -42,9 +45,8 @@ def moments(
 
     by: the columns of the groups; weight: of `weights`, for rows with a column `concept`; None for the observed alone.
     """
-    about = rows if weight is None else rows.assign(concept=rows["concept"])
     each = [*by, *([] if weight is None else ["concept"])]
-    squares = about.assign(_square=about[value] ** 2, _one=1.0)
+    squares = rows.assign(_square=rows[value] ** 2, _one=1.0)
     sums = squares.groupby(each, sort=True, dropna=False)[["_one", value, "_square"]].sum()
     if weight is None:
         parts = [sums[[c]].set_axis([0], axis=1) for c in sums]
@@ -58,9 +60,3 @@ def moments(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / n
         return n, mean, (squared - n * mean**2).clip(lower=0.0)
-
-
-def mean_over(frame: pd.DataFrame, levels: Iterable[str]) -> pd.DataFrame:
-    """The mean over some levels of the index, under every draw."""
-    left = [name for name in frame.index.names if name not in set(levels)]
-    return frame.groupby(left, dropna=False).mean() if left else frame.mean().to_frame().T

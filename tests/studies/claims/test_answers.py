@@ -78,6 +78,8 @@ def test_a_draw_without_a_class_is_the_mean_of_the_others():
 def test_what_cannot_be_drawn_says_why(runs):
     with pytest.raises(LookupError, match="no single answers stand behind mean R"):
         answers.drawn([], "mean R")
+    with pytest.raises(LookupError, match="no run has KL"):
+        answers.drawn([(run.path, "base_to_new", "") for run in runs], "KL")
     path = runs[0].path / RESULTS
     before = path.read_text()
     try:

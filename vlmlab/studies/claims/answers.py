@@ -32,6 +32,8 @@ def drawn(runs: Iterable[tuple[str | Path, str, str]], metric: str) -> pd.DataFr
     rows = [
         row for path, protocol, variant in runs for row in answered(Path(path), protocol, variant, metric)
     ]
+    if not rows:
+        raise LookupError(f"no run has {metric}")
     tests = {row["test"]: row["of"] for row in rows}
     labels = {name: getattr(of, "labels", np.zeros(len(of), np.int64)) for name, of in tests.items()}
     concepts = {name: [of.concept(id) for id in of.ids] for name, of in tests.items()}

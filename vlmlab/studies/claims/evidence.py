@@ -87,6 +87,8 @@ class Evidence:
         except LookupError as error:
             rows = pd.concat([measured_by(*run) for run in chosen], ignore_index=True)
             rows, told = rows[rows["metric"] == metric], f"{told} (test images as they are: {error.args[0]})"
+            if rows.empty:
+                raise
         frame = per_seed(rows, self.study.id, data=self.places.data)
         frame.attrs |= rows.attrs
         return Rows(frame, told, tuple(d.key for d in done), tuple(job.seed for job in jobs))

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..resampling import DRAWS, weights
+from ..resampling import DRAWS, named, weights
 from .effects import MEASURES, Side, select
 
 LEVEL = 0.95
@@ -106,6 +106,7 @@ def estimates(rows: pd.DataFrame, claim) -> list[Estimate]:
     units = [u for u in claim.over if u in rows]
     seeded = "seed" in rows
     rows = rows if seeded else rows.assign(seed=0)
+    rows = named(rows, units)
     weight = None
     if "concept" in rows and claim.measurement != "correlation":
         strata = [c for c in STRATA if c in rows]

@@ -8,6 +8,7 @@ no seeds.
 
 from collections.abc import Iterable
 
+from ..resampling import named
 from .intervals import over_seeds
 
 
@@ -21,6 +22,7 @@ def marks(tidy, each, rows: list[str], columns: list[str], lower: Iterable[str] 
     if each is None:
         return list(found.values())
     within = [c for c in [*rows, *columns] if c not in ("method", "kind")]
+    tidy, each = named(tidy, within), named(each, within)
     here, lower = tidy[(tidy["kind"] == "measured") & tidy["mean"].notna()], set(lower)
     by_cell = {key(k): g for k, g in each.groupby(within, dropna=False)} if within else {(): each}
     for cell, group in here.groupby(within, sort=False, dropna=False) if within else [((), here)]:

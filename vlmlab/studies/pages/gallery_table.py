@@ -103,8 +103,7 @@ def layout(lines: list[Line]) -> tuple[str | None, str, list[str]]:
         if len({task for task, _ in splits}) == len(
             splits
         ):  # each task is source or target: tasks side by side
-            across = "task"
-            varies.remove("split")
+            across, varies = "task", [c for c in varies if c != "split"]
     others = [c for c in varies if c != across]
     down = "method" if "method" in varies else (others or varies)[0]
     return across, down, [c for c in others if c != down]
