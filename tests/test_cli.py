@@ -460,7 +460,9 @@ def test_pretrain_trains_and_exports(tmp_path, capsys):
         "--export",
         str(tmp_path / "model"),
     ]
-    words += [w for text in ("width=32", "head_width=16", "patch=16", "line_samples=0") for w in ("--set", text)]
+    words += [
+        w for text in ("width=32", "head_width=16", "patch=16", "line_samples=0") for w in ("--set", text)
+    ]
     assert cli.main(words) == 0
     assert "exported to" in capsys.readouterr().out
     about = json.loads((tmp_path / "model/config.json").read_text())["pretraining"]

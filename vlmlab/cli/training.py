@@ -185,7 +185,11 @@ MANY = {"action": "append", "default": []}
 PRETRAIN = {
     "model": {"choices": [*RECIPES], "metavar": "MODEL", "help": " or ".join(RECIPES)},
     "--out": {"type": Path, "default": Path("runs"), "metavar": "DIR", "help": "where runs go (runs)"},
-    "--samples": {"type": options.positive, "metavar": "N", "help": "images to see (as the recipe says)"},
+    "--samples": {
+        "type": options.positive,
+        "metavar": "N",
+        "help": "images before the last stages, whose number --set fine_samples= and line_samples= give (as the recipe says)",
+    },
     "--seed": {"type": options.seed, "metavar": "S", "help": "(as the recipe says)"},
     "--device": {"default": "cpu", "help": "cpu or cuda (cpu)"},
     "--threads": {"type": options.positive, "default": 1, "metavar": "N", "help": "CPU threads (1)"},
